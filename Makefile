@@ -1,0 +1,66 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# The rest is for people who change the code. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Kernels compiled by the tests stay here between runs.
+export PYTHIA_GGUF_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: help demo test test-fast check golden bench campaign clean
+
+help:
+	@echo "make demo       install, quantize the sample to all 19 files, check every byte"
+	@echo "make test       install what the tests need and run all of them"
+	@echo "make test-fast  the tests that take under a minute together"
+	@echo "make check      format, lint, types, import arrows, conventions"
+	@echo "make golden     remake the frozen outputs of llama.cpp's own tools (pip downloads what it needs)"
+	@echo "make bench      measure; writes bench/results/"
+	@echo "make campaign   every format on every kind of CPU (minutes)"
+
+$(BIN)/python:
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is %d.%d. Try: make PYTHON=python3.12 ...' % sys.version_info[:2] if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev-installed: pyproject.toml constraints.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# llama-cpp-python is compiled once by pip, about five minutes on two cores; pip keeps the wheel.
+$(VENV)/.test-installed: pyproject.toml constraints.txt $(VENV)/.dev-installed
+	@echo "installing the test dependencies: the first time llama.cpp is compiled, about 5 minutes"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,test]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	rm -rf out/nano-GGUF
+	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF
+	$(BIN)/pythia verify out/nano-GGUF
+
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not campaign"
+
+check: $(VENV)/.dev-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_arrows.py tests/test_conventions.py
+
+golden: $(VENV)/.test-installed
+	$(BIN)/python scripts/golden.py
+
+bench: $(VENV)/.test-installed
+	$(BIN)/python bench/bench_encoders.py
+
+campaign: $(VENV)/.test-installed
+	$(BIN)/python -m pytest tests/kernels -m campaign
+
+clean:
+	rm -rf $(VENV) .cache out build dist src/*.egg-info

@@ -1,0 +1,34 @@
+"""Freezes llama.cpp's bytes for a few hundred blocks: the oracle for machines where its library is not built.
+
+Run by `make golden`; writes tests/golden/blocks.npz. Knows nothing of our encoders.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+TESTS = Path(__file__).parent.parent / "tests"
+sys.path.insert(0, str(TESTS))
+
+import oracle  # noqa: E402
+from kernels.rows import ROW, edges, full_floats, gaussian  # noqa: E402
+from pythia_gguf.formats import FORMATS  # noqa: E402
+
+COMMIT = "ggml-org/llama.cpp@0c1e57098 (llama-cpp-python 0.3.36), Linux x86-64, ggml_quantize_chunk"
+
+
+def main() -> None:
+    """Write the weights and every format's bytes of them."""
+    weights = np.concatenate([gaussian(1, 4), edges(2, 28), full_floats(3, 3)])
+    frozen = {"weights": weights, "made_by": np.array(COMMIT), "command": np.array("make golden")}
+    for f in FORMATS.values():
+        if f.block_weights > 1:
+            frozen[f.name] = oracle.encode(f.ggml_id, weights, ROW, f.block_bytes, f.block_weights)
+    np.savez_compressed(TESTS / "golden" / "blocks.npz", **frozen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Pythia / GPT-NeoX checkpoints to GGUF, bit-identical to llama.cpp's quantizer.
+
+Public names are loaded when they are first used, so `import pythia_gguf` loads neither numba nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pythia_gguf.errors import PythiaGGUFError
+    from pythia_gguf.gguf.reader import decode_tensor, open_gguf
+    from pythia_gguf.press.quantize import PressResult, quantize
+    from pythia_gguf.press.verify import verify
+
+_HOME_OF = {
+    "PressResult": "pythia_gguf.press.quantize",
+    "PythiaGGUFError": "pythia_gguf.errors",
+    "decode_tensor": "pythia_gguf.gguf.reader",
+    "open_gguf": "pythia_gguf.gguf.reader",
+    "quantize": "pythia_gguf.press.quantize",
+    "verify": "pythia_gguf.press.verify",
+}
+
+__all__ = ["PressResult", "PythiaGGUFError", "decode_tensor", "open_gguf", "quantize", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,110 @@
+"""A folder as published on the Hugging Face Hub -> its tensors, still on disk.
+
+Knows no architecture: neither which tensors a model needs nor what they are for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pythia_gguf.checkpoint.safetensors import read_safetensors
+from pythia_gguf.checkpoint.shards import check_names_match, check_stays_inside, read_index
+from pythia_gguf.checkpoint.tensor import LazyTensor
+from pythia_gguf.checkpoint.torch_zip import is_torch_zip, read_torch_zip
+from pythia_gguf.checkpoint.zip_records import checked_chunks, read_records
+from pythia_gguf.errors import ModelFileError, StorageError, one_line
+from pythia_gguf.files import RegularFile
+
+_KINDS: dict[str, tuple[str, str, Callable[[RegularFile], dict[str, LazyTensor]]]] = {
+    "safetensors": ("model.safetensors", ".safetensors", read_safetensors),
+    "torch": ("pytorch_model.bin", ".bin", read_torch_zip),
+}
+_LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One revision of a model, opened.
+
+    folder   as given
+    kind     "safetensors" or "torch"
+    files    the files that hold tensors, in reading order, then the index if there is one
+    tensors  in the order llama.cpp's converter sees them: file by file in name order; in each the names sorted as
+             strings (safetensors) or in the order of the state dict (torch). Source: llama.cpp 0c1e57098,
+             conversion/base.py `index_tensors` and gguf-py/gguf/utility.py `SafetensorsLocal`.
+    """
+
+    folder: Path
+    kind: str
+    files: tuple[Path, ...]
+    tensors: dict[str, LazyTensor]
+
+
+def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """Open the first of: model.safetensors, its index, pytorch_model.bin, its index. Reads headers, no weights.
+
+    Raises StorageError when the folder or a file is missing or cannot be read, ModelFileError when a file is damaged,
+    hostile or of a kind that is refused.
+    """
+    root = Path(folder)
+    if not os.path.isdir(root):
+        problem = "is a file, expected the folder that holds it" if os.path.lexists(root) else "no such folder"
+        raise StorageError(f"{one_line(str(root))}: {problem}")
+    for kind, (name, _, _) in _KINDS.items():
+        # lexists: a link to nothing must be an error, not a reason to take the next file.
+        if os.path.lexists(root / name):
+            tensors = _read_file(root / name, kind)
+            return Checkpoint(folder=root, kind=kind, files=(root / name,), tensors=tensors)
+        if os.path.lexists(root / f"{name}.index.json"):
+            return _open_shards(root, kind, root / f"{name}.index.json")
+    raise StorageError(f"{one_line(str(root))}: {_nothing_found(root)}")
+
+
+def iter_file_checked(path: str | os.PathLike[str]) -> Iterator[memoryview]:
+    """The bytes of any file in order, a few MB at a time; in a file of torch.save, checks every record on the way.
+
+    Made for hashing: `for chunk in iter_file_checked(path): digest.update(chunk)` reads the file once. A chunk is valid
+    until the next is asked for. Other files carry no checksums; their bytes pass as they are.
+    Raises ModelFileError at the first record whose CRC-32 is wrong (torch.load does not look), StorageError.
+    """
+    with RegularFile(path) as file:
+        yield from checked_chunks(file, read_records(file) if is_torch_zip(file) else ())
+
+
+def _open_shards(root: Path, kind: str, index: Path) -> Checkpoint:
+    check_stays_inside(index)
+    shards = read_index(index, suffix=_KINDS[kind][1])
+    for name in shards:
+        if not os.path.lexists(root / name):
+            raise StorageError(f"{one_line(str(root / name))}: missing, {index.name} names it. Download it too")
+    tensors: dict[str, LazyTensor] = {}
+    for name, listed in shards.items():
+        found = _read_file(root / name, kind)
+        check_names_match(set(found), listed, shard=root / name, index=index)
+        tensors.update(found)
+    files = (*(root / name for name in shards), index)
+    return Checkpoint(folder=root, kind=kind, files=files, tensors=tensors)
+
+
+def _read_file(path: Path, kind: str) -> dict[str, LazyTensor]:
+    check_stays_inside(path)
+    with RegularFile(path) as file:
+        if file.read(0, min(file.size, len(_LFS_POINTER))) == _LFS_POINTER:
+            raise ModelFileError("a Git LFS pointer, not the file it stands for. Run git lfs pull", path=path)
+        return _KINDS[kind][2](file)
+
+
+def _nothing_found(root: Path) -> str:
+    names = [n for name, _, _ in _KINDS.values() for n in (name, f"{name}.index.json")]
+    try:
+        present = sorted(os.listdir(root))
+    except OSError as e:
+        return f"cannot list: {e.strerror}"
+    for name, suffix, _ in _KINDS.values():
+        shards = [p for p in present if p.startswith(f"{name.removesuffix(suffix)}-") and p.endswith(suffix)]
+        if shards:
+            return f"found {one_line(shards[0], 80)} but no {name}.index.json. Download it too"
+    return f"no checkpoint here, looked for {', '.join(names)}"

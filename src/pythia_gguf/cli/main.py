@@ -1,0 +1,74 @@
+"""The `pythia` command: finds the sub-command's file and turns errors into one line and an exit code.
+
+Knows no sub-command by heart: `cli/<name>.py` is `pythia <name>`, loaded only when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+
+import click
+
+from pythia_gguf.errors import PythiaGGUFError, nearest
+
+# name -> one line of help; the file cli/<name>.py defines `command`
+COMMANDS = {
+    "quantize": "Turn a checkpoint into GGUF files: all 19 quants in one read.",
+    "quants": "Show the menu, or for a model its plan and sizes.",
+    "inspect": "Show what a GGUF file holds.",
+    "verify": "Check files against their manifest, byte by byte.",
+}
+
+
+class Commands(click.Group):
+    """Sub-commands by file name, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; a usage error with the nearest names when there is none."""
+        if cmd_name not in COMMANDS:
+            raise click.UsageError(f"no such command {cmd_name!r}{nearest(cmd_name, COMMANDS)}", ctx=ctx)
+        command: click.Command = importlib.import_module(f"pythia_gguf.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands for --help, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("pythia-gguf"), prog_name="pythia-gguf")
+def cli() -> None:
+    """Pythia / GPT-NeoX checkpoints to GGUF, bit-identical to llama.cpp.
+
+    \b
+    pythia quantize path/to/pythia-70m            all 19 files, in pythia-70m-GGUF/
+    pythia quantize path/to/pythia-70m --dry-run  what that would write
+    pythia verify pythia-70m-GGUF                 check every byte
+    """
+
+
+def main() -> None:
+    """Entry point of the console scripts: exit codes are those of errors.py, 130 when interrupted."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except PythiaGGUFError as e:
+        print(f"Error: {e}", file=sys.stderr)
+        code = e.exit_code
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("Interrupted. Finished files are complete; run again to make the rest.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone, such as `head`; writing on would only raise again.
+        sys.stdout = None
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,75 @@
+"""The table of a menu, as text and as JSON. Knows only results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pythia_gguf.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from pythia_gguf.press.quantize import PressResult
+
+SCHEMA_VERSION = 1
+
+
+def menu_json(result: PressResult) -> dict[str, Any]:
+    """One object: what was made, or would be."""
+    from pythia_gguf.card.card import size_text
+
+    files = []
+    for f in result.files:
+        entry: dict[str, Any] = {
+            "quant": f.quant,
+            "file": f.path.name,
+            "bytes": f.n_bytes,
+            "size": size_text(f.n_bytes),
+            "bits_per_weight": round(8 * f.n_bytes / result.n_weights, 4),
+            "alias_of": f.alias_of,
+        }
+        files.append(entry | ({"sha256": f.sha256} if f.sha256 else {}))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": result.name,
+        "folder": str(result.folder),
+        "mix": result.mix,
+        "n_weights": result.n_weights,
+        "files": files,
+        "notes": list(result.notes),
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def print_menu(result: PressResult) -> None:
+    """The files with sizes, the notes, and where all that is."""
+    from pythia_gguf.card.card import size_text
+
+    rows = [
+        (
+            f.path.name,
+            f.quant,
+            size_text(f.n_bytes),
+            f"{f.n_bytes:,}",
+            f"{8 * f.n_bytes / result.n_weights:.2f}",
+            f"same file as {f.alias_of}" if f.alias_of else formats_text(f.plan),
+        )
+        for f in result.files
+    ]
+    print_table(("name", "quant", "size", "bytes", "bits/weight", "formats"), rows, right=(3, 4))
+    click.echo()
+    for note in result.notes:
+        click.echo(f"Note: {note}")
+    distinct = sum(f.n_bytes for f in result.files if f.alias_of is None)
+    made = all(f.sha256 for f in result.files)
+    where = f"in {result.folder} after {result.seconds:.1f} s" if made else "would be written"
+    click.echo(f"{len(result.files)} files, {distinct:,} bytes on disk, {where}.")
+
+
+def formats_text(plan: dict[str, tuple[str, str]]) -> str:
+    """Tensors per format of a plan, most first, without those that stay: "17 Q4_K, 8 Q6_K"."""
+    counts: dict[str, int] = {}
+    for name, reason in plan.values():
+        if not reason.startswith("biases"):
+            counts[name] = counts.get(name, 0) + 1
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,0 +1,173 @@
+"""Files as this project reads and writes them: positional reads of regular files, writes that appear whole.
+
+Knows nothing of formats. Reads go through `pread`, not a memory map: mapped pages count as our memory, and a file
+that another process cuts short would kill us with SIGBUS instead of raising an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from pythia_gguf.errors import ModelFileError, StorageError
+
+CHUNK_BYTES = 4 << 20
+
+
+class RegularFile:
+    """An open regular file that threads may read at any position at the same time.
+
+    path    the path as given, for messages
+    size    bytes, when it was opened
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises StorageError when it cannot be opened, ModelFileError when it is not a regular file."""
+        self.path = Path(path)
+        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        # O_NONBLOCK: opening a FIFO must answer "not a regular file", not wait for a writer.
+        flags |= getattr(os, "O_NONBLOCK", 0)
+        try:
+            self._fd = os.open(self.path, flags)
+        except OSError as e:
+            raise StorageError(f"{self.path}: cannot open: {e.strerror}") from e
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self._fd)
+            raise ModelFileError("not a regular file", path=path)
+        self.size = status.st_size
+        self._seek_lock = threading.Lock()
+
+    def read(self, offset: int, n_bytes: int) -> bytearray:
+        """Exactly `n_bytes` from `offset`; raises ModelFileError when the file ends before."""
+        if offset < 0 or n_bytes < 0:
+            raise ValueError(f"offset {offset} and length {n_bytes} must not be negative")
+        if n_bytes > self.size - offset:
+            raise ModelFileError(
+                f"file is cut short: expected {n_bytes} bytes, {max(0, self.size - offset)} left",
+                path=self.path,
+                offset=offset,
+            )
+        out = bytearray(n_bytes)
+        self.read_into(offset, out)
+        return out
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        """Fill `buffer` from `offset`; raises ModelFileError when the file ends before."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            got = self._read_some(offset + done, view[done:])
+            if got == 0:
+                raise ModelFileError(
+                    f"file became shorter while it was read: expected {len(view)} bytes, got {done}",
+                    path=self.path,
+                    offset=offset,
+                )
+            done += got
+
+    def _read_some(self, offset: int, view: memoryview) -> int:
+        try:
+            if hasattr(os, "preadv"):
+                return os.preadv(self._fd, [view], offset)
+            with self._seek_lock:
+                os.lseek(self._fd, offset, os.SEEK_SET)
+                part = os.read(self._fd, len(view))
+        except OSError as e:
+            raise StorageError(f"{self.path}: read failed at byte {offset}: {e.strerror}") from e
+        view[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Give the descriptor back; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def sha256_range(
+    file: RegularFile, start: int, n_bytes: int, advance: Callable[[int], None] = lambda n_bytes: None
+) -> str:
+    """SHA-256 of `n_bytes` from `start` as 64 hexadecimal digits; `advance` hears of every chunk that is done."""
+    digest = hashlib.sha256()
+    buffer = bytearray(min(CHUNK_BYTES, max(1, n_bytes)))
+    for at in range(start, start + n_bytes, len(buffer)):
+        view = memoryview(buffer)[: min(len(buffer), start + n_bytes - at)]
+        file.read_into(at, view)
+        digest.update(view)
+        advance(len(view))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def write_beside(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that appears under `path` only when the block ends well: written beside, fsynced, renamed.
+
+    On any exception the partial file is removed and what stood under `path` before is untouched.
+    Raises StorageError for what the disk refuses (full, read-only, missing folder).
+    """
+    final = Path(path)
+    partial = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "xb", buffering=0) as raw:
+            yield raw
+            os.fsync(raw.fileno())
+        os.replace(partial, final)
+        fsync_folder(final.parent)
+    except OSError as e:
+        raise storage_error(final, e) from e
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    with write_beside(path) as out:
+        write_all(out, text.encode("utf-8"))
+
+
+def write_all(out: BinaryIO, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte to an unbuffered file, which may take fewer than it is given."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        view = view[out.write(view) :]
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename durable; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The operating system's refusal as one line with what to do."""
+    hint = {
+        errno.ENOSPC: ". Free some space and run again: finished files are kept",
+        errno.EDQUOT: ". Your quota is used up",
+        errno.EROFS: ". The file system is read-only: choose another --out",
+        errno.EACCES: ". Choose another --out",
+        errno.ENOENT: ". Does the folder exist?",
+    }.get(error.errno or 0, "")
+    return StorageError(f"{path}: cannot write: {error.strerror or error}{hint}")

@@ -1,0 +1,1 @@
+"""The GGUF container: reader that validates before use, and writer of headers."""

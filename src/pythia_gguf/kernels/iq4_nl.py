@@ -1,0 +1,164 @@
+"""Encoders of IQ4_NL and IQ4_XS, which share 16 uneven levels and the search for a scale.
+
+Knows nothing of files or threads. Layouts in formats/iq4_nl.py and formats/iq4_xs.py; algorithm of llama.cpp 0c1e57098,
+ggml/src/ggml-quants.c `quantize_row_iq4_nl_impl` with ntry = 7.
+
+llama.cpp finds the nearest level by binary search. Its decision flips exactly at the 15 midpoints of neighbouring
+levels, so the index is the number of midpoints not above the value: compares and masked additions, no branch.
+"""
+
+import numpy as np
+
+from pythia_gguf.formats.iq4_nl import LEVELS
+from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.lanes import (
+    EPSILON,
+    ONE,
+    ZERO,
+    block_signed_abs_max,
+    clamp,
+    nearest,
+    pack_halves,
+    reciprocal,
+    scratch_f32,
+    signed_abs_max,
+    to_half,
+    turn_codes_back,
+    turn_groups,
+)
+from pythia_gguf.kernels.simd import LANES, load, narrow, select, splat, store, to_float
+
+N = 32
+CHUNK_WEIGHTS = LANES * N
+LEVEL = tuple(np.float32(v) for v in LEVELS)
+MIDPOINT = tuple((a + b) / np.float32(2) for a, b in zip(LEVEL[:-1], LEVEL[1:], strict=True))
+STEP = tuple(b - a for a, b in zip(LEVEL[:-1], LEVEL[1:], strict=True))
+FIRST = LEVEL[0]
+TRIES = 7
+
+
+@inlined
+def nearest_level(v):
+    """The level nearest to each lane."""
+    level = splat(FIRST)
+    for i in range(15):
+        level = level + select(v >= MIDPOINT[i], STEP[i], ZERO)
+    return level
+
+
+@inlined
+def nearest_index(v):
+    """The index of the level nearest to each lane."""
+    index = select(v >= MIDPOINT[0], 1, 0)
+    for i in range(1, 15):
+        index = index + select(v >= MIDPOINT[i], 1, 0)
+    return index
+
+
+@inlined
+def level_sums(xt, inverse):
+    """Per lane the sums of w*q*x and w*q*q, w = x*x, for the levels q nearest to inverse * x."""
+    sum_qx = splat(ZERO)
+    sum_q2 = splat(ZERO)
+    for i in range(N):
+        x = load(xt, i * LANES)
+        q = nearest_level(inverse * x)
+        wq = (x * x) * q
+        sum_qx = sum_qx + wq * x
+        sum_q2 = sum_q2 + wq * q
+    return sum_qx, sum_q2
+
+
+@inlined
+def fit_scale(xt):
+    """Scale of LANES groups: the best of 16 inverse scales around first level / largest weight; 0 for all-zero groups.
+
+    xt  f32 [N, LANES]  weights
+    """
+    amax, largest = signed_abs_max(xt, N)
+    sum_qx, sum_q2 = level_sums(xt, ONE / ((ZERO - largest) / FIRST))
+    scale = select(sum_q2 > ZERO, sum_qx / sum_q2, ZERO)
+    best = scale * sum_qx
+    for step in range(-TRIES, TRIES + 1):
+        sum_qx, sum_q2 = level_sums(xt, (np.float32(step) + FIRST) / largest)
+        better = (sum_q2 > ZERO) & (sum_qx * sum_qx > best * sum_q2)
+        scale = select(better, sum_qx / sum_q2, scale)
+        best = select(better, scale * sum_qx, best)
+    return select(amax < EPSILON, ZERO, scale)
+
+
+@inlined
+def store_codes(xt, inverse, turned, codes):
+    """Indices of the levels nearest to inverse * x, as bytes in the order of the weights."""
+    for i in range(N):
+        store(turned, i * LANES, narrow(nearest_index(inverse * load(xt, i * LANES))))
+    turn_codes_back(turned, N, codes)
+
+
+@kernel
+def encode_iq4_nl(x, out):
+    """Encode float32 weights as IQ4_NL.
+
+    x    f32 [n]            finite; n a multiple of CHUNK_WEIGHTS
+    out  u8  [n / 32 * 18]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_iq4_nl_impl.
+    """
+    xt = scratch_f32(N * LANES)
+    d = np.empty(LANES, np.int32)
+    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    for chunk in range(x.size // CHUNK_WEIGHTS):
+        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
+        scale = fit_scale(xt)
+        store(d, 0, to_half(scale))
+        store_codes(xt, reciprocal(scale), turned, codes)  # of the scale before it is rounded to half
+        for b in range(LANES):
+            at = (chunk * LANES + b) * 18
+            out[at] = d[b] & 255
+            out[at + 1] = d[b] >> 8
+            pack_halves(codes, 32 * b, out, at + 2)
+
+
+@kernel
+def encode_iq4_xs(x, out):
+    """Encode float32 weights as IQ4_XS.
+
+    x    f32 [n]              finite; n a multiple of CHUNK_WEIGHTS
+    out  u8  [n / 256 * 136]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_iq4_nl_impl.
+    """
+    xt = scratch_f32(N * LANES)
+    values = scratch_f32(LANES)
+    largest = scratch_f32(LANES)
+    scales = np.empty(LANES, np.int32)
+    d = np.empty(LANES, np.int32)
+    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    for chunk in range(x.size // CHUNK_WEIGHTS):
+        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
+        scale = fit_scale(xt)
+        store(values, 0, scale)
+        block_signed_abs_max(values, 8, largest)
+        unit = load(largest, 0) / np.float32(-32)
+        store(d, 0, to_half(unit))
+        s = clamp(nearest(reciprocal(unit) * scale), -32, 31)
+        store(scales, 0, s + 32)
+        store_codes(xt, reciprocal(unit * to_float(s)), turned, codes)
+        for b in range(LANES // 8):
+            pack_xs_block(codes, 256 * b, scales, 8 * b, d, out, (chunk * LANES // 8 + b) * 136)
+
+
+@inlined
+def pack_xs_block(codes, c, scales, g, d, out, at):
+    """136 bytes; picture in formats/iq4_xs.py."""
+    out[at] = d[g] & 255
+    out[at + 1] = d[g] >> 8
+    high = 0
+    for j in range(8):
+        high |= (scales[g + j] >> 4) << (2 * j)
+    out[at + 2] = high & 255
+    out[at + 3] = high >> 8
+    for j in range(4):
+        out[at + 4 + j] = (scales[g + 2 * j] & 15) | ((scales[g + 2 * j + 1] & 15) << 4)
+    for j in range(8):
+        pack_halves(codes, c + 32 * j, out, at + 8 + 16 * j)

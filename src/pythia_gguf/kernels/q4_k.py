@@ -1,0 +1,143 @@
+"""Encoders of Q4_K and Q5_K, which differ in the number of bits of a code.
+
+Knows nothing of files or threads. Layout in formats/q4_k.py and formats/q5_k.py; algorithm of llama.cpp 0c1e57098,
+ggml/src/ggml-quants.c `quantize_row_q4_K_ref` and `quantize_row_q5_K_ref`.
+"""
+
+import numpy as np
+
+from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.lanes import (
+    ZERO,
+    block_max,
+    from_half,
+    nearest,
+    scratch_f32,
+    to_half,
+    turn_codes_back,
+    turn_groups,
+)
+from pythia_gguf.kernels.scale_min import fit_scale_min, requantize
+from pythia_gguf.kernels.simd import LANES, absolute, load, root, select, splat, store, to_float
+
+N = 32
+CHUNK_WEIGHTS = LANES * N
+BLOCKS = CHUNK_WEIGHTS // 256
+TOP_SCALE = np.float32(63)
+
+
+@inlined
+def weigh(xt, w):
+    """Importance of each weight's error: the group's root mean square plus its own magnitude."""
+    squares = splat(ZERO)
+    for i in range(N):
+        x = load(xt, i * LANES)
+        squares = squares + x * x
+    rms = root(squares / np.float32(32))
+    for i in range(N):
+        store(w, i * LANES, rms + absolute(load(xt, i * LANES)))
+
+
+@inlined
+def store_scales(values, largest, integers):
+    """Quantize one value per group to 6 bits against its block's largest; returns the unit's float16 bits per lane."""
+    block_max(values, 8, largest)
+    top = load(largest, 0)
+    inverse = select(top > ZERO, TOP_SCALE / top, ZERO)
+    q = nearest(inverse * load(values, 0)) & 255
+    store(integers, 0, select(q > 63, 63, q))
+    return to_half(top / TOP_SCALE)
+
+
+@inlined
+def pack_header(d, d_min, scales, minima, g, out, at):
+    """Bytes 0..15 of the block whose first group is lane g; picture in formats/q4_k.py."""
+    out[at] = d[g] & 255
+    out[at + 1] = d[g] >> 8
+    out[at + 2] = d_min[g] & 255
+    out[at + 3] = d_min[g] >> 8
+    for j in range(4):
+        s, m = scales[g + j + 4], minima[g + j + 4]
+        out[at + 4 + j] = scales[g + j] | ((s >> 4) << 6)
+        out[at + 8 + j] = minima[g + j] | ((m >> 4) << 6)
+        out[at + 12 + j] = (s & 15) | ((m & 15) << 4)
+
+
+@inlined
+def encode_chunks(x, out, top, r_min, n_steps):
+    """Both formats: Q4_K when top is 15, Q5_K when it is 31."""
+    block_bytes = 144 if top == 15 else 176
+    xt = scratch_f32(N * LANES)
+    w = scratch_f32(N * LANES)
+    steps = scratch_f32(N * LANES)
+    values = scratch_f32(LANES)
+    largest = scratch_f32(LANES)
+    scales = np.empty(LANES, np.int32)
+    minima = np.empty(LANES, np.int32)
+    d = np.empty(LANES, np.int32)
+    d_min = np.empty(LANES, np.int32)
+    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    for chunk in range(x.size // CHUNK_WEIGHTS):
+        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
+        weigh(xt, w)
+        scale, minimum, won_inverse, won_minimum = fit_scale_min(
+            xt, w, steps, N, np.float32(top), r_min, np.float32(0.1), n_steps, False
+        )
+        store(values, 0, scale)
+        half_d = store_scales(values, largest, scales)
+        store(values, 0, ZERO - minimum)
+        half_m = store_scales(values, largest, minima)
+        store(d, 0, half_d)
+        store(d_min, 0, half_m)
+        stored_scale = from_half(half_d) * to_float(load(scales, 0))
+        stored_min = from_half(half_m) * to_float(load(minima, 0))
+        requantize(xt, N, top, stored_scale, stored_min, won_inverse, won_minimum, turned)
+        turn_codes_back(turned, N, codes)
+        for b in range(BLOCKS):
+            at = (chunk * BLOCKS + b) * block_bytes
+            pack_header(d, d_min, scales, minima, 8 * b, out, at)
+            if top == 31:
+                pack_fifth_bits(codes, b * 256, out, at + 16)
+            pack_nibbles(codes, b * 256, out, at + block_bytes - 128)
+
+
+@inlined
+def pack_fifth_bits(codes, c, out, at):
+    """32 bytes: bit k of byte i is bit 4 of code 32k + i."""
+    for i in range(32):
+        h = 0
+        for k in range(8):
+            h |= (codes[c + 32 * k + i] >> 4) << k
+        out[at + i] = h
+
+
+@inlined
+def pack_nibbles(codes, c, out, at):
+    """128 bytes: of each 64 codes the first 32 in low nibbles, the next 32 in high ones."""
+    for run in range(4):
+        for i in range(32):
+            low = codes[c + 64 * run + i] & 15
+            out[at + 32 * run + i] = low | ((codes[c + 64 * run + 32 + i] & 15) << 4)
+
+
+@kernel
+def encode_q4_k(x, out):
+    """Encode float32 weights as Q4_K.
+
+    x    f32 [n]              finite; n a multiple of CHUNK_WEIGHTS
+    out  u8  [n / 256 * 144]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q4_K_ref.
+    """
+    encode_chunks(x, out, 15, np.float32(-1.0), 20)
+
+
+@kernel
+def encode_q5_k(x, out):
+    """Encode float32 weights as Q5_K.
+
+    x    f32 [n]              finite; n a multiple of CHUNK_WEIGHTS
+    out  u8  [n / 256 * 176]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q5_K_ref.
+    """
+    encode_chunks(x, out, 31, np.float32(-0.5), 15)

@@ -1,0 +1,299 @@
+"""Vectors of many lanes as Numba values, so that one kernel works on `LANES` groups of weights side by side.
+
+Knows nothing of formats. A vector is an LLVM vector: LLVM lowers it to AVX-512, AVX2, SSE2 or NEON registers, and since
+no instruction here may be contracted or reordered (no fast-math flags), every lane gives the same bits on each of them.
+
+    load(a, i)           LANES consecutive elements of a float32, int32 or uint8 array, from flat index i
+    store(a, i, v)       the reverse
+    + - *  /             float lanes; + - * & | << >> integer lanes (>> keeps the sign); a scalar counts for all lanes
+    < <= > >= == !=      -> a mask, false where a lane is NaN (!= is true there)
+    select(m, v, w)      v where m, else w;  m & n, m | n;  any_lane(m), all_lanes(m) -> bool
+    absolute, root       |v|, sqrt(v)
+    bits, from_bits      float lanes <-> the same 32 bits as an integer
+    to_float, to_int     integer <-> float lanes; to_int truncates and needs |v| < 2**31
+    narrow(v)            integer lanes -> their low 8 bits
+    transpose16(...)     a 16 x 16 tile of float32 or uint8
+
+Sources: LLVM language reference, "Vector Operations"; Numba's extension API ("Low-level extension API").
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, register_model
+
+# Two AVX-512 registers: the sums of one group must be taken one after the other, and a second register's worth of
+# groups fills the pipeline while the first one's additions wait for each other.
+LANES = 32
+
+_LLVM_ELEMENTS: dict[Any, ir.Type] = {
+    types.float32: ir.FloatType(),
+    types.int32: ir.IntType(32),
+    types.uint8: ir.IntType(8),
+    types.boolean: ir.IntType(1),
+}
+
+
+class Vector(types.Type):
+    """The Numba type of a vector of `lanes` elements of a scalar Numba type."""
+
+    def __init__(self, element: types.Type, lanes: int) -> None:
+        self.element = element
+        self.lanes = lanes
+        super().__init__(name=f"Vector({element} x {lanes})")
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        """The LLVM type."""
+        return ir.VectorType(_LLVM_ELEMENTS[self.element], self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+F32 = Vector(types.float32, LANES)
+I32 = Vector(types.int32, LANES)
+U8 = Vector(types.uint8, LANES)
+MASK = Vector(types.boolean, LANES)
+_VECTOR_OF = {types.float32: F32, types.int32: I32, types.uint8: U8}
+
+
+def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _as_vector(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type, wanted: Vector) -> ir.Value:
+    if isinstance(given, Vector):
+        return value
+    return _broadcast(builder, context.cast(builder, value, given, wanted.element), wanted.lanes)
+
+
+def _vector_of(args: tuple[types.Type, ...]) -> Vector | None:
+    """The common vector type of operands, of which scalars may be broadcast; None when they do not fit."""
+    vectors = {a for a in args if isinstance(a, Vector)}
+    if len(vectors) != 1:
+        return None
+    vector = vectors.pop()
+    for a in args:
+        fits = isinstance(a, Vector) or (
+            a == types.float32 if vector.element == types.float32 else isinstance(a, types.Integer)
+        )
+        if not fits:
+            return None
+    return vector
+
+
+def _define(op: Callable, emit: Callable[[ir.IRBuilder, Vector, ir.Value, ir.Value], ir.Value], to_mask: bool) -> None:
+    @infer_global(op)
+    class Template(AbstractTemplate):
+        def generic(self, args: tuple[types.Type, ...], kws: dict) -> Any:
+            vector = _vector_of(args) if len(args) == 2 else None
+            return vector and signature(MASK if to_mask else vector, *args)
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        vector = _vector_of(sig.args)
+        assert vector is not None  # typing has accepted the operands
+        a, b = (_as_vector(context, builder, v, t, vector) for v, t in zip(args, sig.args, strict=True))
+        return emit(builder, vector, a, b)
+
+    for pair in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(op, *pair)(lower)
+
+
+def _arithmetic(op: Callable, on_floats: str | None, on_integers: str | None) -> None:
+    def emit(builder: ir.IRBuilder, vector: Vector, a: ir.Value, b: ir.Value) -> ir.Value:
+        name = on_floats if vector.element == types.float32 else on_integers
+        if name is None:
+            raise TypeError(f"{op} is not defined for {vector}")
+        return getattr(builder, name)(a, b)
+
+    _define(op, emit, to_mask=False)
+
+
+def _comparison(op: Callable, symbol: str) -> None:
+    def emit(builder: ir.IRBuilder, vector: Vector, a: ir.Value, b: ir.Value) -> ir.Value:
+        if vector.element != types.float32:
+            return builder.icmp_signed(symbol, a, b)
+        return (builder.fcmp_unordered if symbol == "!=" else builder.fcmp_ordered)(symbol, a, b)
+
+    _define(op, emit, to_mask=True)
+
+
+_arithmetic(operator.add, "fadd", "add")
+_arithmetic(operator.sub, "fsub", "sub")
+_arithmetic(operator.mul, "fmul", "mul")
+_arithmetic(operator.truediv, "fdiv", None)
+_arithmetic(operator.and_, None, "and_")
+_arithmetic(operator.or_, None, "or_")
+_arithmetic(operator.lshift, None, "shl")
+_arithmetic(operator.rshift, None, "ashr")
+for _op, _symbol in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+    (operator.ne, "!="),
+):
+    _comparison(_op, _symbol)
+
+
+def _pointer(context: Any, builder: ir.IRBuilder, array: types.Array, value: ir.Value, index: ir.Value) -> ir.Value:
+    return builder.gep(context.make_array(array)(context, builder, value).data, [index])
+
+
+def _index(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type) -> ir.Value:
+    return context.cast(builder, value, given, types.intp)
+
+
+@intrinsic
+def load(typing_context, array, index):
+    """LANES consecutive elements of a C-contiguous array from flat `index`; the caller has checked the bounds."""
+    vector = _VECTOR_OF[array.dtype]
+
+    def emit(context, builder, sig, args):
+        at = _pointer(context, builder, array, args[0], _index(context, builder, args[1], index))
+        value = builder.load(builder.bitcast(at, vector.llvm.as_pointer()))
+        value.align = array.dtype.bitwidth // 8
+        return value
+
+    return vector(array, index), emit
+
+
+@intrinsic
+def store(typing_context, array, index, value):
+    """Write the lanes of `value` to consecutive elements of a C-contiguous array from flat `index`."""
+
+    def emit(context, builder, sig, args):
+        at = _pointer(context, builder, array, args[0], _index(context, builder, args[1], index))
+        stored = builder.store(args[2], builder.bitcast(at, value.llvm.as_pointer()))
+        stored.align = array.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, index, value), emit
+
+
+@intrinsic
+def splat(typing_context, scalar):
+    """A float32 in every lane."""
+
+    def emit(context, builder, sig, args):
+        return _broadcast(builder, args[0], LANES)
+
+    return F32(types.float32), emit
+
+
+@intrinsic
+def select(typing_context, mask, a, b):
+    """Lane by lane `a` where `mask`, else `b`; scalars count for all lanes."""
+    vector = _vector_of((a, b)) or (F32 if types.float32 in (a, b) else I32)
+
+    def emit(context, builder, sig, args):
+        return builder.select(
+            args[0], _as_vector(context, builder, args[1], a, vector), _as_vector(context, builder, args[2], b, vector)
+        )
+
+    return vector(mask, a, b), emit
+
+
+def _lane_test(symbol: str, constant: int) -> Callable:
+    @intrinsic
+    def test(typing_context, mask):
+        def emit(context, builder, sig, args):
+            as_int = builder.bitcast(args[0], ir.IntType(mask.lanes))
+            return builder.icmp_unsigned(symbol, as_int, ir.Constant(as_int.type, constant))
+
+        return types.boolean(mask), emit
+
+    return test
+
+
+any_lane = _lane_test("!=", 0)
+all_lanes = _lane_test("==", -1)
+
+
+def _llvm_function(name: str) -> Callable:
+    @intrinsic
+    def call(typing_context, value):
+        def emit(context, builder, sig, args):
+            kind = ir.FunctionType(args[0].type, [args[0].type])
+            full = f"llvm.{name}.v{value.lanes}f32"
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), args)
+
+        return value(value), emit
+
+    return call
+
+
+absolute = _llvm_function("fabs")
+root = _llvm_function("sqrt")
+
+
+def _conversion(instruction: str, result: Vector) -> Callable:
+    @intrinsic
+    def convert(typing_context, value):
+        def emit(context, builder, sig, args):
+            return getattr(builder, instruction)(args[0], result.llvm)
+
+        return result(value), emit
+
+    return convert
+
+
+bits = _conversion("bitcast", I32)
+from_bits = _conversion("bitcast", F32)
+to_float = _conversion("sitofp", F32)
+to_int = _conversion("fptosi", I32)
+narrow = _conversion("trunc", U8)
+
+
+def _interleave(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+    n = a.type.count
+    halves = []
+    for start in (0, n // 2):
+        order = [start + i // 2 + (n if i % 2 else 0) for i in range(n)]
+        halves.append(builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), n), order)))
+    return halves[0], halves[1]
+
+
+@intrinsic
+def transpose16(typing_context, source, source_start, source_stride, target, target_start, target_stride):
+    """target[start + c * stride + r] = source[start + r * stride + c] for r, c in 0..15; arrays of one element type."""
+
+    def emit(context, builder, sig, args):
+        vector = ir.VectorType(_LLVM_ELEMENTS[source.dtype], 16)
+        align = source.dtype.bitwidth // 8
+
+        def at(array_type, array, start, start_type, stride, stride_type, row):
+            step = builder.mul(_index(context, builder, stride, stride_type), ir.Constant(ir.IntType(64), row))
+            place = builder.add(_index(context, builder, start, start_type), step)
+            return builder.bitcast(_pointer(context, builder, array_type, array, place), vector.as_pointer())
+
+        rows = []
+        for r in range(16):
+            rows.append(builder.load(at(source, args[0], args[1], source_start, args[2], source_stride, r)))
+            rows[-1].align = align
+        for _ in range(4):  # four perfect shuffles of the 16 rows turn the tile
+            pairs = [_interleave(builder, rows[i], rows[i + 8]) for i in range(8)]
+            rows = [half for pair in pairs for half in pair]
+        for c in range(16):
+            place = at(target, args[3], args[4], target_start, args[5], target_stride, c)
+            builder.store(rows[c], place).align = align
+        return context.get_dummy_value()
+
+    return types.void(source, source_start, source_stride, target, target_start, target_stride), emit

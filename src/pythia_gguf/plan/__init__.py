@@ -1,0 +1,1 @@
+"""Quants, mixes and plans: which tensor gets which format, with the reason. Pure data."""

@@ -1,0 +1,112 @@
+"""A quant applied to one model: which format each tensor gets, and why.
+
+Knows no bytes. Pure data in, pure data out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pythia_gguf.arch import layer_of, role_of
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.plan.quants import FALLBACKS, QUANTS, Quant, rules_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTensor:
+    """A tensor as the source has it: GGUF name, shape (rows, columns) or (length,), format of its values."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanEntry:
+    """What one tensor becomes, and the rule that says so."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    format: str
+    reason: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Encoded size, without padding."""
+        n_rows = self.shape[0] if len(self.shape) == 2 else 1
+        return n_rows * FORMATS[self.format].row_bytes(self.shape[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A quant applied to one model, entries in the order of the source tensors given."""
+
+    quant: Quant
+    mix: str
+    entries: tuple[PlanEntry, ...]
+
+    @property
+    def data_bytes(self) -> int:
+        """Encoded size of all tensors, without padding."""
+        return sum(entry.n_bytes for entry in self.entries)
+
+    @property
+    def n_fallback(self) -> int:
+        """Tensors whose shape does not allow the format the rules want."""
+        return sum(entry.reason.startswith("row of") for entry in self.entries)
+
+
+def make_plan(quant: Quant, mix: str, tensors: Iterable[SourceTensor]) -> Plan:
+    """The plan of a quant for the tensors of one model.
+
+    Layer rules count the layers found in `tensors`, which must be all of the model's.
+    Raises ValueError for a name that no GPT-NeoX model has.
+    """
+    tensors = tuple(tensors)
+    n_layers = len({layer_of(t.name) for t in tensors} - {None})
+    entries = []
+    for t in tensors:
+        name, reason = _choose(quant, mix, t, n_layers)
+        entries.append(PlanEntry(tensor=t.name, shape=t.shape, format=name, reason=reason))
+    return Plan(quant=quant, mix=mix, entries=tuple(entries))
+
+
+def keep_plan(tensors: Iterable[SourceTensor]) -> tuple[PlanEntry, ...]:
+    """The unquantized file: every tensor stays as it is."""
+    return tuple(PlanEntry(tensor=t.name, shape=t.shape, format=t.format, reason="kept") for t in tensors)
+
+
+def _choose(quant: Quant, mix: str, t: SourceTensor, n_layers: int) -> tuple[str, str]:
+    role = role_of(t.name)
+    if len(t.shape) < 2 or not t.name.endswith(".weight") or role.endswith("_norm"):
+        return t.format, "biases and norms stay as they are"
+    wanted, reason = _by_rules(quant, mix, role, layer_of(t.name), n_layers, t.shape[-1])
+    return _fit(wanted, reason, mix, t.shape[-1])
+
+
+def _by_rules(quant: Quant, mix: str, role: str, layer: int | None, n_layers: int, row: int) -> tuple[str, str]:
+    if role == "output":
+        if row % FORMATS[quant.base].block_weights:
+            return "Q8_0", f"row of {row} is not a multiple of {FORMATS[quant.base].block_weights} ({quant.base})"
+        if quant.base != "Q8_0":
+            return "Q6_K", "output matrix keeps more bits"
+    for rule in rules_of(quant, role, mix):
+        if layer is not None and rule.picks(layer, n_layers):
+            return rule.format, f"{role}: {rule.layers}"
+    return quant.base, f"base format of {quant.alias_of or quant.name}"
+
+
+def _fit(wanted: str, reason: str, mix: str, row: int) -> tuple[str, str]:
+    """The format wanted, or what llama.cpp takes in its place when a row is not whole blocks."""
+    if row % FORMATS[wanted].block_weights == 0:
+        return wanted, reason
+    instead = FALLBACKS[mix].get(wanted, wanted)
+    if row % FORMATS[instead].block_weights:
+        instead = "F16"
+    return instead, f"row of {row} is not a multiple of {FORMATS[wanted].block_weights} ({wanted})"
+
+
+def resolve_alias(quant: Quant) -> Quant:
+    """The quant itself, or the one it is another name of."""
+    return QUANTS[quant.alias_of] if quant.alias_of else quant

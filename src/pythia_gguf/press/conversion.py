@@ -1,0 +1,133 @@
+"""A Hugging Face GPT-NeoX folder -> all metadata of its GGUF, and the format each tensor has before quantization.
+
+Knows no tensor data. Keys, order, types and formats are those of llama.cpp 0c1e57098, convert_hf_to_gguf.py
+(conversion/base.py, gptneox.py) run with transformers 4.57.6 on the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from pythia_gguf import arch, tokenizer
+from pythia_gguf.errors import ModelFileError
+from pythia_gguf.hub.front_matter import front_matter
+from pythia_gguf.hub.identity import identity_metadata
+
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+
+_TEXT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
+)
+
+Metadata = dict[str, str | bool | np.generic | list[str] | np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HFModel:
+    """What the text files of a model's folder say.
+
+    config    its sizes
+    metadata  all keys of the GGUF that the converter would write, in order
+    """
+
+    config: arch.GPTNeoXConfig
+    metadata: Metadata
+
+
+def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
+    """Read config.json, tokenizer.json and, where they exist, README.md and the smaller configs.
+
+    folder  holds the files
+    name    stands in for the folder name the converter would see: it gives general.name and its parts
+    Raises  StorageError, ModelFileError: one line that names the file and the key.
+    """
+    folder = Path(folder)
+    config_path = folder / "config.json"
+    hf_config = tokenizer.read_json_object(config_path)
+    config = arch.config_from_hf(hf_config, config_path)
+    metadata: Metadata = {"general.architecture": arch.ARCHITECTURE}
+    metadata |= identity_metadata(
+        name=name,
+        n_params=sum(prod(shape) for shape in arch.tensor_shapes(config).values()),
+        card=_model_card(folder / "README.md"),
+        config=hf_config,
+        generation_config=_generation_config(folder / "generation_config.json"),
+        folder=folder,
+    )
+    metadata |= arch.metadata_of(config)
+    metadata["general.quantization_version"] = np.uint32(QUANTIZATION_VERSION)
+    metadata |= _tokenizer_metadata(folder, hf_config, config.n_vocab)
+    return HFModel(config=config, metadata=metadata)
+
+
+def text_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The files that `read_hf_model` reads, those that exist."""
+    folder = Path(folder)
+    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    return tuple(path for path in (*(folder / name for name in _TEXT_FILES), *more) if path.is_file())
+
+
+def matrix_format(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """The format that the converter's `--outtype auto` gives all matrices of a model: "BF16" or "F16".
+
+    tensors  (dtype, shape) of every tensor of the checkpoint in its reading order, buffers too; dtype as in
+             safetensors: "F16", "BF16", "F32", ...
+    """
+    kept = (dtype for dtype, shape in tensors if len(shape) >= 2 and dtype in ("F16", "BF16"))
+    return next(kept, "F16")
+
+
+def stored_format(shape: tuple[int, ...], matrices: str) -> str:
+    """The format of one tensor when matrices have the format `matrices`: biases and norms are always "F32"."""
+    return matrices if len(shape) >= 2 else "F32"
+
+
+def _tokenizer_metadata(folder: Path, hf_config: dict[str, object], n_vocab: int) -> Metadata:
+    path, config_path = folder / "tokenizer.json", folder / "config.json"
+    data = tokenizer.read_json_object(path)
+    vocabulary = tokenizer.vocabulary_of(data, path)
+    tokenizer_config = _optional_object(folder / "tokenizer_config.json")
+    tokenizer.check_named_tokens(vocabulary, tokenizer_config, folder / "tokenizer_config.json")
+    names_path = folder / "special_tokens_map.json"
+    tokenizer.check_named_tokens(vocabulary, _optional_object(names_path), names_path)
+    metadata: Metadata = {}
+    metadata |= tokenizer.vocabulary_metadata(vocabulary, n_vocab, config_path)
+    metadata |= tokenizer.special_metadata(
+        vocabulary,
+        post_processor=data.get("post_processor"),
+        tokenizer_config=tokenizer_config,
+        config=hf_config,
+        n_vocab=n_vocab,
+        path=config_path,
+    )
+    metadata |= tokenizer.chat_template_metadata(folder, tokenizer_config)
+    return metadata
+
+
+def _model_card(path: Path) -> dict[str, object]:
+    return front_matter(tokenizer.read_text(path), path) if path.is_file() else {}
+
+
+def _optional_object(path: Path) -> dict[str, object]:
+    return tokenizer.read_json_object(path) if path.is_file() else {}
+
+
+def _generation_config(path: Path) -> dict[str, object]:
+    """Some published ones are no JSON; like the converter, we do without."""
+    try:
+        return _optional_object(path)
+    except ModelFileError:
+        return {}

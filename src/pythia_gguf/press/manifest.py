@@ -1,0 +1,112 @@
+"""manifest.json and SHA256SUMS: what was made from what, and how to check it.
+
+Knows no weights. The manifest has no time and no path of the machine in it, so the same input gives the same manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pythia_gguf.errors import ModelFileError
+from pythia_gguf.files import RegularFile, write_text
+from pythia_gguf.press.menu import MenuItem
+
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+SCHEMA_VERSION = 1
+_LARGEST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file that the result depends on: its name, size and SHA-256."""
+
+    name: str
+    n_bytes: int
+    sha256: str
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    tool_version: str,
+    name: str,
+    mix: str,
+    kind: str,
+    sources: Sequence[SourceFile],
+    items: Sequence[MenuItem],
+    sha256: Mapping[str, str],
+    tensors: Mapping[tuple[str, str], str],
+) -> None:
+    """Write manifest.json and SHA256SUMS.
+
+    sha256   file name -> hash, for every item
+    tensors  (tensor name, format) -> hash of the encoded bytes
+    """
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "tool": "pythia-gguf",
+        "tool_version": tool_version,
+        "name": name,
+        "mix": mix,
+        "source": {
+            "kind": kind,
+            "files": [{"file": f.name, "bytes": f.n_bytes, "sha256": f.sha256} for f in sources],
+        },
+        "files": [_file_entry(item, sha256[item.file], tensors) for item in items],
+    }
+    write_text(folder / SUMS, "".join(f"{sha256[item.file]}  {item.file}\n" for item in items))
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _file_entry(item: MenuItem, sha256: str, tensors: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    entry = {"quant": item.quant, "file": item.file, "bytes": item.n_bytes, "sha256": sha256}
+    if item.alias_of is not None:
+        return entry | {"alias_of": item.alias_of}
+    rows = [
+        {"tensor": e.tensor, "format": e.format, "reason": e.reason, "sha256": tensors[e.tensor, e.format]}
+        for e in item.entries
+    ]
+    return entry | {"tensors": rows}
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder, None when there is none; raises ModelFileError when it is not one of ours."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    with RegularFile(path) as file:
+        if file.size > _LARGEST_BYTES:
+            raise ModelFileError(f"manifest of {file.size} bytes is too large", path=path)
+        raw = bytes(file.read(0, file.size))
+    try:
+        manifest = json.loads(raw)
+    except (ValueError, RecursionError) as e:
+        raise ModelFileError(f"not a JSON document: {e}", path=path) from e
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+        raise ModelFileError(f"not a manifest of schema {SCHEMA_VERSION}", path=path)
+    for entry in _list(manifest, "files", path):
+        for key, kind in (("file", str), ("bytes", int), ("sha256", str)):
+            _check(entry, key, kind, path)
+        if Path(entry["file"]).name != entry["file"] or entry["file"] in ("", ".", ".."):
+            raise ModelFileError(f"{entry['file']!r} is not the name of a file in this folder", path=path)
+        for row in _list(entry, "tensors", path) if "tensors" in entry else []:
+            for key in ("tensor", "format", "sha256"):
+                _check(row, key, str, path)
+    return manifest
+
+
+def _list(parent: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    value = parent.get(key)
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        raise ModelFileError("expected a list of objects", path=path, field=key)
+    return value
+
+
+def _check(entry: dict[str, Any], key: str, kind: type, path: Path) -> None:
+    if not isinstance(entry.get(key), kind):
+        raise ModelFileError(f"expected {kind.__name__}, got {entry.get(key)!r}", path=path, field=key)

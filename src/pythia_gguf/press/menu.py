@@ -1,0 +1,104 @@
+"""What a run will write: for each quant its plan, its header and its exact size, before any weight is read.
+
+Knows no weights and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pythia_gguf.gguf.container import Metadata, alignment_of
+from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
+from pythia_gguf.plan.planner import PlanEntry, keep_plan, make_plan
+from pythia_gguf.plan.quants import Quant
+from pythia_gguf.press.names import file_name
+from pythia_gguf.press.pressing import OutputFile
+from pythia_gguf.press.source import Source
+
+QUANTIZATION_VERSION = np.uint32(2)
+_RENEWED = ("general.quantization_version", "general.file_type")
+_SPLIT = ("split.no", "split.count", "split.tensors.count")
+
+MIX_NOTE = (
+    "mix 2026 follows llama.cpp 0c1e57098, which gives the fused attn_qkv more bits than the files of 2024 did"
+    " (pull request 19770): Q2_K and Q3_K_L are larger than in older tables. --mix 2024 gives the older sizes."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MenuItem:
+    """One file of the folder.
+
+    quant     its name in the menu, or the plain format of an unquantized file
+    file      file name
+    alias_of  the quant whose bytes it shares, or None
+    entries   what each tensor becomes, in file order
+    metadata  keys, in file order
+    n_bytes   exact size
+    """
+
+    quant: str
+    file: str
+    alias_of: str | None
+    entries: tuple[PlanEntry, ...]
+    metadata: Metadata
+    n_bytes: int
+
+    def output(self, folder: Path) -> OutputFile:
+        """The file as the pass writes it."""
+        infos = layout(((e.tensor, e.format, e.shape) for e in self.entries), alignment_of(self.metadata))
+        return OutputFile(
+            path=folder / self.file,
+            header=header_bytes(self.metadata, infos),
+            formats={e.tensor: e.format for e in self.entries},
+            alignment=alignment_of(self.metadata),
+        )
+
+
+def make_menu(source: Source, quants: Sequence[Quant], mix: str) -> tuple[MenuItem, ...]:
+    """The items of some quants, in the order given."""
+    tensors = source.plan_tensors()
+    items = []
+    for quant in quants:
+        entries = make_plan(quant, mix, tensors).entries
+        items.append(_item(source, quant.name, entries, quantized_metadata(source.metadata, quant), quant.alias_of))
+    return tuple(items)
+
+
+def plain_item(source: Source) -> MenuItem:
+    """The unquantized file as llama.cpp's converter writes it: its tensor order, no file type."""
+    by_name = {t.name: t for t in source.plan_tensors()}
+    entries = keep_plan(by_name[name] for name in source.file_order)
+    return _item(source, plain_format(source), entries, source.metadata, None)
+
+
+def plain_format(source: Source) -> str:
+    """Format of the weights that are not quantized yet: F16, BF16 or F32."""
+    return next(t.format for t in source.tensors if len(t.shape) == 2)
+
+
+def quantized_metadata(metadata: Metadata, quant: Quant) -> Metadata:
+    """Keys of a quantized file: the source's, with version and file type moved to the end.
+
+    Source llama.cpp 0c1e57098 src/llama-quant.cpp, `llama_model_quantize_impl`.
+    """
+    kept = {k: v for k, v in metadata.items() if k not in _RENEWED + _SPLIT}
+    return kept | dict(zip(_RENEWED, (QUANTIZATION_VERSION, np.uint32(quant.file_type)), strict=True))
+
+
+def _item(
+    source: Source, quant: str, entries: tuple[PlanEntry, ...], metadata: Metadata, alias_of: str | None
+) -> MenuItem:
+    infos = layout(((e.tensor, e.format, e.shape) for e in entries), alignment_of(metadata))
+    return MenuItem(
+        quant=quant,
+        file=file_name(source.name, quant),
+        alias_of=alias_of,
+        entries=entries,
+        metadata=metadata,
+        n_bytes=file_bytes(metadata, infos),
+    )

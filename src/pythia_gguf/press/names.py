@@ -1,0 +1,48 @@
+"""What the files of a source are called. Knows no contents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pythia_gguf.errors import UsageError
+
+_LEGAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ -]{0,190}")
+_CACHE_FOLDER = re.compile(r"models--(?:([^/]+?)--)?([^/]+)")
+_PLAIN_SUFFIX = re.compile(r"[.-](?:b?f16|f32)$", re.IGNORECASE)
+
+
+def name_of(source: Path) -> str:
+    """NAME of a source: the last part of its folder or repository, or a GGUF file's stem without its format.
+
+    `.../models--EleutherAI--pythia-70m/snapshots/<hash>` is called `pythia-70m`: never a snapshot hash.
+    """
+    path = Path(source).absolute()
+    if path.suffix.lower() == ".gguf":
+        return _PLAIN_SUFFIX.sub("", path.stem)
+    repo = repo_of(path)
+    return repo.split("/")[-1] if repo else path.resolve().name
+
+
+def repo_of(folder: Path) -> str | None:
+    """The repository of a folder in a Hugging Face cache, "EleutherAI/pythia-70m"; None for any other folder."""
+    path = Path(folder).absolute()
+    match = _CACHE_FOLDER.fullmatch(path.parent.parent.name)
+    if path.parent.name != "snapshots" or match is None:
+        return None
+    return "/".join(part for part in match.groups() if part)
+
+
+def check_name(name: str) -> str:
+    """The name itself; raises UsageError unless it can begin a file name on every system."""
+    if not _LEGAL.fullmatch(name) or name.endswith((".", " ")):
+        raise UsageError(
+            f"cannot name files {name!r}: expected letters, digits, '.', '_', '+', '-' and inner spaces,"
+            " at most 191 characters. Give another with --name"
+        )
+    return name
+
+
+def file_name(name: str, quant: str) -> str:
+    """Name of one file of the menu, as in the model card."""
+    return f"{name}.{quant}.gguf"

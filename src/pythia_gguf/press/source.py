@@ -1,0 +1,290 @@
+"""A checkpoint or an unquantized GGUF, seen as what the press needs: GGUF tensors whose rows can be read as float32.
+
+Knows where bytes are and how they become weights; not which quants will be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pythia_gguf.arch import config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
+from pythia_gguf.checkpoint.checkpoint import open_checkpoint
+from pythia_gguf.checkpoint.tensor import LazyTensor
+from pythia_gguf.errors import ModelFileError, StorageError, UsageError
+from pythia_gguf.files import RegularFile
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.gguf.container import Metadata
+from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.plan.planner import SourceTensor
+from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format
+from pythia_gguf.press.names import repo_of
+
+UNQUANTIZED = ("F16", "BF16", "F32")
+# Besides the weights, the files whose words go into the metadata.
+_TEXT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "README.md",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PressTensor:
+    """One tensor of the GGUF to be, and where its values are.
+
+    name, shape  GGUF name, (rows, columns) or (length,)
+    format       what the unquantized GGUF holds: F16, BF16 or F32
+    stored       what the source file holds: F16, BF16 or F32
+    path, offset the source file and the position of the first value
+    runs         row order, as (first row here, first row in the source, rows); None when it is the same
+    source_name  its name in the source, for messages
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    stored: str
+    path: Path
+    offset: int
+    runs: tuple[tuple[int, int, int], ...] | None
+    source_name: str
+
+    @property
+    def n_rows(self) -> int:
+        """Rows; each value of a vector counts as one."""
+        return self.shape[0]
+
+    @property
+    def n_columns(self) -> int:
+        """Weights in a row."""
+        return self.shape[1] if len(self.shape) == 2 else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is to be pressed.
+
+    path          as given
+    kind          "safetensors", "torch" or "gguf"
+    name          NAME of the files
+    metadata      keys of the unquantized GGUF, in order
+    tensors       in the order of a quantized file
+    file_order    names in the order of the unquantized file
+    files         every file that determines the result
+    readme        text of the original model card, or None
+    repo_id       "EleutherAI/pythia-70m" when the source lies in a Hub cache, else None
+    commit        the commit of that cache entry, or None
+    """
+
+    path: Path
+    kind: str
+    name: str
+    metadata: Metadata
+    tensors: tuple[PressTensor, ...]
+    file_order: tuple[str, ...]
+    files: tuple[Path, ...]
+    readme: str | None = None
+    repo_id: str | None = None
+    commit: str | None = None
+
+    @property
+    def n_weights(self) -> int:
+        """Parameters of the model."""
+        return sum(t.n_rows * t.n_columns for t in self.tensors)
+
+    def plan_tensors(self) -> tuple[SourceTensor, ...]:
+        """The tensors as the planner wants them."""
+        return tuple(SourceTensor(name=t.name, shape=t.shape, format=t.format) for t in self.tensors)
+
+
+def open_source(path: Path, name: str) -> Source:
+    """Open a Hugging Face folder or an unquantized GGUF; headers only, no weights.
+
+    Raises ModelFileError for what cannot be pressed, StorageError when nothing is there.
+    """
+    if path.is_dir():
+        return _open_folder(path, name)
+    if not path.exists():
+        raise StorageError(f"{path}: no such file or folder. Give a Hugging Face folder or an F16, BF16 or F32 .gguf")
+    if path.suffix.lower() != ".gguf":
+        raise UsageError(f"{path}: expected a Hugging Face folder or a .gguf file")
+    return _open_gguf(path, name)
+
+
+def _open_gguf(path: Path, name: str) -> Source:
+    gguf = open_gguf(path)
+    config = config_from_gguf(gguf.metadata, path=path)
+    shapes = tensor_shapes(config)
+    _check_tensors({n: t.shape for n, t in gguf.tensors.items()}, shapes, path)
+    tensors = []
+    for tensor_name, shape in shapes.items():
+        info = gguf.tensors[tensor_name]
+        if info.format not in UNQUANTIZED:
+            raise ModelFileError(
+                f"is already quantized ({info.format}): quantizing again would lose quality."
+                " Give the F16, BF16 or F32 file, or the original checkpoint",
+                path=path,
+                field=f"tensor {tensor_name}",
+            )
+        tensors.append(
+            PressTensor(
+                name=tensor_name,
+                shape=shape,
+                format=info.format,
+                stored=info.format,
+                path=path,
+                offset=gguf.data_offset + info.offset,
+                runs=None,
+                source_name=tensor_name,
+            )
+        )
+    return Source(
+        path=path,
+        kind="gguf",
+        name=name,
+        metadata=gguf.metadata,
+        tensors=tuple(tensors),
+        file_order=tuple(gguf.tensors),
+        files=(path,),
+    )
+
+
+def _open_folder(folder: Path, name: str) -> Source:
+    model = read_hf_model(folder, name=name)
+    checkpoint = open_checkpoint(folder)
+    matrices = matrix_format((t.dtype, t.shape) for t in checkpoint.tensors.values())
+    found: dict[str, LazyTensor] = {}
+    for tensor in checkpoint.tensors.values():
+        gguf = gguf_name(tensor.name, path=tensor.path)
+        if gguf is not None:  # None: a buffer of the computation, dropped before anyone asks for its type
+            _check_stored(tensor)
+            found[gguf] = tensor
+    shapes = tensor_shapes(model.config)
+    _check_tensors({n: t.shape for n, t in found.items()}, shapes, folder)
+    runs = tuple(qkv_runs(model.config))
+    tensors = tuple(
+        PressTensor(
+            name=gguf,
+            shape=shape,
+            format=stored_format(shape, matrices),
+            stored=found[gguf].dtype,
+            path=found[gguf].path,
+            offset=found[gguf].offset,
+            runs=runs if role_of(gguf) == "attn_qkv" else None,
+            source_name=found[gguf].name,
+        )
+        for gguf, shape in shapes.items()
+    )
+    readme = folder / "README.md"
+    return Source(
+        path=folder,
+        kind=checkpoint.kind,
+        name=name,
+        metadata=model.metadata,
+        tensors=tensors,
+        file_order=tuple(found),
+        files=(*checkpoint.files, *(folder / n for n in _TEXT_FILES if (folder / n).is_file())),
+        readme=readme.read_text("utf-8", errors="replace") if readme.is_file() else None,
+        repo_id=repo_of(folder),
+        commit=folder.absolute().name if repo_of(folder) else None,
+    )
+
+
+def _check_stored(tensor: LazyTensor) -> None:
+    if tensor.dtype not in UNQUANTIZED:
+        raise ModelFileError(
+            f"type {tensor.dtype} is not supported: expected {', '.join(UNQUANTIZED)}",
+            path=tensor.path,
+            field=f"tensor {tensor.name}",
+        )
+
+
+def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    for missing in expected.keys() - found.keys():
+        raise ModelFileError("tensor is missing", path=path, field=f"tensor {missing}")
+    for unknown in found.keys() - expected.keys():
+        raise ModelFileError("no GPT-NeoX model of these sizes has such a tensor", path=path, field=f"tensor {unknown}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ModelFileError(
+                f"expected shape {list(shape)}, got {list(found[name])}", path=path, field=f"tensor {name}"
+            )
+
+
+class WeightReader:
+    """Reads rows of a source's tensors as float32; threads may share one."""
+
+    def __init__(self, source: Source) -> None:
+        """Opens the files that hold tensors; raises StorageError when one has gone."""
+        self._files: dict[Path, RegularFile] = {}
+        try:
+            for tensor in source.tensors:
+                if tensor.path not in self._files:
+                    self._files[tensor.path] = RegularFile(tensor.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> WeightReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def read(self, tensor: PressTensor, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` as float32 [(stop - start) * n_columns], rounded as the unquantized file holds them.
+
+        Raises ModelFileError for NaN, infinity, and values that the unquantized format cannot hold, with their index.
+        """
+        row_bytes = tensor.n_columns * FORMATS[tensor.stored].block_bytes
+        raw = bytearray((stop - start) * row_bytes)
+        view = memoryview(raw)
+        for row, source_row, n in _pieces(tensor, start, stop):
+            at = (row - start) * row_bytes
+            place = tensor.offset + source_row * row_bytes
+            self._files[tensor.path].read_into(place, view[at : at + n * row_bytes])
+        return _to_float32(raw, tensor, start)
+
+
+def _pieces(tensor: PressTensor, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The parts of rows start..stop that are contiguous in the source: (row here, row there, number of rows)."""
+    if tensor.runs is None:
+        yield start, start, stop - start
+        return
+    for row, source_row, n in tensor.runs:
+        first, last = max(row, start), min(row + n, stop)
+        if first < last:
+            yield first, source_row + first - row, last - first
+
+
+def _to_float32(raw: bytearray, tensor: PressTensor, start: int) -> np.ndarray:
+    weights = FORMATS[tensor.stored].decode(raw)
+    _refuse(~np.isfinite(weights), weights, "is not finite", tensor, start)
+    if tensor.format != tensor.stored and tensor.format == "F16":
+        with np.errstate(over="ignore"):
+            rounded = weights.astype(np.float16).astype(np.float32)
+        _refuse(~np.isfinite(rounded), weights, "does not fit float16 (65504 at most)", tensor, start)
+        return rounded
+    return weights
+
+
+def _refuse(wrong: np.ndarray, weights: np.ndarray, why: str, tensor: PressTensor, start: int) -> None:
+    if not wrong.any():
+        return
+    i = int(wrong.argmax())
+    row, column = divmod(i, tensor.n_columns)
+    index = [start + row, column] if len(tensor.shape) == 2 else [start + row]
+    place = f"{tensor.source_name}, {tensor.name}" if tensor.source_name != tensor.name else tensor.name
+    raise ModelFileError(f"value {weights[i]} at {index} {why}", path=tensor.path, field=f"tensor {place}")

@@ -1,0 +1,150 @@
+"""Vocabulary <-> `tokenizer.ggml.*` keys, as llama.cpp's converter writes them.
+
+Knows no JSON. Source: llama.cpp 0c1e57098, conversion/base.py (`get_vocab_base`), gguf-py/gguf/vocab.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NoReturn
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from pythia_gguf.errors import ModelFileError, nearest
+from pythia_gguf.tokenizer.build import build_tokenizer
+from pythia_gguf.tokenizer.vocabulary import NFC_OF_PRE, AddedToken, Vocabulary, check_vocabulary
+
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama_token_type
+_PREFIX = "tokenizer.ggml."
+# Added tokens that are not marked special but look it: (start, end).
+_SPECIAL_LOOKS = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
+_SPECIAL_TEXTS = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
+
+
+def vocabulary_metadata(
+    vocabulary: Vocabulary, n_vocab: int, path: str | os.PathLike[str]
+) -> dict[str, str | list[str] | np.ndarray]:
+    """The keys from `tokenizer.ggml.model` to `tokenizer.ggml.merges`, in order.
+
+    n_vocab  rows of the embedding; ids past the last token are listed as unused `[PADi]`
+    path     the config.json that gave n_vocab, for the message
+    Raises   ModelFileError when there are more tokens than rows.
+    """
+    n_tokens = len(vocabulary.tokens)
+    if n_tokens > n_vocab:
+        raise ModelFileError(
+            f"expected at least the tokenizer's {n_tokens} tokens, got {n_vocab}", path=path, field="vocab_size"
+        )
+    tokens, types = [], []
+    for i in range(n_vocab):
+        text = vocabulary.tokens[i] if i < n_tokens else None
+        kind = _type_of(text, vocabulary.added.get(i))
+        if kind == USER_DEFINED and text is not None:
+            text = text.replace("\u2581", " ")
+        tokens.append(f"[PAD{i}]" if text is None else text)
+        types.append(kind)
+    return {
+        f"{_PREFIX}model": "gpt2",
+        f"{_PREFIX}pre": vocabulary.pre,
+        f"{_PREFIX}tokens": tokens,
+        f"{_PREFIX}token_type": np.array(types, dtype=np.int32),
+        f"{_PREFIX}merges": [f"{left} {right}" for left, right in vocabulary.merges],
+    }
+
+
+def vocabulary_from_metadata(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> Vocabulary:
+    """The checked vocabulary of a GGUF; raises ModelFileError for another tokenizer and for broken keys."""
+    _expect_name(metadata, "model", ("gpt2",), path)
+    pre = _expect_name(metadata, "pre", tuple(NFC_OF_PRE), path)
+    tokens = _texts(metadata, "tokens", path)
+    types = metadata.get(f"{_PREFIX}token_type")
+    if not isinstance(types, np.ndarray) or types.dtype != np.int32 or types.shape != (len(tokens),):
+        _fail(f"expected {len(tokens)} int32 numbers, one for each token", "token_type", path)
+    odd = np.flatnonzero(~np.isin(types, (NORMAL, CONTROL, USER_DEFINED, UNUSED)))
+    if len(odd):
+        _fail(f"token {odd[0]}: type {types[odd[0]]} is not supported", "token_type", path)
+    vocabulary = Vocabulary(
+        pre=pre,
+        tokens=tuple(None if kind == UNUSED else text for text, kind in zip(tokens, types, strict=True)),
+        added={
+            int(i): AddedToken(special=bool(types[i] == CONTROL), normalized=bool(types[i] != CONTROL))
+            for i in np.flatnonzero(np.isin(types, (CONTROL, USER_DEFINED)))
+        },
+        merges=_merges(_texts(metadata, "merges", path), path),
+    )
+    check_vocabulary(vocabulary, path)
+    return vocabulary
+
+
+def tokenizer_from_metadata(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> Tokenizer:
+    """The working tokenizer of a GGUF, from its keys alone.
+
+    It gives the ids of the tokenizer.json that the keys came from, and puts the begin and end tokens around a text
+    when the keys ask for it.
+    Raises  ModelFileError as `vocabulary_from_metadata`, and when such a token is asked for but not named.
+    """
+    vocabulary = vocabulary_from_metadata(metadata, path)
+    return build_tokenizer(
+        vocabulary,
+        i_bos=_edge(metadata, "bos", vocabulary, path),
+        i_eos=_edge(metadata, "eos", vocabulary, path),
+    )
+
+
+def _type_of(text: str | None, added: AddedToken | None) -> int:
+    if text is None:
+        return UNUSED
+    if added is None:
+        return NORMAL
+    looks_special = text in _SPECIAL_TEXTS or any(
+        text.startswith(start) and text.endswith(end) for start, end in _SPECIAL_LOOKS
+    )
+    return CONTROL if added.special or looks_special else USER_DEFINED
+
+
+def _edge(
+    metadata: Mapping[str, object], name: str, vocabulary: Vocabulary, path: str | os.PathLike[str]
+) -> int | None:
+    """Id of the begin or end token when every text gets it."""
+    wanted = metadata.get(f"{_PREFIX}add_{name}_token", False)
+    if not isinstance(wanted, bool):
+        _fail(f"expected true or false, got {wanted!r}", f"add_{name}_token", path)
+    if not wanted:
+        return None
+    i = metadata.get(f"{_PREFIX}{name}_token_id")
+    if isinstance(i, bool) or not isinstance(i, (int, np.integer)) or not 0 <= i < len(vocabulary.tokens):
+        _fail(f"expected the id of a token, got {i!r}", f"{name}_token_id", path)
+    if vocabulary.tokens[int(i)] is None:
+        _fail(f"token {i} is unused", f"{name}_token_id", path)
+    return int(i)
+
+
+def _expect_name(metadata: Mapping[str, object], key: str, known: tuple[str, ...], path: str | os.PathLike[str]) -> str:
+    name = metadata.get(f"{_PREFIX}{key}")
+    if not isinstance(name, str) or name not in known:
+        shown = " or ".join(repr(k) for k in known)
+        _fail(f"only {shown} is supported, got {name!r}{nearest(str(name), known)}", key, path)
+    return name
+
+
+def _texts(metadata: Mapping[str, object], key: str, path: str | os.PathLike[str]) -> list[str]:
+    texts = metadata.get(f"{_PREFIX}{key}")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        _fail("expected an array of texts", key, path)
+    return texts
+
+
+def _merges(texts: list[str], path: str | os.PathLike[str]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for rank, text in enumerate(texts):
+        left, space, right = text.partition(" ")
+        if not (left and space and right):
+            _fail(f"merge {rank}: expected two tokens and a space, got {text!r}", "merges", path)
+        pairs.append((left, right))
+    return tuple(pairs)
+
+
+def _fail(message: str, key: str, path: str | os.PathLike[str]) -> NoReturn:
+    raise ModelFileError(message, path=path, field=f"{_PREFIX}{key}")

@@ -1,0 +1,198 @@
+"""tokenizer.json -> a checked vocabulary, or a refusal that names what this project does not support.
+
+Knows no GGUF. Two pipelines are accepted, both byte-level BPE with GPT-2's splitting: the GPT-NeoX-20B one, which
+brings text to NFC first, and the plain one. Fields are those of the `tokenizers` library, 0.10 to 0.23.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+from tokenizers import Tokenizer
+
+from pythia_gguf.errors import ModelFileError, nearest
+from pythia_gguf.tokenizer.build import build_tokenizer
+from pythia_gguf.tokenizer.json_file import read_json_object
+from pythia_gguf.tokenizer.vocabulary import BYTE_SYMBOLS, MAX_TOKENS, AddedToken, Vocabulary, check_vocabulary
+
+# For each part of the file: field -> values that mean the same to us; None stands for any value.
+_ANY = None
+_FIELDS: dict[str, dict[str, tuple[object, ...] | None]] = {
+    "": {
+        "version": ("1.0",),
+        "truncation": (None,),
+        "padding": (None,),
+        "added_tokens": _ANY,
+        "normalizer": _ANY,
+        "pre_tokenizer": _ANY,
+        "post_processor": _ANY,
+        "decoder": _ANY,
+        "model": _ANY,
+    },
+    "model": {
+        "type": ("BPE",),
+        "dropout": (None, 0.0),
+        "unk_token": (None,),
+        "continuing_subword_prefix": (None, ""),
+        "end_of_word_suffix": (None, ""),
+        "fuse_unk": (False, True),  # means nothing without unk_token
+        "byte_fallback": (False,),
+        "ignore_merges": (False,),
+        "vocab": _ANY,
+        "merges": _ANY,
+    },
+    "normalizer": {"type": ("NFC",)},
+    "pre_tokenizer": {
+        "type": ("ByteLevel",),
+        "add_prefix_space": (False,),
+        "use_regex": (True,),
+        "trim_offsets": (False, True),  # offsets only, as in the next two
+    },
+    "decoder": {
+        "type": ("ByteLevel",),
+        "add_prefix_space": (False, True),
+        "use_regex": (False, True),
+        "trim_offsets": (False, True),
+    },
+    "added token": {
+        "id": _ANY,
+        "content": _ANY,
+        "special": (False, True),
+        "normalized": (False, True),
+        "single_word": (False,),
+        "lstrip": (False,),
+        "rstrip": (False,),
+    },
+}
+_FIELDS["post_processor"] = _FIELDS["decoder"]
+_REQUIRED = {
+    "normalizer": ("type",),
+    "pre_tokenizer": ("type", "add_prefix_space"),
+    "decoder": ("type",),
+    "post_processor": ("type",),
+    "added token": ("id", "content", "special", "normalized"),
+}
+
+
+def vocabulary_of(data: dict[str, object], path: str | os.PathLike[str]) -> Vocabulary:
+    """The checked vocabulary of a parsed tokenizer.json.
+
+    path    where it came from, for messages
+    Raises  ModelFileError for anything but the two pipelines, and for a vocabulary with holes, repeats or merges
+            that lead nowhere.
+    """
+    _check_fields(data, "", path)
+    _check_fields(data.get("pre_tokenizer"), "pre_tokenizer", path)
+    _check_fields(data.get("decoder"), "decoder", path)
+    if data.get("normalizer") is not None:
+        _check_fields(data["normalizer"], "normalizer", path)
+    if data.get("post_processor") is not None and not _adds_nothing(data["post_processor"]):
+        _check_fields(data["post_processor"], "post_processor", path)
+    model = _check_fields(data.get("model"), "model", path)
+    tokens = _tokens(model.get("vocab"), path)
+    added = _added_tokens(data.get("added_tokens"), tokens, path)
+    vocabulary = Vocabulary(
+        pre="gpt-2" if data.get("normalizer") is None else "olmo",
+        tokens=_dense(tokens, path),
+        added=added,
+        merges=_merges(model.get("merges"), path),
+    )
+    check_vocabulary(vocabulary, path)
+    return vocabulary
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """The working tokenizer of a tokenizer.json file.
+
+    It is built from the checked vocabulary: the library never parses the file itself.
+    Raises  StorageError and what `read_json_object` and `vocabulary_of` raise.
+    """
+    return build_tokenizer(vocabulary_of(read_json_object(path), path))
+
+
+def _check_fields(value: object, part: str, path: str | os.PathLike[str]) -> dict[str, object]:
+    """`value` itself when it is an object whose fields all are known and mean what we support."""
+    if not isinstance(value, dict):
+        _fail(f"expected an object, got {value!r}", part, path)
+    fields = _FIELDS[part]
+    for name, got in value.items():
+        where = f"{part}.{name}" if part else name
+        if name not in fields:
+            _fail(f"unknown field{nearest(name, fields)}", where, path)
+        allowed = fields[name]
+        if allowed is not None and not any(got is a or (got == a and type(got) is type(a)) for a in allowed):
+            shown = " or ".join(repr(a) for a in allowed)
+            _fail(f"only {shown} is supported, got {got!r}{nearest(str(got), map(str, allowed))}", where, path)
+    for name in _REQUIRED.get(part, ()):
+        if name not in value:
+            _fail("key is missing", f"{part}.{name}", path)
+    return value
+
+
+def _adds_nothing(post_processor: object) -> bool:
+    """Whether it is the template without special tokens that transformers 4 writes for GPT-NeoX."""
+    if not isinstance(post_processor, dict) or post_processor.get("type") != "TemplateProcessing":
+        return False
+    single, pair = post_processor.get("single"), post_processor.get("pair")
+    pieces = [*single, *pair] if isinstance(single, list) and isinstance(pair, list) else []
+    names = [p["Sequence"].get("id") for p in pieces if isinstance(p, dict) and isinstance(p.get("Sequence"), dict)]
+    return len(names) == len(pieces) and names == ["A", "A", "B"]
+
+
+def _tokens(vocab: object, path: str | os.PathLike[str]) -> dict[int, str]:
+    if not isinstance(vocab, dict) or not 0 < len(vocab) <= MAX_TOKENS:
+        _fail(f"expected an object of 1 to {MAX_TOKENS} tokens", "model.vocab", path)
+    tokens: dict[int, str] = {}
+    for text, i in vocab.items():
+        if type(i) is not int or not 0 <= i < MAX_TOKENS:
+            _fail(f"token {text!r}: expected an id in 0..{MAX_TOKENS - 1}, got {i!r}", "model.vocab", path)
+        if i in tokens:
+            _fail(f"tokens {tokens[i]!r} and {text!r} share id {i}", "model.vocab", path)
+        tokens[i] = text
+    return tokens
+
+
+def _added_tokens(entries: object, tokens: dict[int, str], path: str | os.PathLike[str]) -> dict[int, AddedToken]:
+    """The added tokens by id; their texts go into `tokens`."""
+    if not isinstance(entries, list) or len(entries) > MAX_TOKENS:
+        _fail("expected a list", "added_tokens", path)
+    added: dict[int, AddedToken] = {}
+    for entry in entries:
+        fields = _check_fields(entry, "added token", path)
+        i, text = fields["id"], fields["content"]
+        if type(i) is not int or not 0 <= i < MAX_TOKENS or not isinstance(text, str):
+            _fail(f"expected an id and a text, got {i!r} and {text!r}", "added_tokens", path)
+        if added and i <= max(added):
+            _fail(f"expected ascending ids, got {i} after {max(added)}", "added_tokens", path)
+        if tokens.setdefault(i, text) != text:
+            _fail(f"id {i} is {tokens[i]!r} in model.vocab and {text!r} here", "added_tokens", path)
+        added[i] = AddedToken(special=bool(fields["special"]), normalized=bool(fields["normalized"]))
+        if not added[i].normalized and not text.isascii() and set(BYTE_SYMBOLS).issuperset(text):
+            # The converter stores what decoding this token gives, which here is not its text.
+            _fail(f"token {text!r} cannot be stored in a GGUF: it decodes to other text", "added_tokens", path)
+    return added
+
+
+def _dense(tokens: dict[int, str], path: str | os.PathLike[str]) -> tuple[str, ...]:
+    hole = next((i for i in range(len(tokens)) if i not in tokens), None)
+    if hole is not None:
+        _fail(f"no token has id {hole}, but there are {len(tokens)} tokens", "model.vocab", path)
+    return tuple(tokens[i] for i in range(len(tokens)))
+
+
+def _merges(merges: object, path: str | os.PathLike[str]) -> tuple[tuple[str, str], ...]:
+    """Merges written as "a b" (old files) or ["a", "b"]."""
+    if not isinstance(merges, list):
+        _fail(f"expected a list, got {type(merges).__name__}", "model.merges", path)
+    pairs = []
+    for rank, merge in enumerate(merges):
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) and p for p in parts):
+            _fail(f"merge {rank}: expected two texts, got {merge!r}", "model.merges", path)
+        pairs.append((parts[0], parts[1]))
+    return tuple(pairs)
+
+
+def _fail(message: str, field: str, path: str | os.PathLike[str]) -> NoReturn:
+    raise ModelFileError(message, path=path, field=field)

@@ -1,0 +1,85 @@
+"""llama.cpp itself, through the library of llama-cpp-python: what every byte is compared with.
+
+Knows nothing of this project but the names of formats.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+from llama_cpp._ctypes_extensions import load_shared_library
+
+_GGML = load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
+_GGML.ggml_quantize_chunk.restype = ctypes.c_size_t
+_GGML.ggml_quantize_chunk.argtypes = [
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    *[ctypes.c_int64] * 3,
+    ctypes.c_void_p,
+]
+_GGML.ggml_type_name.restype = ctypes.c_char_p
+_GGML.ggml_type_size.restype = ctypes.c_size_t
+_GGML.ggml_blck_size.restype = ctypes.c_int64
+
+_log: list[str] = []
+
+
+@llama_cpp.llama_log_callback
+def _listen(level: int, text: bytes, user_data: object) -> None:
+    _log.append(text.decode("utf-8", "replace"))
+
+
+def type_facts(ggml_id: int) -> tuple[str, int, int]:
+    """Name, weights and bytes of a block of a ggml_type."""
+    name = _GGML.ggml_type_name(ggml_id).decode()
+    return name, _GGML.ggml_blck_size(ggml_id), _GGML.ggml_type_size(ggml_id)
+
+
+def encode(ggml_id: int, weights: np.ndarray, row: int, block_bytes: int, block_weights: int) -> np.ndarray:
+    """llama.cpp's bytes for float32 weights in rows of `row`."""
+    weights = np.ascontiguousarray(weights, np.float32)
+    out = np.zeros(weights.size // block_weights * block_bytes, np.uint8)
+    done = _GGML.ggml_quantize_chunk(ggml_id, weights.ctypes.data, out.ctypes.data, 0, weights.size // row, row, None)
+    assert done == out.size
+    return out
+
+
+def decode(name: str, data: np.ndarray, n_weights: int) -> np.ndarray:
+    """llama.cpp's float32 weights of encoded bytes; `name` as in dequantize_row_<name>."""
+    data = np.ascontiguousarray(data)
+    out = np.zeros(n_weights, np.float32)
+    function = getattr(_GGML, f"dequantize_row_{name}")
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    function.restype = None
+    function(data.ctypes.data, out.ctypes.data, n_weights)
+    return out
+
+
+def quantize(source: Path, out: Path, file_type: int, *, dry_run: bool = False, threads: int = 2) -> list[str]:
+    """Run llama_model_quantize; returns what it logged. Fails when it does."""
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.dry_run = file_type, threads, dry_run
+    llama_cpp.llama_log_set(_listen, ctypes.c_void_p(0))
+    _log.clear()
+    answer = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params))
+    assert answer == 0, "".join(_log)
+    return "".join(_log).splitlines()
+
+
+def planned_formats(source: Path, file_type: int, names: Iterable[str]) -> dict[str, str]:
+    """Tensor -> format that llama-quantize's dry run announces; tensors it leaves alone are not in it."""
+    log = quantize(source, source.with_suffix(".none"), file_type, dry_run=True)
+    planned = {}
+    for line in log:
+        tensor = re.search(r"\[ *\d+/ *\d+\] +(\S+) ", line)
+        becomes = re.search(r"-> .* MiB \((\w+)\)", line)
+        if tensor and becomes:
+            planned[tensor.group(1)] = becomes.group(1).upper()
+    assert planned.keys() <= set(names)
+    return planned
