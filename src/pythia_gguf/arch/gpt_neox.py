@@ -40,7 +40,7 @@ _SIZES = {
 }
 _MAX_VOCAB = 2**24
 _BASES = (1.0, 1e12)
-_EPSILONS = (0.0, 1.0)
+_EPSILONS = (1e-30, 1.0)  # more than 0 in float32 too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def config_from_gguf(metadata: Mapping[str, object], path: str | os.PathLike[str
     """
     keys = Keys(metadata, path)
     name = keys.get("general.architecture", "")
-    if name != ARCHITECTURE:
+    if not isinstance(name, str) or name != ARCHITECTURE:
         keys.fail(f"expected {ARCHITECTURE!r} (Pythia, GPT-NeoX), got {name!r}", "general.architecture")
     sizes = {field: keys.whole(key, 1, most) for field, (_, key, most) in _SIZES.items()}
     head_dim = _head_dim(keys, sizes, "gptneox.attention.head_count")
@@ -184,7 +184,7 @@ def _refuse_other_attention(keys: Keys, n_heads: int, head_dim: int) -> None:
     }
     for key, expected in only.items():
         value = keys.get(key, expected)
-        if value != expected:
+        if isinstance(value, np.ndarray) or value != expected:
             keys.fail(f"expected {expected!r}, got {value!r}", key)
 
 
@@ -230,6 +230,6 @@ def _object(keys: Keys, key: str) -> dict[str, object]:
 def _activation(keys: Keys) -> str:
     value = keys.get("hidden_act", "gelu")
     if not isinstance(value, str) or value not in GELU_OF_ACT:
-        hint = nearest(str(value), GELU_OF_ACT)
+        hint = nearest(str(value)[:80], GELU_OF_ACT)
         keys.fail(f"a GGUF of this architecture always computes a GELU, got {value!r}{hint}", "hidden_act")
     return value

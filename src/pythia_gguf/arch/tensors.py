@@ -27,7 +27,8 @@ _LAYER_MODULES = {
     "ffn_up": "mlp.dense_h_to_4h",
     "ffn_down": "mlp.dense_4h_to_h",
 }
-_MODEL_ROLES = {module: role for role, module in _MODEL_MODULES.items()}
+# transformers 5 calls embed_out lm_head while it is in memory, and so does what torch.save makes of it.
+_MODEL_ROLES = {module: role for role, module in _MODEL_MODULES.items()} | {"lm_head": "output"}
 _LAYER_ROLES = {module: role for role, module in _LAYER_MODULES.items()}
 _WITHOUT_BIAS = ("token_embd", "output")
 # Constants of the computation that old checkpoints carry along: causal masks and rotation frequencies.

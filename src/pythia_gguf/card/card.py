@@ -23,6 +23,7 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 # Programs find the table of a quantized model's card by these two comments.
 _MARKER = "<!-- README_GGUF.md-provided-files {} -->"
 _FOREIGN_MARKER = re.compile(r"<(?=!--\s*README_GGUF)", re.IGNORECASE)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _EXAMPLE = "Q4_K_M"
 _MIXES = {
     "2026": "the rules of llama.cpp commit 0c1e57098 decide which tensor gets which format, and every format is encoded"
@@ -40,7 +41,7 @@ class CardFile:
     name       file name
     quant      its name in the menu, or the format of an unquantized file
     n_bytes    size of the whole file
-    n_weights  parameters of the model, at least 1
+    bits_per_weight  storage of one weight over all tensors, without the header
     sha256     of its bytes, 64 hexadecimal digits
     alias_of   the quant whose bytes it shares, or None
     """
@@ -48,7 +49,7 @@ class CardFile:
     name: str
     quant: str
     n_bytes: int
-    n_weights: int
+    bits_per_weight: float
     sha256: str
     alias_of: str | None
 
@@ -169,18 +170,19 @@ def _file_table(files: Sequence[CardFile]) -> str:
     rows = ["| Name | Quant method | Size | Bits per weight | sha256 |", "|---|---|---|---|---|"]
     for f in files:
         same = f", same bytes as {inert(f.alias_of)}" if f.alias_of else ""
-        bits = f"{8 * f.n_bytes / f.n_weights:.2f}"
-        rows.append(
-            f"| {inert(f.name)} | {inert(f.quant)} | {size_text(f.n_bytes)} | {bits} | {inert(f.sha256)}{same} |"
+        columns = (
+            inert(f.name),
+            inert(f.quant),
+            size_text(f.n_bytes),
+            f"{f.bits_per_weight:.2f}",
+            inert(f.sha256) + same,
         )
+        rows.append(f"| {' | '.join(columns)} |")
     return "\n".join(rows)
 
 
 def _about_table(files: Sequence[CardFile]) -> str:
-    text = (
-        f"Sizes are in GiB, printed as GB. Bits per weight are those of the whole file, vocabulary included, over the"
-        f" model's {files[0].n_weights:,} weights."
-    )
+    text = "Sizes are in GiB, printed as GB. Bits per weight are those of all tensors; the vocabulary is not counted."
     aliases = [f"{inert(f.quant)} is another name of {inert(f.alias_of)}" for f in files if f.alias_of]
     return f"{text} {', '.join(aliases)}: the same bytes under two names." if aliases else text
 
@@ -213,10 +215,13 @@ def _provenance(source: CardSource, run: CardRun, url: str | None) -> str:
         origin = f"[{inert(url.removeprefix(_HUB))}]({url})"
     else:
         origin = f"a local folder or file, {inert(source.name)}; its place on the Hub was not recorded"
+    commit = code(source.commit) if source.commit else "not recorded"
+    if url and source.commit and _COMMIT.fullmatch(source.commit):
+        commit = f"[{commit}]({url}/tree/{source.commit})"
     facts = [
         f"- Source: {origin}",
         f"- Revision: {code(source.revision) if source.revision else 'not recorded'}",
-        f"- Commit: {code(source.commit) if source.commit else 'not recorded'}",
+        f"- Commit: {commit}",
         f"- Made with: pythia-gguf {inert(run.tool_version)}",
         f"- Mix {run.mix}: {_MIXES[run.mix]}",
     ]
@@ -274,6 +279,8 @@ def _limits(original: Original | None) -> str:
 def _silence(original: Original | None, subject: str) -> str:
     if original is None:
         return f"No original model card came with the source, so nothing is known here about {subject}."
+    if len(original.body) > MAX_BODY_CHARS:
+        return f"The original model card is too long to look in it for {subject}."
     return f"The original model card has no section on {subject}."
 
 
@@ -293,9 +300,12 @@ def _original_card(original: Original | None, url: str | None) -> str:
         parts.append(f"The original's front matter {inert(original.problem)}; nothing was taken from it.")
     if original.front.strip() and len(original.front) <= MAX_FRONT_CHARS:
         parts.append(fenced(original.front, "yaml"))
-    if len(original.body) <= MAX_BODY_CHARS:
-        parts.append(demoted(original.body, 3))
-    else:
+    if len(original.body) > MAX_BODY_CHARS:
         where = f" It is at {url}" if url else ""
         parts.append(f"The original has {len(original.body):,} characters, too many to repeat here.{where}")
+    elif original.body:
+        parts.append("What follows is the original text, its headings moved down. Its code loads the original model.")
+        parts.append(demoted(original.body, 3))
+    else:
+        parts.append("The original README.md has no text.")
     return "\n\n".join(parts)

@@ -14,8 +14,8 @@ _ATX = re.compile(rf"({_CONTAINER}* {{0,3}})(#{{1,6}})(?=[ \t]|$)(.*)")
 _FENCE = re.compile(r"([ >]*)(`{3,}(?=[^`]*$)|~{3,})(.*)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _RULER = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
-# Lines that start something other than a paragraph: quotes, lists, tables, HTML.
-_OTHER_BLOCK = re.compile(rf"{_CONTAINER}| {{0,3}}[|<]|[^|]*\|.*\|")
+# Lines that start something other than a paragraph: quotes, lists, HTML.
+_OTHER_BLOCK = re.compile(rf"{_CONTAINER}| {{0,3}}<")
 _HTML = re.compile(r"(?<!`)<(/?)h([1-6])(?=[\s>])", re.IGNORECASE)
 _HTML_LINE = re.compile(r"\s*<h([1-6])(?:\s[^>]*)?>(.*)</h\1>\s*", re.IGNORECASE)
 _INDENTED_CODE = re.compile(r"(?: {4}| {0,3}\t)")
@@ -60,14 +60,18 @@ def find_headings(lines: list[str]) -> tuple[list[Heading], list[bool]]:
         heading = None if indented else _heading(lines, i, paragraph)
         if heading:
             found.append(heading)
-        is_blank = not line.strip()
-        starts_other = paragraph is None and not heading and _OTHER_BLOCK.match(line) is not None
-        in_other = not is_blank and (in_other or starts_other)
-        if heading or match or indented or in_other or is_blank or _RULER.fullmatch(line):
-            paragraph = None
+        if heading or match or indented or not line.strip() or _RULER.fullmatch(line):
+            paragraph, in_other = None, False
+        elif in_other or _OTHER_BLOCK.match(line) or _starts_table(lines, i):
+            paragraph, in_other = None, True
         elif paragraph is None:
             paragraph = i
     return found, is_code
+
+
+def _starts_table(lines: list[str], i: int) -> bool:
+    """Whether line `i` is the rule below a table's header."""
+    return i > 0 and "|" in lines[i - 1] and {"|", "-"} <= set(lines[i]) <= set("|:- \t")
 
 
 def _heading(lines: list[str], i: int, paragraph: int | None) -> Heading | None:
@@ -81,7 +85,7 @@ def _heading(lines: list[str], i: int, paragraph: int | None) -> Heading | None:
         return Heading(first=paragraph, stop=i + 1, level=1 if under[1][0] == "=" else 2, prefix="", title=title)
     if html := _HTML_LINE.fullmatch(line):
         return Heading(
-            first=i, stop=i + 1, level=int(html[1]), prefix="<", title=re.sub("<[^>]*>", "", html[2]).strip()
+            first=i, stop=i + 1, level=int(html[1]), prefix="<", title=re.sub("<[^<>]*>", "", html[2]).strip()
         )
     return None
 

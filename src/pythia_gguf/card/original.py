@@ -15,7 +15,7 @@ from pythia_gguf.errors import one_line
 
 # Real front matter has a few hundred characters, real bodies a few ten thousand. Parsing this much YAML takes a second.
 MAX_FRONT_CHARS = 1 << 16
-MAX_BODY_CHARS = 1 << 19
+MAX_BODY_CHARS = 1 << 18
 _MAX_TEXTS = 100
 _MAX_TEXT_CHARS = 200
 

@@ -29,7 +29,7 @@ class JsonScan:
     """
 
     def __init__(self, data: bytes | bytearray, *, path: Path, start: int = 0) -> None:
-        self._data = data
+        self._data = bytes(data)
         self._path = path
         self._start = start
         self.position = 0
@@ -141,7 +141,7 @@ class JsonScan:
         """Move over a run that may be empty; the byte that stands after it, b"" at the end."""
         match = run.match(self._data, self.position)
         self.position = match.end() if match else self.position
-        return bytes(self._data[self.position : self.position + 1])
+        return self._data[self.position : self.position + 1]
 
     def _next_is(self, char: bytes) -> bool:
         if self._peek() != char:
@@ -154,5 +154,5 @@ class JsonScan:
             raise self.error(f"expected {char.decode()!r}, got {self._shown()}")
 
     def _shown(self) -> str:
-        got = bytes(self._data[self.position : self.position + 1])
+        got = self._data[self.position : self.position + 1]
         return repr(got.decode("ascii", "backslashreplace")) if got else "the end"

@@ -21,7 +21,7 @@ MAX_OPCODES = 2_000_000
 MAX_STACK = 100_000
 MAX_DEPTH = 8
 _MAX_LINE_BYTES = 256
-# Each container torch writes costs it 11 bytes or more of pickle; a file of nothing but "{" must not fill the memory.
+# A tuple or dict of torch takes 11 bytes of pickle or more; a flood of one-byte "}" must not fill the memory.
 _BYTES_PER_CONTAINER = 8
 _FREE_CONTAINERS = 16
 
@@ -42,7 +42,7 @@ _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     """A run of items of one type: record `data/KEY` of the zip."""
 
@@ -51,7 +51,7 @@ class Storage:
     n_items: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
     """A view into a storage; offset and stride count items. Only types and signs have been checked."""
 
@@ -219,7 +219,7 @@ class _Machine:
     def _global(self) -> None:
         name = f"{self._line()}.{self._line()}"
         if name not in (_ORDERED_DICT, _TENSOR, _PARAMETER) and name not in STORAGE_DTYPES:
-            raise self._error(f"refused {name[:120]!r}: a state dict needs no such thing. Do not trust this file")
+            raise self._error(f"refused {name[:120]!r}: no part of a state dict. Save model.state_dict() alone")
         self._stack.append(_Symbol(name))
 
     def _mark(self) -> None:
@@ -293,7 +293,7 @@ class _Machine:
             raise self._error(f"storage key {key[:40]!r}: expected 1 to 6 digits")
         if isinstance(n_items, bool) or n_items < 0:
             raise self._error(f"storage {key}: expected a number of items, got {n_items}")
-        self._stack.append(Storage(STORAGE_DTYPES[name], key, n_items))
+        self._stack.append(Storage(dtype=STORAGE_DTYPES[name], key=key, n_items=n_items))
 
     def _reduce(self) -> None:
         args, function = self._pop(), self._pop()
@@ -327,7 +327,7 @@ class _Machine:
             raise self._error(
                 f"tensor in storage {storage.key}: expected an offset and up to {MAX_DIMS} sizes and strides, 0 or more"
             )
-        return StoredTensor(storage, places[0], sizes, steps)
+        return StoredTensor(storage=storage, offset=places[0], shape=sizes, stride=steps)
 
 
 _OPCODES: dict[int, Callable[[_Machine], None]] = {

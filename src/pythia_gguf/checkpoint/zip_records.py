@@ -34,6 +34,7 @@ _LOCATOR = struct.Struct("<4sIQI")
 _END_64 = struct.Struct("<4sQHHIIQQQQ")
 _HAS_DESCRIPTOR = 0x0008
 _UTF8_NAME = 0x0800
+_IS_FOLDER = 0x10  # torch 2.13 gives such a record's tensor whatever was in memory before
 _FULL_16 = 0xFFFF  # a field that says "see the zip64 field instead"
 _FULL_32 = 0xFFFFFFFF
 _NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}(?:/[^/\\\x00-\x1f\x7f]{1,255})+")
@@ -163,7 +164,7 @@ def _read_entries(file: RegularFile, start: int, n_bytes: int, n_records: int) -
     for _ in range(n_records):
         if n_bytes - at < _ENTRY.size:
             raise _error(file, f"directory ends before its {n_records} records", start + at)
-        sign, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, _, offset = (
+        sign, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, attributes, offset = (
             _ENTRY.unpack_from(data, at)
         )
         name_at = at + _ENTRY.size
@@ -175,6 +176,8 @@ def _read_entries(file: RegularFile, start: int, n_bytes: int, n_records: int) -
         if -1 in fields or n_comment or disk:
             raise _error(file, "directory entry without its zip64 sizes, or with a comment or disk", start + at)
         name = bytes(data[name_at:extra_at])
+        if attributes & _IS_FOLDER:
+            raise _error(file, f"record {_shown(name)} is marked as a folder", start + at)
         if method or fields[0] != fields[1]:
             raise _error(file, f"record {_shown(name)} is compressed: expected a file of torch.save", start + at)
         entries.append(_Entry(name=name, flags=flags, crc=crc, n_bytes=fields[0], header_offset=fields[2]))

@@ -25,7 +25,7 @@ def menu_json(result: PressResult) -> dict[str, Any]:
             "file": f.path.name,
             "bytes": f.n_bytes,
             "size": size_text(f.n_bytes),
-            "bits_per_weight": round(8 * f.n_bytes / result.n_weights, 4),
+            "bits_per_weight": round(f.bits_per_weight, 4),
             "alias_of": f.alias_of,
         }
         files.append(entry | ({"sha256": f.sha256} if f.sha256 else {}))
@@ -51,7 +51,7 @@ def print_menu(result: PressResult) -> None:
             f.quant,
             size_text(f.n_bytes),
             f"{f.n_bytes:,}",
-            f"{8 * f.n_bytes / result.n_weights:.2f}",
+            f"{f.bits_per_weight:.2f}",
             f"same file as {f.alias_of}" if f.alias_of else formats_text(f.plan),
         )
         for f in result.files

@@ -1,4 +1,4 @@
-"""F32, F16 and BF16: formats whose block is one weight."""
+"""F32, F16 and BF16: formats whose block is one weight. Rounding to them is not known here, only decoding."""
 
 from __future__ import annotations
 

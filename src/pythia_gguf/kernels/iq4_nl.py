@@ -26,7 +26,7 @@ from pythia_gguf.kernels.lanes import (
     turn_codes_back,
     turn_groups,
 )
-from pythia_gguf.kernels.simd import LANES, load, narrow, select, splat, store, to_float
+from pythia_gguf.kernels.simd import LANES, can_look_up, load, look_up, narrow, select, splat, store, to_float, to_int
 
 N = 32
 CHUNK_WEIGHTS = LANES * N
@@ -37,9 +37,25 @@ FIRST = LEVEL[0]
 TRIES = 7
 
 
+# The search scales a group so that its largest weight becomes about -127, so values stay within 134. Buckets of width 9
+# over -144..144 hold one midpoint each at most, and no midpoint lies where rounding could put it into two.
+BUCKET = np.float32(1 / 9)
+FIRST_BUCKET = np.float32(16)
+EDGES = [9 * (b - 16) for b in range(33)]
+INSIDE = [[m for m in MIDPOINT if low <= m < high] for low, high in zip(EDGES[:-1], EDGES[1:], strict=True)]
+BELOW = [len([m for m in MIDPOINT if m < low]) for low in EDGES[:-1]]
+BUCKET_MIDPOINT = tuple(inside[0] if inside else np.float32(0) for inside in INSIDE)
+BUCKET_LOW = tuple(LEVEL[below] for below in BELOW)
+BUCKET_HIGH = tuple(LEVEL[below + len(inside)] for below, inside in zip(BELOW, INSIDE, strict=True))
+
+
 @inlined
 def nearest_level(v):
-    """The level nearest to each lane."""
+    """The level nearest to each lane, |v| < 140."""
+    if can_look_up():
+        bucket = to_int(v * BUCKET + FIRST_BUCKET)
+        high = v >= look_up(BUCKET_MIDPOINT, bucket)
+        return select(high, look_up(BUCKET_HIGH, bucket), look_up(BUCKET_LOW, bucket))
     level = splat(FIRST)
     for i in range(15):
         level = level + select(v >= MIDPOINT[i], STEP[i], ZERO)

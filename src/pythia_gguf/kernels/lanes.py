@@ -14,8 +14,10 @@ from pythia_gguf.kernels.simd import (
     bits,
     from_bits,
     load,
+    load16,
     select,
     splat,
+    store,
     to_float,
     to_int,
     transpose16,
@@ -163,14 +165,28 @@ def block_signed_abs_max(values, per_block, largest):
 def pack_pairs(codes, c, out, at):
     """64 bytes from the low 2 bits of 256 codes: of each 128, four runs of 32 in bits 0-1, 2-3, 4-5, 6-7."""
     for half in range(2):
-        for i in range(32):
-            s = c + 128 * half + i
-            low = (codes[s] & 3) | ((codes[s + 32] & 3) << 2)
-            out[at + 32 * half + i] = low | ((codes[s + 64] & 3) << 4) | ((codes[s + 96] & 3) << 6)
+        s = c + 128 * half
+        low = (load(codes, s) & 3) | ((load(codes, s + 32) & 3) << 2)
+        high = ((load(codes, s + 64) & 3) << 4) | (load(codes, s + 96) << 6)
+        store(out, at + 32 * half, low | high)
+
+
+@inlined
+def pack_bits(codes, c, bit, out, at):
+    """32 bytes from one bit of 256 codes: bit k of byte i is that of code 32k + i."""
+    packed = (load(codes, c) >> bit) & 1
+    for k in range(1, 8):
+        packed = packed | (((load(codes, c + 32 * k) >> bit) & 1) << k)
+    store(out, at, packed)
+
+
+@inlined
+def pack_nibbles(codes, c, out, at):
+    """32 bytes from 64 codes of 4 bits: the first 32 in low nibbles, the next 32 in high ones."""
+    store(out, at, (load(codes, c) & 15) | (load(codes, c + 32) << 4))
 
 
 @inlined
 def pack_halves(codes, c, out, at):
     """16 bytes from 32 codes of 4 bits: the first 16 in low nibbles, the next 16 in high ones."""
-    for i in range(16):
-        out[at + i] = (codes[c + i] & 15) | ((codes[c + 16 + i] & 15) << 4)
+    store(out, at, (load16(codes, c) & 15) | (load16(codes, c + 16) << 4))

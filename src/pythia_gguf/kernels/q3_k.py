@@ -2,6 +2,9 @@
 
 Knows nothing of files or threads. Layout in formats/q3_k.py; algorithm of llama.cpp 0c1e57098,
 ggml/src/ggml-quants.c `make_q3_quants` and `quantize_row_q3_K_ref`.
+
+Each step of the search needs the sums that the step before has left, a chain of some 70 cycles with a division in it.
+So two sets of LANES groups go through it together: while one waits, the other computes.
 """
 
 import numpy as np
@@ -16,6 +19,7 @@ from pythia_gguf.kernels.lanes import (
     clamp,
     from_half,
     nearest,
+    pack_bits,
     pack_pairs,
     scratch_f32,
     signed_abs_max,
@@ -26,53 +30,77 @@ from pythia_gguf.kernels.lanes import (
 from pythia_gguf.kernels.simd import LANES, any_lane, load, narrow, select, splat, store, to_float
 
 N = 16
-CHUNK_WEIGHTS = LANES * N
-BLOCKS = CHUNK_WEIGHTS // 256
+SET_WEIGHTS = LANES * N
+SETS = 2
+CHUNK_WEIGHTS = SETS * SET_WEIGHTS
+BLOCKS = SET_WEIGHTS // 256
 LOW = np.float32(-4)
 HIGH = np.float32(3)
 SWEEPS = 5
 
 
 @inlined
-def fit_scale(xt, levels):
-    """Scale and levels of LANES groups: each level in turn moves to where the scale explains the group better.
+def first_levels(xt, w2, w3, levels):
+    """Levels of one set for the scale -4 / largest weight, and the sums of w*x*l and w*l*l, w = x*x.
 
-    xt      f32 [N, LANES]  weights
-    levels  f32 [N, LANES]  result, -4..3
-    Returns the scale, and a mask of groups that count as all zero.
+    xt          f32 [N, LANES]  weights
+    w2, w3      f32 [N, LANES]  result, x squared and cubed
+    levels      f32 [N, LANES]  result, -4..3
     """
-    amax, largest = signed_abs_max(xt, N)
+    _, largest = signed_abs_max(xt, N)
     inverse = LOW / largest
     sum_lx = splat(ZERO)
     sum_l2 = splat(ZERO)
     for i in range(N):
         x = load(xt, i * LANES)
         level = clamp((inverse * x + MAGIC) - MAGIC, LOW, HIGH)
-        store(levels, i * LANES, level)
         w = x * x
-        sum_lx = sum_lx + (w * x) * level
+        wx = w * x
+        store(w2, i * LANES, w)
+        store(w3, i * LANES, wx)
+        store(levels, i * LANES, level)
+        sum_lx = sum_lx + wx * level
         sum_l2 = sum_l2 + (w * level) * level
+    return sum_lx, sum_l2
+
+
+@inlined
+def move_level(xt, w2, w3, levels, i, sum_lx, sum_l2):
+    """Move level i of one set to where the scale without it would put it, in the lanes where that explains more.
+
+    Returns the sums after the move, and the lanes that moved.
+    """
+    level = load(levels, i * LANES)
+    w = load(w2, i * LANES)
+    wx = load(w3, i * LANES)
+    lx = sum_lx - wx * level
+    l2 = sum_l2 - (w * level) * level
+    better = to_float(clamp(nearest((load(xt, i * LANES) * l2) / lx), -4, 3))
+    try_lx = lx + wx * better
+    try_l2 = l2 + (w * better) * better
+    move = (lx > ZERO) & (better != level) & (try_l2 > ZERO)
+    move = move & ((try_lx * try_lx) * sum_l2 > (sum_lx * sum_lx) * try_l2)
+    store(levels, i * LANES, select(move, better, level))
+    return select(move, try_lx, sum_lx), select(move, try_l2, sum_l2), move
+
+
+@inlined
+def fit_scales(xt_a, xt_b, w2_a, w2_b, w3_a, w3_b, levels_a, levels_b):
+    """Scales and levels of two sets of LANES groups; a scale is not valid for groups that count as all zero.
+
+    A sweep that moves nothing would be repeated without effect, so lanes need not stop one by one.
+    """
+    lx_a, l2_a = first_levels(xt_a, w2_a, w3_a, levels_a)
+    lx_b, l2_b = first_levels(xt_b, w2_b, w3_b, levels_b)
     for _ in range(SWEEPS):
-        moved = amax < ZERO
+        moved = lx_a != lx_a
         for i in range(N):
-            x = load(xt, i * LANES)
-            level = load(levels, i * LANES)
-            w = x * x
-            lx = sum_lx - (w * x) * level
-            l2 = sum_l2 - (w * level) * level
-            better = to_float(clamp(nearest((x * l2) / lx), -4, 3))
-            try_lx = lx + (w * x) * better
-            try_l2 = l2 + (w * better) * better
-            move = (lx > ZERO) & (better != level) & (try_l2 > ZERO)
-            move = move & ((try_lx * try_lx) * sum_l2 > (sum_lx * sum_lx) * try_l2)
-            store(levels, i * LANES, select(move, better, level))
-            sum_lx = select(move, try_lx, sum_lx)
-            sum_l2 = select(move, try_l2, sum_l2)
-            moved = moved | move
+            lx_a, l2_a, move_a = move_level(xt_a, w2_a, w3_a, levels_a, i, lx_a, l2_a)
+            lx_b, l2_b, move_b = move_level(xt_b, w2_b, w3_b, levels_b, i, lx_b, l2_b)
+            moved = moved | move_a | move_b
         if not any_lane(moved):
             break
-    dead = amax < EPSILON
-    return select(dead, ZERO, select(sum_l2 > ZERO, sum_lx / sum_l2, ZERO)), dead
+    return select(l2_a > ZERO, lx_a / l2_a, ZERO), select(l2_b > ZERO, lx_b / l2_b, ZERO)
 
 
 @kernel
@@ -83,55 +111,64 @@ def encode_q3_k(x, out):
     out  u8  [n / 256 * 110]
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q3_K_ref.
     """
-    xt = scratch_f32(N * LANES)
-    levels = scratch_f32(N * LANES)
+    xt_a, xt_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
+    w2_a, w2_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
+    w3_a, w3_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
+    levels_a, levels_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
     values = scratch_f32(LANES)
     largest = scratch_f32(LANES)
     scales = np.empty(LANES, np.int32)
     d = np.empty(LANES, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    turned = np.empty(SET_WEIGHTS, np.uint8)
+    codes = np.empty(SET_WEIGHTS, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
-        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
-        scale, dead = fit_scale(xt, levels)
-        store(values, 0, scale)
-        block_signed_abs_max(values, 16, largest)
-        top = load(largest, 0)
-        inverse = np.float32(-32) / top
-        wrapped = (nearest(inverse * scale) << 24) >> 24  # C keeps it in an int8 before limiting it
-        s = select(top == ZERO, 0, clamp(wrapped, -32, 31) + 32)
-        half_d = to_half(select(top == ZERO, ZERO, ONE / inverse))
-        store(scales, 0, s)
-        store(d, 0, half_d)
-        stored = from_half(half_d) * to_float(s - 32)
-        kept = stored == ZERO
-        for i in range(N):
-            q = clamp(nearest(load(xt, i * LANES) / stored), -4, 3) + 4
-            store(turned, i * LANES, narrow(q))
-        if any_lane(kept):
-            keep_searched_codes(xt, levels, stored, dead, turned)
-        turn_codes_back(turned, N, codes)
-        for b in range(BLOCKS):
-            pack_block(codes, b * 256, scales, 16 * b, d, out, (chunk * BLOCKS + b) * 110)
+        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt_a)
+        turn_groups(x, chunk * CHUNK_WEIGHTS + SET_WEIGHTS, N, xt_b)
+        scale_a, scale_b = fit_scales(xt_a, xt_b, w2_a, w2_b, w3_a, w3_b, levels_a, levels_b)
+        at = chunk * SETS * BLOCKS * 110
+        store_set(xt_a, levels_a, scale_a, values, largest, scales, d, turned, codes, out, at)
+        store_set(xt_b, levels_b, scale_b, values, largest, scales, d, turned, codes, out, at + BLOCKS * 110)
+
+
+@inlined
+def store_set(xt, levels, scale, values, largest, scales, d, turned, codes, out, at):
+    """Blocks of one set from its scales and levels: 6-bit scales, codes for the stored scales, packing."""
+    amax, _ = signed_abs_max(xt, N)
+    dead = amax < EPSILON
+    scale = select(dead, ZERO, scale)
+    store(values, 0, scale)
+    block_signed_abs_max(values, 16, largest)
+    top = load(largest, 0)
+    inverse = np.float32(-32) / top
+    wrapped = (nearest(inverse * scale) << 24) >> 24  # C keeps it in an int8 before limiting it
+    s = select(top == ZERO, 0, clamp(wrapped, -32, 31) + 32)
+    half_d = to_half(select(top == ZERO, ZERO, ONE / inverse))
+    store(scales, 0, s)
+    store(d, 0, half_d)
+    stored = from_half(half_d) * to_float(s - 32)
+    for i in range(N):
+        q = clamp(nearest(load(xt, i * LANES) / stored), -4, 3) + 4
+        store(turned, i * LANES, narrow(q))
+    if any_lane(stored == ZERO):
+        keep_searched_codes(xt, levels, stored, dead, turned)
+    turn_codes_back(turned, N, codes)
+    for b in range(BLOCKS):
+        pack_block(codes, b * 256, scales, 16 * b, d, out, at + b * 110)
 
 
 @inlined
 def keep_searched_codes(xt, levels, stored, dead, turned):
     """Codes again, where a group whose stored scale is 0 keeps those of the search (0 when it is all zero)."""
     for i in range(N):
-        searched = select(dead, ZERO, load(levels, i * LANES) + np.float32(4))
-        q = to_float(clamp(nearest(load(xt, i * LANES) / stored), -4, 3) + 4)
-        store(turned, i * LANES, narrow(nearest(select(stored == ZERO, searched, q))))
+        searched = select(dead, 0, nearest(load(levels, i * LANES)) + 4)
+        q = clamp(nearest(load(xt, i * LANES) / stored), -4, 3) + 4
+        store(turned, i * LANES, narrow(select(stored == ZERO, searched, q)))
 
 
 @inlined
 def pack_block(codes, c, scales, g, d, out, at):
     """110 bytes; picture in formats/q3_k.py."""
-    for i in range(32):
-        h = 0
-        for k in range(8):
-            h |= (codes[c + 32 * k + i] >> 2) << k
-        out[at + i] = h
+    pack_bits(codes, c, 2, out, at)
     pack_pairs(codes, c, out, at + 32)
     for j in range(8):
         out[at + 96 + j] = (scales[g + j] & 15) | ((scales[g + j + 8] & 15) << 4)

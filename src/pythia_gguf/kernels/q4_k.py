@@ -12,6 +12,8 @@ from pythia_gguf.kernels.lanes import (
     block_max,
     from_half,
     nearest,
+    pack_bits,
+    pack_nibbles,
     scratch_f32,
     to_half,
     turn_codes_back,
@@ -98,27 +100,9 @@ def encode_chunks(x, out, top, r_min, n_steps):
             at = (chunk * BLOCKS + b) * block_bytes
             pack_header(d, d_min, scales, minima, 8 * b, out, at)
             if top == 31:
-                pack_fifth_bits(codes, b * 256, out, at + 16)
-            pack_nibbles(codes, b * 256, out, at + block_bytes - 128)
-
-
-@inlined
-def pack_fifth_bits(codes, c, out, at):
-    """32 bytes: bit k of byte i is bit 4 of code 32k + i."""
-    for i in range(32):
-        h = 0
-        for k in range(8):
-            h |= (codes[c + 32 * k + i] >> 4) << k
-        out[at + i] = h
-
-
-@inlined
-def pack_nibbles(codes, c, out, at):
-    """128 bytes: of each 64 codes the first 32 in low nibbles, the next 32 in high ones."""
-    for run in range(4):
-        for i in range(32):
-            low = codes[c + 64 * run + i] & 15
-            out[at + 32 * run + i] = low | ((codes[c + 64 * run + 32 + i] & 15) << 4)
+                pack_bits(codes, b * 256, 4, out, at + 16)
+            for run in range(4):
+                pack_nibbles(codes, b * 256 + 64 * run, out, at + block_bytes - 128 + 32 * run)
 
 
 @kernel

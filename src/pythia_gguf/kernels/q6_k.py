@@ -123,11 +123,11 @@ def keep_searched_codes(xt, stored, inverse, dead, turned):
 def pack_block(codes, c, scales, g, d, out, at):
     """210 bytes; picture in formats/q6_k.py."""
     for half in range(2):
-        for i in range(64):
-            s = c + 128 * half + i
-            out[at + 64 * half + i] = (codes[s] & 15) | ((codes[s + 64] & 15) << 4)
-    for i in range(256):
-        codes[c + i] >>= 4
+        for run in range(2):
+            s = c + 128 * half + 32 * run
+            store(out, at + 64 * half + 32 * run, (load(codes, s) & 15) | (load(codes, s + 64) << 4))
+    for i in range(0, 256, 32):
+        store(codes, c + i, load(codes, c + i) >> 4)
     pack_pairs(codes, c, out, at + 128)
     for j in range(16):
         out[at + 192 + j] = scales[g + j] & 255

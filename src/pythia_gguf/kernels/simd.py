@@ -4,8 +4,9 @@ Knows nothing of formats. A vector is an LLVM vector: LLVM lowers it to AVX-512,
 no instruction here may be contracted or reordered (no fast-math flags), every lane gives the same bits on each of them.
 
     load(a, i)           LANES consecutive elements of a float32, int32 or uint8 array, from flat index i
+    load16(a, i)         16 of them
     store(a, i, v)       the reverse
-    + - *  /             float lanes; + - * & | << >> integer lanes (>> keeps the sign); a scalar counts for all lanes
+    + - *  /             float lanes; + - * & | << >> integer lanes (>> keeps an int32's sign); scalars count for all
     < <= > >= == !=      -> a mask, false where a lane is NaN (!= is true there)
     select(m, v, w)      v where m, else w;  m & n, m | n;  any_lane(m), all_lanes(m) -> bool
     absolute, root       |v|, sqrt(v)
@@ -13,6 +14,8 @@ no instruction here may be contracted or reordered (no fast-math flags), every l
     to_float, to_int     integer <-> float lanes; to_int truncates and needs |v| < 2**31
     narrow(v)            integer lanes -> their low 8 bits
     transpose16(...)     a 16 x 16 tile of float32 or uint8
+    can_look_up()        whether look_up is one instruction here: a constant, so the other branch is not compiled
+    look_up(t, i)        t[i] lane by lane, t a tuple of 32 float32, i in 0..31
 
 Sources: LLVM language reference, "Vector Operations"; Numba's extension API ("Low-level extension API").
 """
@@ -67,7 +70,6 @@ F32 = Vector(types.float32, LANES)
 I32 = Vector(types.int32, LANES)
 U8 = Vector(types.uint8, LANES)
 MASK = Vector(types.boolean, LANES)
-_VECTOR_OF = {types.float32: F32, types.int32: I32, types.uint8: U8}
 
 
 def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
@@ -115,9 +117,11 @@ def _define(op: Callable, emit: Callable[[ir.IRBuilder, Vector, ir.Value, ir.Val
         lower_builtin(op, *pair)(lower)
 
 
-def _arithmetic(op: Callable, on_floats: str | None, on_integers: str | None) -> None:
+def _arithmetic(op: Callable, on_floats: str | None, on_integers: str | None, on_bytes: str | None = None) -> None:
+    name_of: dict[Any, str | None] = {types.float32: on_floats, types.uint8: on_bytes or on_integers}
+
     def emit(builder: ir.IRBuilder, vector: Vector, a: ir.Value, b: ir.Value) -> ir.Value:
-        name = on_floats if vector.element == types.float32 else on_integers
+        name = name_of.get(vector.element, on_integers)
         if name is None:
             raise TypeError(f"{op} is not defined for {vector}")
         return getattr(builder, name)(a, b)
@@ -141,7 +145,7 @@ _arithmetic(operator.truediv, "fdiv", None)
 _arithmetic(operator.and_, None, "and_")
 _arithmetic(operator.or_, None, "or_")
 _arithmetic(operator.lshift, None, "shl")
-_arithmetic(operator.rshift, None, "ashr")
+_arithmetic(operator.rshift, None, "ashr", "lshr")
 for _op, _symbol in (
     (operator.lt, "<"),
     (operator.le, "<="),
@@ -161,18 +165,25 @@ def _index(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Ty
     return context.cast(builder, value, given, types.intp)
 
 
-@intrinsic
-def load(typing_context, array, index):
-    """LANES consecutive elements of a C-contiguous array from flat `index`; the caller has checked the bounds."""
-    vector = _VECTOR_OF[array.dtype]
+def _loader(lanes: int) -> Callable:
+    @intrinsic
+    def load(typing_context, array, index):
+        vector = Vector(array.dtype, lanes)
 
-    def emit(context, builder, sig, args):
-        at = _pointer(context, builder, array, args[0], _index(context, builder, args[1], index))
-        value = builder.load(builder.bitcast(at, vector.llvm.as_pointer()))
-        value.align = array.dtype.bitwidth // 8
-        return value
+        def emit(context, builder, sig, args):
+            at = _pointer(context, builder, array, args[0], _index(context, builder, args[1], index))
+            value = builder.load(builder.bitcast(at, vector.llvm.as_pointer()))
+            value.align = array.dtype.bitwidth // 8
+            return value
 
-    return vector(array, index), emit
+        return vector(array, index), emit
+
+    return load
+
+
+# Consecutive elements of a C-contiguous array from a flat index; the caller has checked the bounds.
+load = _loader(LANES)
+load16 = _loader(16)
 
 
 @intrinsic
@@ -297,3 +308,61 @@ def transpose16(typing_context, source, source_start, source_stride, target, tar
         return context.get_dummy_value()
 
     return types.void(source, source_start, source_stride, target, target_start, target_stride), emit
+
+
+def _has_avx512(context: Any) -> bool:
+    return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+
+
+@intrinsic
+def can_look_up(typing_context):
+    """True where the processor permutes registers by an index in another one (AVX-512)."""
+
+    def emit(context, builder, sig, args):
+        return context.get_constant(types.boolean, _has_avx512(context))
+
+    return types.boolean(), emit
+
+
+@intrinsic
+def look_up(typing_context, table, index):
+    """table[index] in every lane.
+
+    table  tuple of 32 float32, constant
+    index  integer lanes, 0..31
+    Raises nothing; compiles to nothing useful where `can_look_up` is false, where it must not be reached.
+    """
+
+    def emit(context, builder, sig, args):
+        if not _has_avx512(context):
+            return ir.Constant(F32.llvm, ir.Undefined)
+        half, ints = ir.VectorType(ir.FloatType(), 16), ir.VectorType(ir.IntType(32), 16)
+        kind = ir.FunctionType(half, [half, ints, half])
+        permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpermi2var.ps.512")
+        tables = []
+        for start in (0, 16):
+            part = ir.Constant(half, ir.Undefined)
+            for i in range(16):
+                entry = builder.extract_value(args[0], start + i)
+                part = builder.insert_element(part, entry, ir.Constant(ir.IntType(32), i))
+            tables.append(part)
+        picked = [
+            builder.call(permute, [tables[0], _part(builder, args[1], start), tables[1]])
+            for start in range(0, LANES, 16)
+        ]
+        return _joined(builder, picked)
+
+    return F32(table, index), emit
+
+
+def _part(builder: ir.IRBuilder, vector: ir.Value, start: int) -> ir.Value:
+    """16 lanes of a vector."""
+    order = ir.Constant(ir.VectorType(ir.IntType(32), 16), list(range(start, start + 16)))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), order)
+
+
+def _joined(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
+    """The lanes of two vectors one after the other."""
+    assert len(parts) == 2
+    order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(LANES)))
+    return builder.shuffle_vector(parts[0], parts[1], order)

@@ -16,6 +16,7 @@ import numpy as np
 
 from pythia_gguf import arch, tokenizer
 from pythia_gguf.errors import ModelFileError
+from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.identity import identity_metadata
 
@@ -31,8 +32,6 @@ _TEXT_FILES = (
     "chat_template.json",
     "README.md",
 )
-
-Metadata = dict[str, str | bool | np.generic | list[str] | np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

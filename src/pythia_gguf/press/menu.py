@@ -5,6 +5,7 @@ Knows no weights and writes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class MenuItem:
 
     quant     its name in the menu, or the plain format of an unquantized file
     file      file name
-    alias_of  the quant whose bytes it shares, or None
+    alias_of  the item of this menu whose bytes it shares, or None
     entries   what each tensor becomes, in file order
     metadata  keys, in file order
     n_bytes   exact size
@@ -47,6 +48,12 @@ class MenuItem:
     entries: tuple[PlanEntry, ...]
     metadata: Metadata
     n_bytes: int
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Storage of one weight in bits, over all tensors, without the header."""
+        n_weights = sum(math.prod(e.shape) for e in self.entries)
+        return 8 * sum(e.n_bytes for e in self.entries) / n_weights
 
     def output(self, folder: Path) -> OutputFile:
         """The file as the pass writes it."""
@@ -62,10 +69,12 @@ class MenuItem:
 def make_menu(source: Source, quants: Sequence[Quant], mix: str) -> tuple[MenuItem, ...]:
     """The items of some quants, in the order given."""
     tensors = source.plan_tensors()
+    names = {quant.name for quant in quants}
     items = []
     for quant in quants:
         entries = make_plan(quant, mix, tensors).entries
-        items.append(_item(source, quant.name, entries, quantized_metadata(source.metadata, quant), quant.alias_of))
+        alias_of = quant.alias_of if quant.alias_of in names else None
+        items.append(_item(source, quant.name, entries, quantized_metadata(source.metadata, quant), alias_of))
     return tuple(items)
 
 

@@ -57,14 +57,16 @@ class PressFile:
     quant     name in the menu
     path      where it is, or would be
     n_bytes   exact size
+    bits_per_weight  storage of one weight, over all tensors, without the header
     sha256    of its bytes; None in a forecast
-    alias_of  the quant whose bytes it shares, or None
+    alias_of  the quant of this run whose bytes it shares, or None
     plan      tensor name -> (format, reason)
     """
 
     quant: str
     path: Path
     n_bytes: int
+    bits_per_weight: float
     sha256: str | None
     alias_of: str | None
     plan: dict[str, tuple[str, str]]
@@ -170,13 +172,11 @@ def _write_files(
     threads: int,
     progress: Progress,
 ) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
-    """Make all GGUF files; of an alias and its original, one is encoded and the other linked.
+    """Make all GGUF files; an alias becomes a link to its original.
 
     Returns the hash of each (tensor name, format), and of each file by its name.
     """
-    originals: dict[str, MenuItem] = {}
-    for item in menu:
-        originals.setdefault(item.alias_of or item.quant, item)
+    originals = {item.quant: item for item in menu if item.alias_of is None}
     formats = {e.format for item in originals.values() for e in item.entries}
     needed = [name for name in ENCODABLE if name in formats]
     progress.stage("compiling", len(needed), "kernels")
@@ -196,8 +196,8 @@ def _write_files(
         tensors |= kept.tensors
         sums |= {path.name: digest for path, (_, digest) in kept.files.items()}
     for item in menu:
-        original = originals[item.alias_of or item.quant]
-        if item is not original:
+        if item.alias_of is not None:
+            original = originals[item.alias_of]
             _link(folder / original.file, folder / item.file)
             sums[item.file] = sums[original.file]
     return tensors, sums
@@ -261,7 +261,7 @@ def _card(
             name=i.file,
             quant=i.quant,
             n_bytes=i.n_bytes,
-            n_weights=source.n_weights,
+            bits_per_weight=i.bits_per_weight,
             sha256=sums[i.file],
             alias_of=i.alias_of,
         )
@@ -286,6 +286,7 @@ def _result(
             quant=i.quant,
             path=folder / i.file,
             n_bytes=i.n_bytes,
+            bits_per_weight=i.bits_per_weight,
             sha256=sums.get(i.file),
             alias_of=i.alias_of,
             plan={e.tensor: (e.format, e.reason) for e in i.entries},

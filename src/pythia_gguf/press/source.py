@@ -20,19 +20,10 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.plan.planner import SourceTensor
-from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format
+from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 from pythia_gguf.press.names import repo_of
 
 UNQUANTIZED = ("F16", "BF16", "F32")
-# Besides the weights, the files whose words go into the metadata.
-_TEXT_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "README.md",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +156,10 @@ def _open_folder(folder: Path, name: str) -> Source:
         gguf = gguf_name(tensor.name, path=tensor.path)
         if gguf is not None:  # None: a buffer of the computation, dropped before anyone asks for its type
             _check_stored(tensor)
+            if gguf in found:
+                raise ModelFileError(
+                    f"is the same as {found[gguf].name}", path=tensor.path, field=f"tensor {tensor.name}"
+                )
             found[gguf] = tensor
     shapes = tensor_shapes(model.config)
     _check_tensors({n: t.shape for n, t in found.items()}, shapes, folder)
@@ -190,7 +185,7 @@ def _open_folder(folder: Path, name: str) -> Source:
         metadata=model.metadata,
         tensors=tensors,
         file_order=tuple(found),
-        files=(*checkpoint.files, *(folder / n for n in _TEXT_FILES if (folder / n).is_file())),
+        files=(*checkpoint.files, *text_files(folder)),
         readme=readme.read_text("utf-8", errors="replace") if readme.is_file() else None,
         repo_id=repo_of(folder),
         commit=folder.absolute().name if repo_of(folder) else None,
@@ -285,6 +280,7 @@ def _refuse(wrong: np.ndarray, weights: np.ndarray, why: str, tensor: PressTenso
         return
     i = int(wrong.argmax())
     row, column = divmod(i, tensor.n_columns)
-    index = [start + row, column] if len(tensor.shape) == 2 else [start + row]
+    _, source_row, _ = next(_pieces(tensor, start + row, start + row + 1))
+    index = [source_row, column] if len(tensor.shape) == 2 else [source_row]
     place = f"{tensor.source_name}, {tensor.name}" if tensor.source_name != tensor.name else tensor.name
     raise ModelFileError(f"value {weights[i]} at {index} {why}", path=tensor.path, field=f"tensor {place}")

@@ -5,7 +5,7 @@ Knows no model. BPE itself is the `tokenizers` library's.
 
 from pythia_gguf.tokenizer.chat_template import chat_template_metadata
 from pythia_gguf.tokenizer.json_file import read_json_object, read_text
-from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_metadata
+from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_from_metadata, vocabulary_metadata
 from pythia_gguf.tokenizer.special_tokens import check_named_tokens, special_metadata
 from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer, vocabulary_of
 from pythia_gguf.tokenizer.vocabulary import AddedToken, Vocabulary
@@ -20,6 +20,7 @@ __all__ = [
     "read_text",
     "special_metadata",
     "tokenizer_from_metadata",
+    "vocabulary_from_metadata",
     "vocabulary_metadata",
     "vocabulary_of",
 ]

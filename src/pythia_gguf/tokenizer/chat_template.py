@@ -34,7 +34,7 @@ def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, object])
     by_name: dict[str, str] = {}
     for entry in templates:
         name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(text, str):
+        if not isinstance(name, str) or not name or not isinstance(text, str):
             raise ModelFileError("expected a name and a template", path=config_path, field="chat_template")
         by_name[re.sub("[^a-zA-Z0-9]", "_", name)] = text
     default = by_name.pop("default", None)

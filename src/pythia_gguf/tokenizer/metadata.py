@@ -125,7 +125,7 @@ def _expect_name(metadata: Mapping[str, object], key: str, known: tuple[str, ...
     name = metadata.get(f"{_PREFIX}{key}")
     if not isinstance(name, str) or name not in known:
         shown = " or ".join(repr(k) for k in known)
-        _fail(f"only {shown} is supported, got {name!r}{nearest(str(name), known)}", key, path)
+        _fail(f"only {shown} is supported, got {name!r}{nearest(str(name)[:80], known)}", key, path)
     return name
 
 

@@ -119,11 +119,11 @@ def _check_fields(value: object, part: str, path: str | os.PathLike[str]) -> dic
     for name, got in value.items():
         where = f"{part}.{name}" if part else name
         if name not in fields:
-            _fail(f"unknown field{nearest(name, fields)}", where, path)
+            _fail(f"unknown field{nearest(name[:80], fields)}", where, path)
         allowed = fields[name]
         if allowed is not None and not any(got is a or (got == a and type(got) is type(a)) for a in allowed):
             shown = " or ".join(repr(a) for a in allowed)
-            _fail(f"only {shown} is supported, got {got!r}{nearest(str(got), map(str, allowed))}", where, path)
+            _fail(f"only {shown} is supported, got {got!r}{nearest(str(got)[:80], map(str, allowed))}", where, path)
     for name in _REQUIRED.get(part, ()):
         if name not in value:
             _fail("key is missing", f"{part}.{name}", path)
@@ -131,7 +131,7 @@ def _check_fields(value: object, part: str, path: str | os.PathLike[str]) -> dic
 
 
 def _adds_nothing(post_processor: object) -> bool:
-    """Whether it is the template without special tokens that transformers 4 writes for GPT-NeoX."""
+    """Whether it is the template without special tokens that transformers 4.57 and 5 write for GPT-NeoX."""
     if not isinstance(post_processor, dict) or post_processor.get("type") != "TemplateProcessing":
         return False
     single, pair = post_processor.get("single"), post_processor.get("pair")
@@ -157,18 +157,21 @@ def _added_tokens(entries: object, tokens: dict[int, str], path: str | os.PathLi
     """The added tokens by id; their texts go into `tokens`."""
     if not isinstance(entries, list) or len(entries) > MAX_TOKENS:
         _fail("expected a list", "added_tokens", path)
+    symbols = set(BYTE_SYMBOLS)
     added: dict[int, AddedToken] = {}
+    last = -1
     for entry in entries:
         fields = _check_fields(entry, "added token", path)
         i, text = fields["id"], fields["content"]
         if type(i) is not int or not 0 <= i < MAX_TOKENS or not isinstance(text, str):
             _fail(f"expected an id and a text, got {i!r} and {text!r}", "added_tokens", path)
-        if added and i <= max(added):
-            _fail(f"expected ascending ids, got {i} after {max(added)}", "added_tokens", path)
+        if i <= last:
+            _fail(f"expected ascending ids, got {i} after {last}", "added_tokens", path)
+        last = i
         if tokens.setdefault(i, text) != text:
             _fail(f"id {i} is {tokens[i]!r} in model.vocab and {text!r} here", "added_tokens", path)
         added[i] = AddedToken(special=bool(fields["special"]), normalized=bool(fields["normalized"]))
-        if not added[i].normalized and not text.isascii() and set(BYTE_SYMBOLS).issuperset(text):
+        if not added[i].normalized and not text.isascii() and symbols.issuperset(text):
             # The converter stores what decoding this token gives, which here is not its text.
             _fail(f"token {text!r} cannot be stored in a GGUF: it decodes to other text", "added_tokens", path)
     return added

@@ -7,6 +7,7 @@ Python is no Exception.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 
 from pythia_gguf.errors import ModelFileError
@@ -69,8 +70,7 @@ def check_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike[str]) -> No
     if len(vocabulary.tokens) > MAX_TOKENS or len(vocabulary.merges) > MAX_MERGES:
         _fail(f"more than {MAX_TOKENS} tokens or {MAX_MERGES} merges", path)
     if len(known) != len(tokens):
-        seen: set[str] = set()
-        twice = next(t for t in tokens if t in seen or seen.add(t))  # type: ignore[func-returns-value]
+        twice, _ = Counter(tokens).most_common(1)[0]
         _fail(f"token {twice!r} has two ids", path)
     if any(not 0 < len(token) <= MAX_TOKEN_CHARS for token in tokens):
         _fail(f"expected tokens of 1 to {MAX_TOKEN_CHARS} characters", path)

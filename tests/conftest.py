@@ -1,0 +1,38 @@
+"""What all tests share: the GPT-NeoX-20B tokenizer, which is not in the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_VARIABLE = "PYTHIA_GGUF_20B_TOKENIZER"
+_BESIDE = Path(__file__).parents[2] / "shared" / "data" / "20B_tokenizer.json"
+_HINT = f"get EleutherAI/pythia's utils/20B_tokenizer.json and set {_VARIABLE} to its path"
+
+
+def _path_20b() -> Path:
+    return Path(os.environ.get(_VARIABLE) or _BESIDE)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_20b() -> Path:
+    """The GPT-NeoX-20B tokenizer.json; tests that use it carry the marker `tokenizer_20b`."""
+    path = _path_20b()
+    if not path.is_file():
+        pytest.fail(f"no 20B tokenizer at {path}: {_HINT}")
+    return path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the file, leave its tests out, and say so; in CI they run and fail."""
+    if _path_20b().is_file() or os.environ.get("CI"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("tokenizer_20b")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"{len(left_out)} tests need the 20B tokenizer: {_HINT}")

@@ -1,0 +1,62 @@
+"""Texts that tokenizers get wrong: shared by the tests and by scripts/golden_conversion.py. Knows no tokenizer."""
+
+TEXTS = (
+    "",
+    "a",
+    " ",
+    "  ",
+    "Hello, world!",
+    " leading and trailing ",
+    *(" " * n for n in (3, 7, 23, 24, 25, 48, 49, 100)),
+    *(f"x{' ' * n}y" for n in (1, 2, 3, 24, 25, 26)),
+    "\t\ttabs\tand  spaces \t mixed",
+    "\n\n\nnewlines\r\nand\rreturns\n",
+    "  \n  indented\n        deeper\n                                  deepest\n",
+    "def f(x):\n    return {k: v for k, v in x.items() if v is not None}  # comment\n",
+    "for (int i = 0; i < n; ++i) { a[i] += b[i] * 0x1F; }\n",
+    "SELECT * FROM t WHERE a >= 1.5e-10 AND b != 'it''s';",
+    '<html><body class="x">&nbsp;</body></html>',
+    "I've we'll they'd you're it's I'm don't 'tis rock'n'roll",
+    "I'VE WE'LL THEY'D 's 't 're 've 'm 'll 'd",
+    "'''''\"\"\"``` ...!!!???;;;---___===",
+    "3 33 333 3333 33333 333333 1234567890 3.14159 1,000,000",
+    "\u0663\u0664 \u0968\u0969 \u00bd \u00b2 \u2167",  # digits that are no ASCII, fractions, Roman numerals
+    "na\u00efve caf\u00e9 \u00c5ngstr\u00f6m",
+    "nai\u0308ve cafe\u0301 A\u030angstro\u0308m",  # the same, decomposed
+    "a" + "\u0301" * 40,
+    "\u1100\u1161\u11a8 \uac01",  # Hangul jamo and the syllable they make
+    "\u2126 \u212b \ufb01 \u2460",  # singletons that NFC replaces (ohm, angstrom), compatibility ones that it keeps
+    "\u0958 \u09dc \u0f43",  # composition exclusions: NFC takes them apart
+    "\u6211\u60f3\u5728apple\u5de5\u4f5c1314151\u5929\uff5e",
+    "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! "
+    "\u043d\u0435\u0449\u043e \u043d\u0430 \u0411\u044a\u043b\u0433\u0430\u0440\u0441\u043a\u0438",
+    "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645 \u202e\u202c",
+    "\u1780\u17b6\u1793\u17cb\u178f\u17c2\u1796\u17b7\u179f\u17c1\u179f",
+    "\U0001f680 (normal) \U0001f636\u200d\U0001f32b\ufe0f \u2705 \U0001f999\U0001f999",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f1e9\U0001f1ea \U0001f44d\U0001f3fd",
+    "\x00\x01\x02\x07\x08\x0b\x0c\x0e\x1b[31m\x7f",
+    "\x80\x85\x9f\xa0\xad",
+    "\u00a0\u2003\u2009\u202f\u205f\u3000 spaces of all kinds",
+    "zero\u200bwidth\u200cnon\u200djoiner\ufeffbom",
+    "\ufffd\ufffe\uffff\U0010ffff",
+    "\ue000\U000f0000 private",
+    "\U00020000\U0002a6d6 beyond the first plane",
+    "<|endoftext|>",
+    "one<|endoftext|>two <|endoftext|> three",
+    "<|endoftext|><|endoftext|><|padding|>",
+    "<|endoftext|",
+    "<|ENDOFTEXT|> <| endoftext |>",
+    "[PAD50280] [PAD4000] <unk> <s> </s>",
+    "\u2581sentence\u2581piece",
+    "\u0120\u010a\u0100 symbols that stand for bytes",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "ab" * 200,
+    "supercalifragilisticexpialidocious antidisestablishmentarianism pneumonoultramicroscopic",
+    "aHR0cHM6Ly9leGFtcGxlLmNvbS9hYmM/ZD1lJmY9ZyNo",
+    "https://example.com/path?q=1&r=%20#frag user@example.org C:\\dir\\file.txt",
+    "\\n \\t \\u0041 \\x00 $x^2_{i} \\frac{a}{b}",
+    "a\u0338 <\u0338 =\u0338",  # marks that join the character before them
+    "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \u0939\u093f\u0928\u094d\u0926\u0940 \u05e9\u05dc\u05d5\u05dd",
+    "end with spaces" + " " * 30,
+    " \n \n\n  \n\t\n x",
+)
