@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Kernels compiled by the tests stay here between runs.
 export PYTHIA_GGUF_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: help demo test test-fast check golden bench campaign clean
+.PHONY: help demo test test-fast check golden bench readme campaign clean
 
 help:
 	@echo "make demo       install, quantize the sample to all 19 files, check every byte"
@@ -16,6 +16,7 @@ help:
 	@echo "make check      format, lint, types, import arrows, conventions"
 	@echo "make golden     remake the frozen outputs of llama.cpp's own tools (pip downloads what it needs)"
 	@echo "make bench      measure; writes bench/results/"
+	@echo "make readme     put the tables of bench/results into README.md"
 	@echo "make campaign   every format on every kind of CPU (minutes)"
 
 $(BIN)/python:
@@ -51,13 +52,16 @@ check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_arrows.py tests/test_conventions.py
+	$(BIN)/python -m pytest -q tests/test_arrows.py tests/test_conventions.py tests/test_docs.py
 
 golden: $(VENV)/.test-installed
 	$(BIN)/python scripts/golden.py
 
 bench: $(VENV)/.test-installed
-	$(BIN)/python bench/bench_encoders.py
+	$(BIN)/python bench/bench_encoders.py --save
+
+readme:
+	$(BIN)/python scripts/readme.py
 
 campaign: $(VENV)/.test-installed
 	$(BIN)/python -m pytest tests/kernels -m campaign

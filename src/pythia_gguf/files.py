@@ -164,7 +164,7 @@ def fsync_folder(folder: Path) -> None:
 def storage_error(path: Path, error: OSError) -> StorageError:
     """The operating system's refusal as one line with what to do."""
     hint = {
-        errno.ENOSPC: ". Free some space and run again: finished files are kept",
+        errno.ENOSPC: ". Free some space and run again",
         errno.EDQUOT: ". Your quota is used up",
         errno.EROFS: ". The file system is read-only: choose another --out",
         errno.EACCES: ". Choose another --out",

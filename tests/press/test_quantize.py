@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from press.toy_gguf import model_metadata, write_gguf
 from pythia_gguf import decode_tensor, open_gguf, quantize, verify
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError
-from pythia_gguf.press import pressing
+from pythia_gguf.press import slabs
 
 NANO = Path("examples/nano")
 
@@ -80,7 +80,7 @@ def test_manifest_hashes_every_tensor_and_source(folder: Path):
 
 @pytest.mark.parametrize(("threads", "slab"), [(1, 2 << 20), (3, 1 << 14), (2, 1)])
 def test_threads_and_slabs_do_not_change_a_byte(folder: Path, tmp_path: Path, monkeypatch, threads: int, slab: int):
-    monkeypatch.setattr(pressing, "SLAB_WEIGHTS", slab)
+    monkeypatch.setattr(slabs, "SLAB_WEIGHTS", slab)
     quantize(NANO, tmp_path / "again", threads=threads, quants="Q4_K_M,IQ4_XS,Q2_K,Q8_0")
     for file in (tmp_path / "again").glob("*.gguf"):
         assert file.read_bytes() == (folder / file.name).read_bytes()

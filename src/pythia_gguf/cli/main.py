@@ -65,7 +65,7 @@ def main() -> None:
         e.show()
         code = e.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print("Interrupted. Finished files are complete; run again to make the rest.", file=sys.stderr)
+        print("Interrupted. No file is left half written.", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         # The reader of our output has gone, such as `head`; writing on would only raise again.

@@ -17,7 +17,8 @@ from typing import Any
 
 import numba
 
-_FOLDER = Path(__file__).parent
+# Kernels bake in tables of formats/.
+_FOLDERS = (Path(__file__).parent, Path(__file__).parent.parent / "formats")
 config: Any = numba.config
 
 
@@ -38,8 +39,9 @@ def cache_root() -> Path:
 def cache_folder() -> Path:
     """The folder for machine code of exactly these sources."""
     digest = hashlib.sha256(f"{numba.__version__} boundscheck={config.BOUNDSCHECK}".encode())
-    for source in sorted(_FOLDER.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for folder in _FOLDERS:
+        for source in sorted(folder.glob("*.py")):
+            digest.update(source.read_bytes())
     return cache_root() / f"kernels-{digest.hexdigest()[:16]}"
 
 

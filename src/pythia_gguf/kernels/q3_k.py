@@ -93,7 +93,7 @@ def fit_scales(xt_a, xt_b, w2_a, w2_b, w3_a, w3_b, levels_a, levels_b):
     lx_a, l2_a = first_levels(xt_a, w2_a, w3_a, levels_a)
     lx_b, l2_b = first_levels(xt_b, w2_b, w3_b, levels_b)
     for _ in range(SWEEPS):
-        moved = lx_a != lx_a
+        moved = splat(ZERO) != splat(ZERO)
         for i in range(N):
             lx_a, l2_a, move_a = move_level(xt_a, w2_a, w3_a, levels_a, i, lx_a, l2_a)
             lx_b, l2_b, move_b = move_level(xt_b, w2_b, w3_b, levels_b, i, lx_b, l2_b)

@@ -3,7 +3,7 @@
 Knows nothing of formats. A vector is an LLVM vector: LLVM lowers it to AVX-512, AVX2, SSE2 or NEON registers, and since
 no instruction here may be contracted or reordered (no fast-math flags), every lane gives the same bits on each of them.
 
-    load(a, i)           LANES consecutive elements of a float32, int32 or uint8 array, from flat index i
+    load(a, i)           LANES consecutive elements of a float32, int32, uint16 or uint8 array, from flat index i
     load16(a, i)         16 of them
     store(a, i, v)       the reverse
     + - *  /             float lanes; + - * & | << >> integer lanes (>> keeps an int32's sign); scalars count for all
@@ -12,7 +12,7 @@ no instruction here may be contracted or reordered (no fast-math flags), every l
     absolute, root       |v|, sqrt(v)
     bits, from_bits      float lanes <-> the same 32 bits as an integer
     to_float, to_int     integer <-> float lanes; to_int truncates and needs |v| < 2**31
-    narrow(v)            integer lanes -> their low 8 bits
+    narrow(v), widen(v)  integer lanes -> their low 8 bits; unsigned bytes or 16-bit words -> integer lanes
     transpose16(...)     a 16 x 16 tile of float32 or uint8
     can_look_up()        whether look_up is one instruction here: a constant, so the other branch is not compiled
     look_up(t, i)        t[i] lane by lane, t a tuple of 32 float32, i in 0..31
@@ -41,6 +41,7 @@ LANES = 32
 _LLVM_ELEMENTS: dict[Any, ir.Type] = {
     types.float32: ir.FloatType(),
     types.int32: ir.IntType(32),
+    types.uint16: ir.IntType(16),
     types.uint8: ir.IntType(8),
     types.boolean: ir.IntType(1),
 }
@@ -271,6 +272,7 @@ from_bits = _conversion("bitcast", F32)
 to_float = _conversion("sitofp", F32)
 to_int = _conversion("fptosi", I32)
 narrow = _conversion("trunc", U8)
+widen = _conversion("zext", I32)
 
 
 def _interleave(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:

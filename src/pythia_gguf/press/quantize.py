@@ -19,12 +19,10 @@ from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.errors import StorageError, UsageError
 from pythia_gguf.files import fsync_folder, storage_error, write_beside, write_text
-from pythia_gguf.kernels.encode import ENCODABLE, compile_encoder
 from pythia_gguf.plan.quants import find_mix, select_quants
 from pythia_gguf.press.manifest import MANIFEST, SUMS, SourceFile, write_manifest
 from pythia_gguf.press.menu import MIX_NOTE, MenuItem, make_menu, plain_item
 from pythia_gguf.press.names import check_name, name_of
-from pythia_gguf.press.pressing import press
 from pythia_gguf.press.source import Source, open_source
 
 CARD = "README.md"
@@ -176,6 +174,10 @@ def _write_files(
 
     Returns the hash of each (tensor name, format), and of each file by its name.
     """
+    # Loaded here: a dry run needs neither kernels nor the library that compiles them.
+    from pythia_gguf.kernels.encode import ENCODABLE, compile_encoder
+    from pythia_gguf.press.pressing import press
+
     originals = {item.quant: item for item in menu if item.alias_of is None}
     formats = {e.format for item in originals.values() for e in item.entries}
     needed = [name for name in ENCODABLE if name in formats]

@@ -1,22 +1,18 @@
 """A checkpoint or an unquantized GGUF, seen as what the press needs: GGUF tensors whose rows can be read as float32.
 
-Knows where bytes are and how they become weights; not which quants will be made.
+Knows where bytes are; not which quants will be made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from pythia_gguf.arch import config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.checkpoint.checkpoint import open_checkpoint
 from pythia_gguf.checkpoint.tensor import LazyTensor
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError
-from pythia_gguf.files import RegularFile
-from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.plan.planner import SourceTensor
@@ -211,76 +207,3 @@ def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, 
             raise ModelFileError(
                 f"expected shape {list(shape)}, got {list(found[name])}", path=path, field=f"tensor {name}"
             )
-
-
-class WeightReader:
-    """Reads rows of a source's tensors as float32; threads may share one."""
-
-    def __init__(self, source: Source) -> None:
-        """Opens the files that hold tensors; raises StorageError when one has gone."""
-        self._files: dict[Path, RegularFile] = {}
-        try:
-            for tensor in source.tensors:
-                if tensor.path not in self._files:
-                    self._files[tensor.path] = RegularFile(tensor.path)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self._files.values():
-            file.close()
-
-    def __enter__(self) -> WeightReader:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def read(self, tensor: PressTensor, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop` as float32 [(stop - start) * n_columns], rounded as the unquantized file holds them.
-
-        Raises ModelFileError for NaN, infinity, and values that the unquantized format cannot hold, with their index.
-        """
-        row_bytes = tensor.n_columns * FORMATS[tensor.stored].block_bytes
-        raw = bytearray((stop - start) * row_bytes)
-        view = memoryview(raw)
-        for row, source_row, n in _pieces(tensor, start, stop):
-            at = (row - start) * row_bytes
-            place = tensor.offset + source_row * row_bytes
-            self._files[tensor.path].read_into(place, view[at : at + n * row_bytes])
-        return _to_float32(raw, tensor, start)
-
-
-def _pieces(tensor: PressTensor, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """The parts of rows start..stop that are contiguous in the source: (row here, row there, number of rows)."""
-    if tensor.runs is None:
-        yield start, start, stop - start
-        return
-    for row, source_row, n in tensor.runs:
-        first, last = max(row, start), min(row + n, stop)
-        if first < last:
-            yield first, source_row + first - row, last - first
-
-
-def _to_float32(raw: bytearray, tensor: PressTensor, start: int) -> np.ndarray:
-    weights = FORMATS[tensor.stored].decode(raw)
-    _refuse(~np.isfinite(weights), weights, "is not finite", tensor, start)
-    if tensor.format != tensor.stored and tensor.format == "F16":
-        with np.errstate(over="ignore"):
-            rounded = weights.astype(np.float16).astype(np.float32)
-        _refuse(~np.isfinite(rounded), weights, "does not fit float16 (65504 at most)", tensor, start)
-        return rounded
-    return weights
-
-
-def _refuse(wrong: np.ndarray, weights: np.ndarray, why: str, tensor: PressTensor, start: int) -> None:
-    if not wrong.any():
-        return
-    i = int(wrong.argmax())
-    row, column = divmod(i, tensor.n_columns)
-    _, source_row, _ = next(_pieces(tensor, start + row, start + row + 1))
-    index = [source_row, column] if len(tensor.shape) == 2 else [source_row]
-    place = f"{tensor.source_name}, {tensor.name}" if tensor.source_name != tensor.name else tensor.name
-    raise ModelFileError(f"value {weights[i]} at {index} {why}", path=tensor.path, field=f"tensor {place}")

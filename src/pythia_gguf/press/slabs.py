@@ -1,0 +1,134 @@
+"""Slabs of rows, read and encoded: the part of the pass that keeps the processors busy.
+
+Knows no files to write. A slab takes its memory from buffers that are used again and again: fresh pages would cost as
+much as the fast encoders do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from pythia_gguf.errors import ModelFileError
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.kernels.encode import ENCODABLE, encode
+from pythia_gguf.press.source import PressTensor
+from pythia_gguf.press.weights import WeightReader
+
+# Large enough that a slab outweighs the cost of handing it over, small enough that many fit into memory.
+SLAB_WEIGHTS = 2 << 20
+# Kernels take groups of 1024 weights; slabs of whole groups leave no remainder.
+_GROUP_WEIGHTS = 1024
+# Slabs that wait to be written while others are encoded: they bridge the moments in which the disk is busy.
+_WAITING = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slab:
+    """Rows start..stop of a tensor, and the formats they are wanted in."""
+
+    tensor: PressTensor
+    start: int
+    stop: int
+    formats: tuple[str, ...]
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of all rows."""
+        return (self.stop - self.start) * self.tensor.n_columns
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the tensor ends here."""
+        return self.stop == self.tensor.n_rows
+
+
+class Buffers:
+    """Named arrays that keep their memory from slab to slab."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, n_bytes: int) -> np.ndarray:
+        """u8 [n_bytes] with any content; valid until the name is taken again."""
+        held = self._held.get(name)
+        if held is None or held.size < n_bytes:
+            held = self._held[name] = np.empty(n_bytes, np.uint8)
+        return held[:n_bytes]
+
+
+def slabs_of(tensor: PressTensor, formats: Sequence[str]) -> Iterator[Slab]:
+    """A tensor in slabs, front to back."""
+    whole = max(1, _GROUP_WEIGHTS // tensor.n_columns)
+    step = max(1, SLAB_WEIGHTS // tensor.n_columns // whole) * whole
+    wanted = tuple(dict.fromkeys(formats))
+    for start in range(0, tensor.n_rows, step):
+        yield Slab(tensor=tensor, start=start, stop=min(start + step, tensor.n_rows), formats=wanted)
+
+
+def encode_in_order(
+    reader: WeightReader, slabs: Iterator[Slab], threads: int
+) -> Iterator[tuple[Slab, dict[str, memoryview]]]:
+    """Encoded slabs in the order given, as format -> bytes; the bytes are valid until the next slab is asked for."""
+    pending: deque[tuple[Slab, Buffers, Future[dict[str, memoryview]]]] = deque()
+    free: list[Buffers] = []
+    with ThreadPoolExecutor(threads, thread_name_prefix="encode") as pool:
+        try:
+            for slab in slabs:
+                buffers = free.pop() if free else Buffers()
+                pending.append((slab, buffers, pool.submit(_encode_slab, reader, slab, buffers)))
+                if len(pending) > threads + _WAITING:
+                    yield from _finish(pending, free)
+            while pending:
+                yield from _finish(pending, free)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _finish(
+    pending: deque[tuple[Slab, Buffers, Future[dict[str, memoryview]]]], free: list[Buffers]
+) -> Iterator[tuple[Slab, dict[str, memoryview]]]:
+    slab, buffers, future = pending.popleft()
+    yield slab, future.result()
+    free.append(buffers)
+
+
+def _encode_slab(reader: WeightReader, slab: Slab, buffers: Buffers) -> dict[str, memoryview]:
+    raw = buffers.take("raw", slab.n_weights * FORMATS[slab.tensor.stored].block_bytes)
+    weights = buffers.take("weights", slab.n_weights * 4).view(np.float32)
+    reader.read(slab.tensor, slab.start, slab.stop, raw, weights)
+    encoded = {}
+    for name in slab.formats:
+        out = buffers.take(name, FORMATS[name].row_bytes(slab.n_weights))
+        (encode if name in ENCODABLE else _keep)(name, weights, out)
+        _check_scales(out, name, slab)
+        encoded[name] = out.data
+    return encoded
+
+
+def _keep(name: str, weights: np.ndarray, out: np.ndarray) -> None:
+    """Weights in a format without blocks: exact, or rounded to float16 where no block fits a row."""
+    if name == "F32":
+        out.view(np.float32)[:] = weights
+    elif name == "F16":
+        with np.errstate(over="ignore"):
+            out.view(np.float16)[:] = weights
+    else:
+        assert name == "BF16", name  # only a tensor that is BF16 already stays BF16
+        np.right_shift(weights.view(np.uint32), 16, out=out.view(np.uint16), casting="unsafe")
+
+
+def _check_scales(out: np.ndarray, name: str, slab: Slab) -> None:
+    """Raises ModelFileError when a half-precision value of the format has overflowed."""
+    block = FORMATS[name].block
+    for field in block.names or ():
+        if block[field] == np.float16 and not np.isfinite(out.view(block)[field]).all():
+            raise ModelFileError(
+                f"weights in rows {slab.start} to {slab.stop - 1} are too large for {name}: float16 ends at 65504",
+                path=slab.tensor.path,
+                field=f"tensor {slab.tensor.name}",
+            )

@@ -1,0 +1,91 @@
+"""Rows of a source's tensors as float32, checked and rounded on the way.
+
+Knows where bytes are; not what becomes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from pythia_gguf.errors import ModelFileError
+from pythia_gguf.files import RegularFile
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.kernels.widen import widen
+from pythia_gguf.press.source import PressTensor, Source
+
+
+class WeightReader:
+    """Reads rows of a source's tensors as float32; threads may share one."""
+
+    def __init__(self, source: Source) -> None:
+        """Opens the files that hold tensors; raises StorageError when one has gone."""
+        self._files: dict[Path, RegularFile] = {}
+        try:
+            for tensor in source.tensors:
+                if tensor.path not in self._files:
+                    self._files[tensor.path] = RegularFile(tensor.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> WeightReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def read(self, tensor: PressTensor, start: int, stop: int, raw: np.ndarray, weights: np.ndarray) -> None:
+        """Rows `start` to `stop`, rounded as the unquantized file holds them.
+
+        raw      u8 [n * bytes of a stored value]  scratch; n = (stop - start) * n_columns
+        weights  f32 [n]                           result
+        Raises   ModelFileError for NaN, infinity, and values that the unquantized format cannot hold, with their index
+        """
+        row_bytes = tensor.n_columns * FORMATS[tensor.stored].block_bytes
+        for row, source_row, n in _pieces(tensor, start, stop):
+            at = (row - start) * row_bytes
+            place = tensor.offset + source_row * row_bytes
+            self._files[tensor.path].read_into(place, raw[at : at + n * row_bytes].data)
+        if not widen(tensor.stored, raw, weights):
+            stored = FORMATS[tensor.stored].decode(raw)
+            _refuse(~np.isfinite(stored), stored, "is not finite", tensor, start)
+        if tensor.format == "F16" and tensor.stored != "F16":
+            _round(weights, tensor, start)
+
+
+def _pieces(tensor: PressTensor, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The parts of rows start..stop that are contiguous in the source: (row here, row there, number of rows)."""
+    if tensor.runs is None:
+        yield start, start, stop - start
+        return
+    for row, source_row, n in tensor.runs:
+        first, last = max(row, start), min(row + n, stop)
+        if first < last:
+            yield first, source_row + first - row, last - first
+
+
+def _round(weights: np.ndarray, tensor: PressTensor, start: int) -> None:
+    """float32 -> float16 -> float32 in place, as the converter stores float32 checkpoints."""
+    with np.errstate(over="ignore"):
+        rounded = weights.astype(np.float16).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        _refuse(~np.isfinite(rounded), weights, "does not fit float16 (65504 at most)", tensor, start)
+    weights[:] = rounded
+
+
+def _refuse(wrong: np.ndarray, weights: np.ndarray, why: str, tensor: PressTensor, start: int) -> NoReturn:
+    i = int(wrong.argmax())
+    row, column = divmod(i, tensor.n_columns)
+    _, source_row, _ = next(_pieces(tensor, start + row, start + row + 1))
+    index = [source_row, column] if len(tensor.shape) == 2 else [source_row]
+    place = f"{tensor.source_name}, {tensor.name}" if tensor.source_name != tensor.name else tensor.name
+    raise ModelFileError(f"value {weights[i]} at {index} {why}", path=tensor.path, field=f"tensor {place}")

@@ -1,0 +1,148 @@
+"""The documents say what is so: every file is in the tour, tables are the code's, links lead somewhere, examples run.
+
+Knows Markdown only as far as this: fences, tables with pipes, inline links. A block that begins with ```python run is
+an example; it runs in an empty folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import unicodedata
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+from portable import is_portable, portable_tests
+from pythia_gguf.cli.main import COMMANDS
+from pythia_gguf.formats import FORMATS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "pythia_gguf"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+
+
+def read(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def named(path: Path) -> object:
+    return pytest.param(path, id=path.relative_to(ROOT).as_posix())
+
+
+def examples() -> list[object]:
+    """(name, source) of each block that is marked to run."""
+    found = []
+    for path in DOCUMENTS:
+        for match in FENCE.finditer(read(path)):
+            line = read(path)[: match.start()].count("\n") + 1
+            if match[1].strip() == "python run":
+                found.append(pytest.param(path, match[2], id=f"{path.name}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize(("path", "source"), examples())
+def test_example_runs(path: Path, source: str, tmp_path: Path):
+    """In an interpreter of its own, as a reader would; warnings are errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_tour_names_every_file_once_and_no_other():
+    named = re.findall(r"^- `([\w./]+\.py)` - .", read(ROOT / "docs" / "tour.md"), re.MULTILINE)
+    there = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.stat().st_size]
+    assert sorted(named) == sorted(p.relative_to(PACKAGE).as_posix() for p in there)
+
+
+def test_format_table_is_that_of_the_code():
+    rows = re.findall(
+        r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| ([\d.]+) \| (.*) \|$",
+        read(ROOT / "docs" / "formats.md"),
+        re.MULTILINE,
+    )
+    told = [(name, *map(float, numbers)) for name, *numbers, _ in rows]
+    assert told == [(f.name, f.ggml_id, f.block_weights, f.block_bytes, f.bits_per_weight) for f in FORMATS.values()]
+    for name, *_, holds in rows:
+        if FORMATS[name].block_weights > 1:
+            fields = holds.partition(":")[0].split(", ")
+            assert tuple(fields) == FORMATS[name].block.names, name
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings of a document."""
+    text = FENCE.sub("", read(path))
+    titles = re.findall(r"^#+ +(.+?) *#*$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", unicodedata.normalize("NFC", t).lower()).replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize("path", [named(p) for p in DOCUMENTS])
+def test_links_lead_somewhere(path: Path):
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", read(path)))
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: *(\S+)", text, re.MULTILINE):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = unquote(target).partition("#")
+        goal = (path.parent / file).resolve() if file else path
+        is_there = goal.exists() and goal.is_relative_to(ROOT)
+        if not is_there or (anchor and goal.suffix == ".md" and anchor not in anchors(goal)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", [named(p) for p in DOCUMENTS])
+def test_paths_and_commands_in_documents_exist(path: Path):
+    """`src/...`, `tests/...`, `docs/...` and `make x` in backticks, and every `pythia x`."""
+    text = read(path)
+    paths = re.findall(r"`((?:src|tests|docs|scripts|bench|examples|\.github)/[\w./-]*[\w/])`", text)
+    assert [p for p in paths if not (ROOT / p).exists()] == []
+    targets = set(re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+    assert set(re.findall(r"(?:`|^|    )pythia ([a-z]+)", text, re.MULTILINE)) <= set(COMMANDS)
+
+
+def test_decisions_are_numbered_without_gaps_and_fit_a_page():
+    pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [int(p.name[:4]) for p in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        text = read(page)
+        assert len(text.splitlines()) <= 50, page.name
+        assert re.findall(r"^#+ (.*)$", text, re.MULTILINE)[1:] == ["Context", "Choice", "Price"], page.name
+
+
+def test_versions_agree():
+    version = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["version"]
+    citation = yaml.safe_load(read(ROOT / "CITATION.cff"))
+    assert (citation["version"], citation["license"]) == (version, "Apache-2.0")
+    assert f"## [{version}]" in read(ROOT / "CHANGELOG.md") or "## [Unreleased]" in read(ROOT / "CHANGELOG.md")
+
+
+def test_workflow_runs_tests_that_exist_and_need_no_oracle():
+    workflow = yaml.safe_load(read(ROOT / ".github" / "workflows" / "ci.yml"))
+    steps = " ".join(step.get("run", "") for step in workflow["jobs"]["bytes"]["steps"])
+    paths = [ROOT / p for p in re.findall(r"tests/[\w/]+\.py", steps)]
+    assert ROOT / "tests" / "kernels" / "test_golden.py" in paths
+    assert all(is_portable(p) for p in paths)
+    assert not {"test_encode.py", "test_parity.py"} & {p.name for p in portable_tests()}
+
+
+def test_nothing_names_the_machine_it_was_written_on():
+    folders = [ROOT / name for name in ("src", "tests", "docs", "scripts", "bench", "examples", ".github", ".ci")]
+    files = [p for p in [*ROOT.iterdir(), *(p for f in folders for p in f.rglob("*"))] if p.is_file()]
+    here = re.compile("/(?:work|root|tmp/llama)/")
+    texts = (".md", ".py", ".toml", ".yml", ".cff", ".txt", "")
+    assert [p for p in files if p.suffix in texts and here.search(p.read_text("utf-8", "replace"))] == []
