@@ -35,6 +35,8 @@ $(VENV)/.dev-installed: pyproject.toml constraints.txt $(VENV)/.installed
 $(VENV)/.test-installed: pyproject.toml constraints.txt $(VENV)/.dev-installed
 	@echo "installing the test dependencies: the first time llama.cpp is compiled, about 5 minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,test]"
+	$(PYTHON) -m venv $(VENV)-transformers4
+	$(VENV)-transformers4/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt transformers==4.57.6 torch
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -67,4 +69,4 @@ campaign: $(VENV)/.test-installed
 	$(BIN)/python -m pytest tests/kernels -m campaign
 
 clean:
-	rm -rf $(VENV) .cache out build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-transformers4 .cache out build dist src/*.egg-info

@@ -1,0 +1,44 @@
+"""Checkpoints as transformers 4.57.6 saves them, in its own environment: it and transformers 5 exclude each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pythia_gguf import quantize
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent.parent
+PYTHON = ROOT / ".venv-transformers4" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+NANO = ROOT / "examples" / "nano"
+SAVE = """
+import sys, transformers
+assert transformers.__version__ == "4.57.6"
+model = transformers.GPTNeoXForCausalLM.from_pretrained(sys.argv[1], dtype="auto")
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+for folder, options in (("safetensors", {}), ("bins", {"safe_serialization": False, "max_shard_size": "4MB"})):
+    model.save_pretrained(f"{sys.argv[2]}/{folder}", **options)
+    tokenizer.save_pretrained(f"{sys.argv[2]}/{folder}")
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample saved again, as safetensors and as sharded .bin files."""
+    out = tmp_path_factory.mktemp("transformers4")
+    done = subprocess.run([PYTHON, "-c", SAVE, NANO, out], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("folder", ["safetensors", "bins"])
+def test_what_transformers_4_saves_gives_the_samples_files(saved: Path, tmp_path: Path, folder: str):
+    if folder == "bins":
+        assert len(list((saved / "bins").glob("pytorch_model-*.bin"))) > 2
+    again = quantize(saved / folder, tmp_path / "again", quants="Q4_K_M,Q8_0", name="nano")
+    first = quantize(NANO, tmp_path / "first", quants="Q4_K_M,Q8_0")
+    assert [f.sha256 for f in again.files] == [f.sha256 for f in first.files]
