@@ -3,12 +3,14 @@
     python bench/bench_encoders.py            prints the table, the last line is one JSON object
     python bench/bench_encoders.py --save     also writes bench/results/encoders.csv
 
-llama.cpp's side is `ggml_quantize_chunk` of llama-cpp-python 0.3.36, whose ggml-base is the stock build: SSE2, no FMA.
+llama.cpp's side is `ggml_quantize_chunk`, twice: of llama-cpp-python 0.3.36, whose ggml-base is the stock build (SSE2,
+no FMA), and of the same C built with -march=native -ffp-contract=off.
 """
 
 from __future__ import annotations
 
 import csv
+import ctypes
 import json
 import platform
 import statistics
@@ -22,7 +24,9 @@ import numba
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
+
+from native_llama import native_library  # noqa: E402
 
 import oracle  # noqa: E402
 from kernels.rows import ROW, gaussian  # noqa: E402
@@ -36,32 +40,33 @@ LEAST_S = 0.15
 def main() -> None:
     """Measure every format."""
     weights = gaussian(0, 4096).reshape(-1)
+    native = native_library()
     rows = []
-    print(f"{'format':8} {'ours':>14} {'llama.cpp':>14} {'ratio':>7} {'spread':>13}")
+    print(f"{'format':8} {'ours':>14} {'llama.cpp':>14} {'ratio':>7} {'spread':>13} {'ratio to native':>15}")
     for name in ENCODABLE:
-        rows.append(measure(name, weights))
+        rows.append(measure(name, weights, native))
         r = rows[-1]
         print(
             f"{name:8} {r['ours_mweights_per_s']:10.1f} M/s {r['llama_cpp_mweights_per_s']:10.1f} M/s"
-            f" {r['ratio']:7.2f} {r['ratio_min']:6.2f}-{r['ratio_max']:.2f}"
+            f" {r['ratio']:7.2f} {r['ratio_min']:6.2f}-{r['ratio_max']:.2f} {r['ratio_native']:15.2f}"
         )
     if "--save" in sys.argv:
         save(rows)
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "encoders": rows}))
 
 
-def measure(name: str, weights: np.ndarray) -> dict[str, float | str]:
+def measure(name: str, weights: np.ndarray, native: ctypes.CDLL) -> dict[str, float | str]:
     """Take turns; the ratio is that of the two times of one turn."""
     fmt = FORMATS[name]
     compile_encoder(name)
     out = np.empty(fmt.row_bytes(weights.size), np.uint8)
     part = weights[: weights.size // 16] if name.startswith("IQ4") else weights[: weights.size // 4]
-    ours_s, theirs_s = [], []
+    chunk = (fmt.ggml_id, part, ROW, fmt.block_bytes, fmt.block_weights)
+    ours_s, theirs_s, native_s = [], [], []
     for _ in range(TURNS):
         ours_s.append(timed(lambda: encode(name, weights, out)) / weights.size)
-        theirs_s.append(
-            timed(lambda: oracle.encode(fmt.ggml_id, part, ROW, fmt.block_bytes, fmt.block_weights)) / part.size
-        )
+        theirs_s.append(timed(lambda: oracle.encode(*chunk)) / part.size)
+        native_s.append(timed(lambda: oracle.encode(*chunk, library=native)) / part.size)
     ratios = sorted(t / o for t, o in zip(theirs_s, ours_s, strict=True))
     return {
         "format": name,
@@ -70,6 +75,8 @@ def measure(name: str, weights: np.ndarray) -> dict[str, float | str]:
         "ratio": round(statistics.median(ratios), 2),
         "ratio_min": round(ratios[0], 2),
         "ratio_max": round(ratios[-1], 2),
+        "native_mweights_per_s": round(1e-6 / statistics.median(native_s), 1),
+        "ratio_native": round(statistics.median(t / o for t, o in zip(native_s, ours_s, strict=True)), 2),
     }
 
 

@@ -82,7 +82,10 @@ def write_weights(toy: Toy, folder: Path) -> None:
     from safetensors.torch import save_file
 
     dtype = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "zeros": torch.float16}
-    tensors = {name: torch.from_numpy(v).to(dtype[toy.weights]) for name, v in toy_weights(toy).items()}
+    tensors = {
+        name: torch.from_numpy(values).to(dtype[toy.mixed.get(name, toy.weights)])
+        for name, values in toy_weights(toy).items()
+    }
     if toy.container == "bin":
         extra = {name: torch.from_numpy(value) for name, value in buffers(toy).items()}
         torch.save(tensors | extra, folder / "pytorch_model.bin")

@@ -41,11 +41,13 @@ def type_facts(ggml_id: int) -> tuple[str, int, int]:
     return name, _GGML.ggml_blck_size(ggml_id), _GGML.ggml_type_size(ggml_id)
 
 
-def encode(ggml_id: int, weights: np.ndarray, row: int, block_bytes: int, block_weights: int) -> np.ndarray:
+def encode(
+    ggml_id: int, weights: np.ndarray, row: int, block_bytes: int, block_weights: int, library: ctypes.CDLL = _GGML
+) -> np.ndarray:
     """llama.cpp's bytes for float32 weights in rows of `row`."""
     weights = np.ascontiguousarray(weights, np.float32)
     out = np.zeros(weights.size // block_weights * block_bytes, np.uint8)
-    done = _GGML.ggml_quantize_chunk(ggml_id, weights.ctypes.data, out.ctypes.data, 0, weights.size // row, row, None)
+    done = library.ggml_quantize_chunk(ggml_id, weights.ctypes.data, out.ctypes.data, 0, weights.size // row, row, None)
     assert done == out.size
     return out
 

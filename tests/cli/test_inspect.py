@@ -139,7 +139,7 @@ def test_terminal_gets_a_drawn_table_with_everything_in_it(q4_k_m: Path, monkeyp
     monkeypatch.setenv("COLUMNS", "200")
     command.main([str(q4_k_m), "--tensors"], standalone_mode=False)
     text = raw.getvalue().decode()
-    assert "\u2502" in text
+    assert "\u2500" in text
     assert all(name in text for name in toy.weights())
 
 

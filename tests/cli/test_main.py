@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -32,14 +35,8 @@ def test_quantize_prints_the_table_and_where_it_is(pythia, tmp_path: Path):
     code, out, err = pythia("quantize", NANO, "--out", tmp_path / "out", "--quants", "Q4_K_M,Q4_K,Q8_0")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0].split() == ["name", "quant", "size", "bytes", "bits/weight", "formats"]
-    assert lines[2].split()[:5] == [
-        "nano.Q4_K_M.gguf",
-        "Q4_K_M",
-        "<0.01GB",
-        "4,555,232",
-        "5.18",
-    ]  # llama-quantize logs 5.18 BPW
+    assert lines[0].split() == ["name", "size", "bytes", "bits/w", "formats"]
+    assert lines[2].split()[:4] == ["nano.Q4_K_M.gguf", "<0.01GB", "4,555,232", "5.18"]  # llama-quantize: 5.18 BPW
     assert "same file as Q4_K_M" in lines[1]
     assert lines[-1].startswith("3 files, 12,011,456 bytes on disk, in ")
     assert "Traceback" not in err
@@ -143,7 +140,6 @@ def test_both_scripts_and_the_module_are_the_same_program():
 
 def test_interrupt_leaves_nothing_half_written(tmp_path: Path):
     """Ctrl-C right after the first output appears: exit code 130, one line, no partial file, no final name."""
-    import os
     import signal
 
     out = tmp_path / "out"
@@ -159,3 +155,54 @@ def test_interrupt_leaves_nothing_half_written(tmp_path: Path):
         assert (run.returncode, err.strip().splitlines()[-1].split(".")[0]) == (130, "Interrupted")
         assert not list(out.glob("*"))
         assert not list(out.glob(".*"))
+
+
+def on_a_terminal(columns: int, *args: str) -> str:
+    """What `pythia` shows on a terminal of that width."""
+    import fcntl
+    import pty
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    env = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    run = subprocess.Popen([sys.executable, "-m", "pythia_gguf", *args], stdout=slave, stderr=slave, env=env)
+    os.close(slave)
+    shown = b""
+    while part := read_terminal(master):
+        shown += part
+    os.close(master)
+    assert run.wait(timeout=60) == 0
+    return shown.decode()
+
+
+def read_terminal(master: int) -> bytes:
+    """What has come; nothing when the other side is closed, which Linux says as an error."""
+    try:
+        return os.read(master, 65536)
+    except OSError as e:
+        if e.errno != errno.EIO:
+            raise
+    return b""
+
+
+@pytest.mark.parametrize("columns", [60, 80] if os.name == "posix" else [])
+def test_names_are_whole_on_a_narrow_terminal(columns: int):
+    name = "a-rather-long-name-of-a-model-v0"
+    shown = on_a_terminal(columns, "quantize", NANO, "--dry-run", "--name", name)
+    assert all(f"{name}.{quant}.gguf" in shown for quant in ("Q2_K", "Q3_K_M", "IQ4_XS", "Q8_0"))
+
+
+def test_output_that_nobody_can_take_is_no_traceback():
+    program = [sys.executable, "-m", "pythia_gguf", "quants"]
+    many = [*program, NANO, "--tensors", "--output-format", "json"]
+    with subprocess.Popen(many, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as closed:
+        assert closed.stdout is not None
+        assert closed.stderr is not None
+        closed.stdout.close()
+        assert (closed.stderr.read(), closed.wait(timeout=60)) == ("", 1)  # click's code for a reader that has gone
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (74, 1)
+        assert "No space left on device" in done.stderr

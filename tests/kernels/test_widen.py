@@ -1,4 +1,4 @@
-"""Stored values become the float32 they stand for, and what is not finite is noticed wherever it is."""
+"""Stored values become the float32 they stand for, and the largest magnitude is found wherever it is."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def test_every_finite_value_is_exact(stored: str):
     values = every_value(stored)
     values = values[np.isfinite(values.astype(np.float32))]
     out = np.empty(values.size, np.float32)
-    assert widen(stored, values.view(np.uint8), out)
+    assert widen(stored, values.view(np.uint8), out) == np.abs(values.astype(np.float32)).max()
     assert np.array_equal(out.view(np.uint32), values.astype(np.float32).view(np.uint32))
 
 
 @pytest.mark.parametrize("stored", TYPES)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("largest", [np.nan, np.inf, -np.inf, 3.0, -3.0])
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 100])
-def test_one_bad_value_is_noticed_at_every_place(stored: str, bad: float, n: int):
+def test_one_large_value_is_noticed_at_every_place(stored: str, largest: float, n: int):
     for i in range(n):
         values = np.ones(n, TYPES[stored])
-        values[i] = bad
-        assert not widen(stored, values.view(np.uint8), np.empty(n, np.float32))
+        values[i] = largest
+        found = widen(stored, values.view(np.uint8), np.empty(n, np.float32))
+        assert np.array_equal(found, abs(largest), equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def test_name_in_a_hub_cache_is_the_repositorys(tmp_path: Path):
     for i, file in enumerate(sorted(NANO.iterdir())):
         shutil.copy(file, blobs / f"{i:064x}")
         (snapshot / file.name).symlink_to(Path("../../blobs") / f"{i:064x}")
-    result = quantize(snapshot, tmp_path / "out", quants="Q8_0")
+    (tmp_path / "mine").symlink_to(snapshot)
+    result = quantize(tmp_path / "mine", tmp_path / "out", quants="Q8_0")
     assert result.files[0].path.name == "pythia-70m-deduped.Q8_0.gguf"
     assert open_gguf(result.files[0].path).metadata["general.name"] == "Pythia 70m Deduped"
     card = (tmp_path / "out" / "README.md").read_text()

@@ -123,6 +123,7 @@ class Toy:
     files        further files by name: text as it is, anything else as JSON
     tokenizer    "20b" or "nano"
     weights      dtype of all tensors: "F16", "BF16", "F32", or "zeros" for float16 zeros that tests do not rebuild
+    mixed        other dtypes of some tensors, by name
     container    "safetensors", "shards" or "bin"
     outtype      the converter's option
     template     tokenizer.json has the post-processor that transformers 4.57 and 5 write for GPT-NeoX
@@ -133,9 +134,20 @@ class Toy:
     files: Mapping[str, object] = field(default_factory=dict)
     tokenizer: str = "20b"
     weights: str = "F16"
+    mixed: Mapping[str, str] = field(default_factory=dict)
     container: str = "safetensors"
     outtype: str = "auto"
     template: bool = False
+
+
+# Models saved with a float32 head, or with parts in the other half precision.
+MIXED = {
+    "embed_out.weight": "F32",
+    "gpt_neox.layers.1.attention.query_key_value.weight": "F32",
+    "gpt_neox.layers.0.mlp.dense_h_to_4h.weight": "F16",
+    "gpt_neox.layers.1.mlp.dense_4h_to_h.weight": "BF16",
+    "gpt_neox.layers.1.input_layernorm.weight": "F32",
+}
 
 
 def _tuned(**changes: object) -> dict[str, object]:
@@ -246,6 +258,8 @@ CASES: dict[str, Toy] = {
     "bf16-as-f16": Toy(folder="toy", files=TOKENS, weights="BF16", outtype="f16"),
     "f16-as-bf16": Toy(folder="toy", files=TOKENS, outtype="bf16"),
     "f32-as-f32": Toy(folder="toy", files=TOKENS, weights="F32", outtype="f32"),
+    "mixed-bf16-first": Toy(folder="toy", weights="BF16", mixed=MIXED),
+    "mixed-f16-first": Toy(folder="toy", weights="F16", mixed=MIXED),
     "many-layers": Toy(folder="toy", config={"num_hidden_layers": 12}, files=TOKENS),
     "shards": Toy(folder="toy", files=TOKENS, container="shards"),
     "bin": Toy(folder="toy", files=TOKENS, container="bin"),
@@ -310,7 +324,10 @@ def toy_weights(toy: Toy) -> dict[str, np.ndarray]:
 
     With weights "F32" they have 24 significant bits; otherwise 8 or fewer, which float16 and bfloat16 keep.
     """
-    return {name: _values(i, shape, toy.weights) for i, (name, shape) in enumerate(tensor_shapes(toy).items())}
+    return {
+        name: _values(i, shape, toy.mixed.get(name, toy.weights))
+        for i, (name, shape) in enumerate(tensor_shapes(toy).items())
+    }
 
 
 @functools.lru_cache(maxsize=256)

@@ -38,6 +38,13 @@ _SIZES = {
     "n_ffn": ("intermediate_size", "gptneox.feed_forward_length", 2**22),
     "n_heads": ("num_attention_heads", "gptneox.attention.head_count", 2**16),
 }
+# llama.cpp reads a key with exactly one type and refuses the file for any other.
+_GGUF_TYPES: dict[str, type[np.generic]] = {key: np.uint32 for _, key, _ in _SIZES.values()} | {
+    "gptneox.rope.dimension_count": np.uint32,
+    "gptneox.rope.freq_base": np.float32,
+    "gptneox.attention.layer_norm_epsilon": np.float32,
+    "gptneox.vocab_size": np.uint32,
+}
 _MAX_VOCAB = 2**24
 _BASES = (1.0, 1e12)
 _EPSILONS = (1e-30, 1.0)  # more than 0 in float32 too
@@ -112,6 +119,7 @@ def config_from_gguf(metadata: Mapping[str, object], path: str | os.PathLike[str
     if not isinstance(name, str) or name != ARCHITECTURE:
         keys.fail(f"expected {ARCHITECTURE!r} (Pythia, GPT-NeoX), got {name!r}", "general.architecture")
     sizes = {field: keys.whole(key, 1, most) for field, (_, key, most) in _SIZES.items()}
+    _refuse_other_types(keys)
     head_dim = _head_dim(keys, sizes, "gptneox.attention.head_count")
     _refuse_other_attention(keys, sizes["n_heads"], head_dim)
     rotary_key = "gptneox.rope.dimension_count"
@@ -172,6 +180,14 @@ def _refuse_inexpressible(keys: Keys) -> None:
                 keys.fail(f"scaled rotary positions are not supported, got {value!r}", f"{name}.{key}")
 
 
+def _refuse_other_types(keys: Keys) -> None:
+    """Numbers of another GGUF type; what is no number is named where it is read."""
+    for key, kind in _GGUF_TYPES.items():
+        value = keys.get(key)
+        if isinstance(value, np.generic) and not isinstance(value, kind):
+            keys.fail(f"expected a {kind.__name__}, got a {type(value).__name__}", key)
+
+
 def _refuse_other_attention(keys: Keys, n_heads: int, head_dim: int) -> None:
     """Keys that llama.cpp would follow and that are never otherwise in this architecture."""
     only = {
@@ -189,8 +205,10 @@ def _refuse_other_attention(keys: Keys, n_heads: int, head_dim: int) -> None:
 
 
 def _vocabulary_size(keys: Keys) -> int:
-    tokens = keys.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
+    tokens = keys.get("tokenizer.ggml.tokens", [])
+    if not isinstance(tokens, list):
+        keys.fail("expected an array of texts", "tokenizer.ggml.tokens")
+    if not tokens:
         return keys.whole("gptneox.vocab_size", 1, _MAX_VOCAB)
     if len(tokens) > _MAX_VOCAB:
         keys.fail(f"expected at most {_MAX_VOCAB} tokens, got {len(tokens)}", "tokenizer.ggml.tokens")

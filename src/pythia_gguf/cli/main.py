@@ -11,7 +11,7 @@ from importlib import metadata
 
 import click
 
-from pythia_gguf.errors import PythiaGGUFError, nearest
+from pythia_gguf.errors import PythiaGGUFError, nearest, one_line
 
 # name -> one line of help; the file cli/<name>.py defines `command`
 COMMANDS = {
@@ -19,6 +19,7 @@ COMMANDS = {
     "quants": "Show the menu, or for a model its plan and sizes.",
     "inspect": "Show what a GGUF file holds.",
     "verify": "Check files against their manifest, byte by byte.",
+    "warmup": "Compile all kernels now, so that no later run has to.",
 }
 
 
@@ -58,6 +59,7 @@ def main() -> None:
     """Entry point of the console scripts: exit codes are those of errors.py, 130 when interrupted."""
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except PythiaGGUFError as e:
         print(f"Error: {e}", file=sys.stderr)
         code = e.exit_code
@@ -67,8 +69,8 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("Interrupted. No file is left half written.", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        # The reader of our output has gone, such as `head`; writing on would only raise again.
-        sys.stdout = None
-        code = 0
+    except OSError as e:  # stdout takes no more; a reader that has gone, such as `head`, is click's to answer
+        print(f"Error: {one_line(str(e))}", file=sys.stderr)
+        sys.stdout = None  # flushing it at exit would only raise again
+        code = 74
     sys.exit(code if isinstance(code, int) else 0)

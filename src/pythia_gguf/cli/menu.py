@@ -48,7 +48,6 @@ def print_menu(result: PressResult) -> None:
     rows = [
         (
             f.path.name,
-            f.quant,
             size_text(f.n_bytes),
             f"{f.n_bytes:,}",
             f"{f.bits_per_weight:.2f}",
@@ -56,7 +55,7 @@ def print_menu(result: PressResult) -> None:
         )
         for f in result.files
     ]
-    print_table(("name", "quant", "size", "bytes", "bits/weight", "formats"), rows, right=(3, 4))
+    print_table(("name", "size", "bytes", "bits/w", "formats"), rows, right=(2, 3))
     click.echo()
     for note in result.notes:
         click.echo(f"Note: {note}")

@@ -36,13 +36,14 @@ def front_matter(readme: str, path: str | os.PathLike[str]) -> dict[str, object]
         if "*" in text and any(isinstance(t, yaml.AliasToken) for t in yaml.scan(text, yaml.SafeLoader)):
             _fail("YAML aliases are not supported", path)
         data = yaml.safe_load(text)
+        repr(data)  # fails for what no message or key could show: 0xfff... may have more digits than Python prints
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 2 if e.problem_mark else 1
         _fail(f"not valid YAML: {e.problem}, line {line}", path, e)
     except (yaml.YAMLError, RecursionError) as e:
         _fail(f"not valid YAML: {e}", path, e)
-    except (ValueError, LookupError, AttributeError, TypeError) as e:
-        # What PyYAML lets through when a value does not fit its tag, as in `!!int x` or `2023-13-45`.
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as e:
+        # What PyYAML lets through when a value does not fit its tag, as in `!!int x`, `2023-13-45` or `9:9:...:9.5`.
         _fail(f"a value is not what its YAML type asks for: {e}", path, e)
     return data if isinstance(data, dict) else {}
 

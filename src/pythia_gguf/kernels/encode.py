@@ -6,13 +6,18 @@ boundary of memory safety, and kernels are called from nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import numpy as np
 
 from pythia_gguf.formats import FORMATS
+from pythia_gguf.kernels.jit import is_compiled
 
 # format -> module of this package that has `encode_<format>` and CHUNK_WEIGHTS
 _MODULE_OF = {
@@ -62,8 +67,48 @@ def encode(format_name: str, weights: np.ndarray, out: np.ndarray) -> None:
 
 def compile_encoder(format_name: str) -> None:
     """Compile a format's encoder, or load it from the cache, so that the next call of `encode` starts at once."""
-    n = _module(format_name).CHUNK_WEIGHTS
-    _kernel(format_name)(np.zeros(n, np.float32), np.empty(FORMATS[format_name].row_bytes(n), np.uint8))
+    _kernel(format_name)(*_smallest(format_name))
+
+
+def compile_encoders(names: Sequence[str], advance: Callable[[str, int], None] = lambda name, n: None) -> None:
+    """Compile encoders, or load them from the cache; where much is to do, in two processes.
+
+    names    some of ENCODABLE
+    advance  hears of each format that is ready; what it raises ends the work
+
+    Numba compiles in one thread at a time. So a second process begins at the other end of the list, and each finds
+    in the cache what the other has made. Without that process, or without a cache, this one does everything.
+    """
+    missing = [name for name in names if not is_compiled(_kernel(name), *_smallest(name))]
+    # Those that take long go to the ends: where the two meet, both may compile the same one.
+    long = [name for name in missing if name.endswith("_K")]
+    missing = [*long[::2], *(name for name in missing if name not in long), *long[1::2]]
+    with _second_process(missing[:0:-1]):
+        for name in (*missing, *(name for name in names if name not in missing)):
+            compile_encoder(name)
+            advance(name, 1)
+
+
+@contextlib.contextmanager
+def _second_process(names: Sequence[str]) -> Iterator[None]:
+    """While the block runs, a process compiles `names` into the cache, where there are some and a CPU for it."""
+    process = None
+    if names and sys.executable and not hasattr(sys, "frozen") and os.cpu_count() != 1:
+        code = f"from {__name__} import compile_encoder as c\nfor name in {list(names)}: c(name)"
+        # Where no process can be started, the caller compiles alone.
+        with contextlib.suppress(OSError):
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code],  # -P: nothing is imported from the working directory
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+    try:
+        yield
+    finally:
+        if process is not None:
+            process.terminate()
+            process.wait()
 
 
 def _check(array: np.ndarray, dtype: np.dtype, name: str) -> None:
@@ -81,3 +126,9 @@ def _module(format_name: str) -> ModuleType:
 def _kernel(format_name: str) -> Callable[[np.ndarray, np.ndarray], None]:
     function: Callable[[np.ndarray, np.ndarray], None] = getattr(_module(format_name), f"encode_{format_name.lower()}")
     return function
+
+
+def _smallest(format_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and bytes of one chunk."""
+    n = _module(format_name).CHUNK_WEIGHTS
+    return np.zeros(n, np.float32), np.empty(FORMATS[format_name].row_bytes(n), np.uint8)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pythia_gguf.arch import layer_of, role_of
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.plan.quants import FALLBACKS, QUANTS, Quant, rules_of
+from pythia_gguf.plan.quants import FALLBACKS, Quant, rules_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +45,6 @@ class Plan:
     quant: Quant
     mix: str
     entries: tuple[PlanEntry, ...]
-
-    @property
-    def data_bytes(self) -> int:
-        """Encoded size of all tensors, without padding."""
-        return sum(entry.n_bytes for entry in self.entries)
-
-    @property
-    def n_fallback(self) -> int:
-        """Tensors whose shape does not allow the format the rules want."""
-        return sum(entry.reason.startswith("row of") for entry in self.entries)
 
 
 def make_plan(quant: Quant, mix: str, tensors: Iterable[SourceTensor]) -> Plan:
@@ -105,8 +95,3 @@ def _fit(wanted: str, reason: str, mix: str, row: int) -> tuple[str, str]:
     if row % FORMATS[instead].block_weights:
         instead = "F16"
     return instead, f"row of {row} is not a multiple of {FORMATS[wanted].block_weights} ({wanted})"
-
-
-def resolve_alias(quant: Quant) -> Quant:
-    """The quant itself, or the one it is another name of."""
-    return QUANTS[quant.alias_of] if quant.alias_of else quant

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from pythia_gguf import arch, tokenizer
+from pythia_gguf.checkpoint.shards import check_stays_inside
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.gguf.container import Metadata
+from pythia_gguf.files import RegularFile
+from pythia_gguf.gguf.container import STRING_BYTES_MAX, Metadata
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.identity import identity_metadata
 
@@ -54,6 +56,7 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     Raises  StorageError, ModelFileError: one line that names the file and the key.
     """
     folder = Path(folder)
+    text_files(folder)
     config_path = folder / "config.json"
     hf_config = tokenizer.read_json_object(config_path)
     config = arch.config_from_hf(hf_config, config_path)
@@ -69,14 +72,28 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     metadata |= arch.metadata_of(config)
     metadata["general.quantization_version"] = np.uint32(QUANTIZATION_VERSION)
     metadata |= _tokenizer_metadata(folder, hf_config, config.n_vocab)
+    for key, value in metadata.items():
+        if isinstance(value, str) and len(value.encode()) > STRING_BYTES_MAX:
+            raise ModelFileError(f"a text for the GGUF is longer than {STRING_BYTES_MAX} bytes", path=folder, field=key)
     return HFModel(config=config, metadata=metadata)
 
 
 def text_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """The files that `read_hf_model` reads, those that exist."""
+    """The files that `read_hf_model` reads, those that exist.
+
+    Raises ModelFileError for a link that leads out of the folder and for anything but a regular file under such a
+    name, StorageError for a link to nothing: a file is never taken for missing because it cannot be read.
+    """
     folder = Path(folder)
-    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    return tuple(path for path in (*(folder / name for name in _TEXT_FILES), *more) if path.is_file())
+    more = folder / "additional_chat_templates"
+    if os.path.lexists(more):
+        check_stays_inside(more)
+    names = [path for path in (folder / name for name in _TEXT_FILES) if os.path.lexists(path)]
+    found = (*names, *sorted(more.glob("*.jinja")))
+    for path in found:
+        check_stays_inside(path)
+        RegularFile(path).close()
+    return found
 
 
 def matrix_format(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
@@ -113,6 +130,7 @@ def _tokenizer_metadata(folder: Path, hf_config: dict[str, object], n_vocab: int
         path=config_path,
     )
     metadata |= tokenizer.chat_template_metadata(folder, tokenizer_config)
+    tokenizer.check_tokenizer_keys(metadata, path)  # ids without a token are called [PADi], which a token may be called
     return metadata
 
 

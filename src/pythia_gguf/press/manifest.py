@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.files import RegularFile, write_text
+from pythia_gguf.files import RegularFile
 from pythia_gguf.press.menu import MenuItem
 
 MANIFEST = "manifest.json"
@@ -30,20 +30,19 @@ class SourceFile:
     sha256: str
 
 
-def write_manifest(
-    folder: Path,
+def manifest_text(
     *,
     tool_version: str,
     name: str,
     mix: str,
-    kind: str,
-    sources: Sequence[SourceFile],
+    source: Mapping[str, Any],
     items: Sequence[MenuItem],
     sha256: Mapping[str, str],
     tensors: Mapping[tuple[str, str], str],
-) -> None:
-    """Write manifest.json and SHA256SUMS.
+) -> str:
+    """The text of manifest.json.
 
+    source   what `source_entry` says
     sha256   file name -> hash, for every item
     tensors  (tensor name, format) -> hash of the encoded bytes
     """
@@ -53,14 +52,20 @@ def write_manifest(
         "tool_version": tool_version,
         "name": name,
         "mix": mix,
-        "source": {
-            "kind": kind,
-            "files": [{"file": f.name, "bytes": f.n_bytes, "sha256": f.sha256} for f in sources],
-        },
+        "source": source,
         "files": [_file_entry(item, sha256[item.file], tensors) for item in items],
     }
-    write_text(folder / SUMS, "".join(f"{sha256[item.file]}  {item.file}\n" for item in items))
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def source_entry(kind: str, files: Sequence[SourceFile]) -> dict[str, Any]:
+    """What the manifest says of the source: its kind, and the hash of every file."""
+    return {"kind": kind, "files": [{"file": f.name, "bytes": f.n_bytes, "sha256": f.sha256} for f in files]}
+
+
+def sums_text(items: Sequence[MenuItem], sha256: Mapping[str, str]) -> str:
+    """The text of SHA256SUMS, as `sha256sum --check` reads it."""
+    return "".join(f"{sha256[item.file]}  {item.file}\n" for item in items)
 
 
 def _file_entry(item: MenuItem, sha256: str, tensors: Mapping[tuple[str, str], str]) -> dict[str, Any]:

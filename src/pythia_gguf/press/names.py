@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,22 +16,28 @@ _PLAIN_SUFFIX = re.compile(r"[.-](?:b?f16|f32)$", re.IGNORECASE)
 def name_of(source: Path) -> str:
     """NAME of a source: the last part of its folder or repository, or a GGUF file's stem without its format.
 
-    `.../models--EleutherAI--pythia-70m/snapshots/<hash>` is called `pythia-70m`: never a snapshot hash.
+    `.../models--EleutherAI--pythia-70m/snapshots/<hash>` is called `pythia-70m`, also by way of a link: never a hash.
     """
-    path = Path(source).absolute()
+    path = Path(os.path.abspath(source))
     if path.suffix.lower() == ".gguf":
         return _PLAIN_SUFFIX.sub("", path.stem)
     repo = repo_of(path)
-    return repo.split("/")[-1] if repo else path.resolve().name
+    return repo.split("/")[-1] if repo else path.name
 
 
 def repo_of(folder: Path) -> str | None:
     """The repository of a folder in a Hugging Face cache, "EleutherAI/pythia-70m"; None for any other folder."""
-    path = Path(folder).absolute()
-    match = _CACHE_FOLDER.fullmatch(path.parent.parent.name)
-    if path.parent.name != "snapshots" or match is None:
-        return None
-    return "/".join(part for part in match.groups() if part)
+    path = snapshot_of(folder)
+    match = _CACHE_FOLDER.fullmatch(path.parent.parent.name) if path else None
+    return "/".join(part for part in match.groups() if part) if match else None
+
+
+def snapshot_of(folder: Path) -> Path | None:
+    """The folder `models--ORG--NAME/snapshots/COMMIT` that this is or links to, or None."""
+    for path in (Path(os.path.abspath(folder)), Path(os.path.realpath(folder))):
+        if path.parent.name == "snapshots" and _CACHE_FOLDER.fullmatch(path.parent.parent.name):
+            return path
+    return None
 
 
 def check_name(name: str) -> str:

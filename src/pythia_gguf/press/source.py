@@ -5,19 +5,23 @@ Knows where bytes are; not which quants will be made.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pythia_gguf.arch import config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.checkpoint.checkpoint import open_checkpoint
 from pythia_gguf.checkpoint.tensor import LazyTensor
-from pythia_gguf.errors import ModelFileError, StorageError, UsageError
+from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
-from pythia_gguf.press.names import repo_of
+from pythia_gguf.press.names import repo_of, snapshot_of
+from pythia_gguf.tokenizer import check_tokenizer_keys, read_text
 
 UNQUANTIZED = ("F16", "BF16", "F32")
 
@@ -96,17 +100,21 @@ def open_source(path: Path, name: str) -> Source:
 
     Raises ModelFileError for what cannot be pressed, StorageError when nothing is there.
     """
-    if path.is_dir():
+    # os.path answers no where Path raises: a name too long, a folder that may not be searched.
+    if os.path.isdir(path):
         return _open_folder(path, name)
-    if not path.exists():
-        raise StorageError(f"{path}: no such file or folder. Give a Hugging Face folder or an F16, BF16 or F32 .gguf")
+    shown = one_line(str(path))
+    if not os.path.exists(path):
+        raise StorageError(f"{shown}: no such file or folder. Give a Hugging Face folder or an F16, BF16 or F32 .gguf")
     if path.suffix.lower() != ".gguf":
-        raise UsageError(f"{path}: expected a Hugging Face folder or a .gguf file")
+        raise UsageError(f"{shown}: expected a Hugging Face folder or a .gguf file")
     return _open_gguf(path, name)
 
 
 def _open_gguf(path: Path, name: str) -> Source:
     gguf = open_gguf(path)
+    _refuse_split(gguf.metadata, path)
+    check_tokenizer_keys(gguf.metadata, path)
     config = config_from_gguf(gguf.metadata, path=path)
     shapes = tensor_shapes(config)
     _check_tensors({n: t.shape for n, t in gguf.tensors.items()}, shapes, path)
@@ -182,10 +190,23 @@ def _open_folder(folder: Path, name: str) -> Source:
         tensors=tensors,
         file_order=tuple(found),
         files=(*checkpoint.files, *text_files(folder)),
-        readme=readme.read_text("utf-8", errors="replace") if readme.is_file() else None,
+        readme=read_text(readme) if readme.is_file() else None,
         repo_id=repo_of(folder),
-        commit=folder.absolute().name if repo_of(folder) else None,
+        commit=snapshot.name if (snapshot := snapshot_of(folder)) else None,
     )
+
+
+def _refuse_split(metadata: Metadata, path: Path) -> None:
+    """One of several files holds only some tensors; the others are never looked for."""
+    n_files = metadata.get("split.count", np.uint16(1))
+    if not isinstance(n_files, np.uint16):
+        raise ModelFileError(f"expected a uint16, got {n_files!r}", path=path, field="split.count")
+    if n_files > 1:
+        raise ModelFileError(
+            f"expected a whole model, got one of {n_files} files. Put them together with llama-gguf-split --merge",
+            path=path,
+            field="split.count",
+        )
 
 
 def _check_stored(tensor: LazyTensor) -> None:
@@ -198,11 +219,14 @@ def _check_stored(tensor: LazyTensor) -> None:
 
 
 def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    for missing in expected.keys() - found.keys():
-        raise ModelFileError("tensor is missing", path=path, field=f"tensor {missing}")
-    for unknown in found.keys() - expected.keys():
-        raise ModelFileError("no GPT-NeoX model of these sizes has such a tensor", path=path, field=f"tensor {unknown}")
+    for name in found:
+        if name not in expected:
+            raise ModelFileError(
+                "no GPT-NeoX model of these sizes has such a tensor", path=path, field=f"tensor {name}"
+            )
     for name, shape in expected.items():
+        if name not in found:
+            raise ModelFileError("tensor is missing", path=path, field=f"tensor {name}")
         if found[name] != shape:
             raise ModelFileError(
                 f"expected shape {list(shape)}, got {list(found[name])}", path=path, field=f"tensor {name}"

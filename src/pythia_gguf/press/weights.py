@@ -6,6 +6,7 @@ Knows where bytes are; not what becomes of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,8 @@ from pythia_gguf.files import RegularFile
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.widen import widen
 from pythia_gguf.press.source import PressTensor, Source
+
+_NAMES = {"F16": "float16", "BF16": "bfloat16"}
 
 
 class WeightReader:
@@ -43,11 +46,12 @@ class WeightReader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def read(self, tensor: PressTensor, start: int, stop: int, raw: np.ndarray, weights: np.ndarray) -> None:
+    def read(self, tensor: PressTensor, start: int, stop: int, raw: np.ndarray, weights: np.ndarray) -> float:
         """Rows `start` to `stop`, rounded as the unquantized file holds them.
 
         raw      u8 [n * bytes of a stored value]  scratch; n = (stop - start) * n_columns
         weights  f32 [n]                           result
+        Returns  the largest magnitude
         Raises   ModelFileError for NaN, infinity, and values that the unquantized format cannot hold, with their index
         """
         row_bytes = tensor.n_columns * FORMATS[tensor.stored].block_bytes
@@ -55,11 +59,13 @@ class WeightReader:
             at = (row - start) * row_bytes
             place = tensor.offset + source_row * row_bytes
             self._files[tensor.path].read_into(place, raw[at : at + n * row_bytes].data)
-        if not widen(tensor.stored, raw, weights):
+        largest = widen(tensor.stored, raw, weights)
+        if not isfinite(largest):
             stored = FORMATS[tensor.stored].decode(raw)
             _refuse(~np.isfinite(stored), stored, "is not finite", tensor, start)
-        if tensor.format == "F16" and tensor.stored != "F16":
+        if tensor.format not in ("F32", tensor.stored):
             _round(weights, tensor, start)
+        return largest
 
 
 def _pieces(tensor: PressTensor, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -74,11 +80,21 @@ def _pieces(tensor: PressTensor, start: int, stop: int) -> Iterator[tuple[int, i
 
 
 def _round(weights: np.ndarray, tensor: PressTensor, start: int) -> None:
-    """float32 -> float16 -> float32 in place, as the converter stores float32 checkpoints."""
-    with np.errstate(over="ignore"):
-        rounded = weights.astype(np.float16).astype(np.float32)
+    """Round float32 in place to what the unquantized file holds, nearest even, as the converter does.
+
+    Source llama.cpp 0c1e57098 gguf-py/gguf/quants.py, classes F16 and BF16.
+    """
+    if tensor.format == "F16":
+        with np.errstate(over="ignore"):
+            rounded = weights.astype(np.float16).astype(np.float32)
+    else:
+        u = weights.view(np.uint32)
+        rounded = ((u + 0x7FFF + ((u >> 16) & 1)) & 0xFFFF0000).view(np.float32)
     if not np.isfinite(rounded).all():
-        _refuse(~np.isfinite(rounded), weights, "does not fit float16 (65504 at most)", tensor, start)
+        limit = {"F16": "65504", "BF16": "3.3895e38"}[tensor.format]
+        _refuse(
+            ~np.isfinite(rounded), weights, f"does not fit {_NAMES[tensor.format]} ({limit} at most)", tensor, start
+        )
     weights[:] = rounded
 
 

@@ -14,6 +14,7 @@ from pythia_gguf.errors import ModelFileError
 from pythia_gguf.tokenizer.json_file import read_json_object, read_text
 
 _KEY = "tokenizer.chat_template"
+_NAME = re.compile("[a-z0-9_]{1,255}")  # keys of a GGUF are in lower case
 
 
 def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, object]) -> dict[str, str | list[str]]:
@@ -36,7 +37,14 @@ def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, object])
         name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None)
         if not isinstance(name, str) or not name or not isinstance(text, str):
             raise ModelFileError("expected a name and a template", path=config_path, field="chat_template")
-        by_name[re.sub("[^a-zA-Z0-9]", "_", name)] = text
+        key = re.sub("[^a-zA-Z0-9]", "_", name)
+        if not _NAME.fullmatch(key):
+            raise ModelFileError(
+                f"template {name[:80]!r}: expected a name of at most 255 lower-case letters and digits",
+                path=config_path,
+                field="chat_template",
+            )
+        by_name[key] = text
     default = by_name.pop("default", None)
     keys: dict[str, str | list[str]] = {f"{_KEY}.{name}": text for name, text in by_name.items() if text}
     if by_name:

@@ -13,6 +13,7 @@ from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import RegularFile
 
 MAX_BYTES = 64 << 20  # the largest real one, a tokenizer.json, has 2.5 MB
+MAX_DEPTH = 64  # real ones nest some six deep; what is deeper could end the stack of whoever prints it
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -40,12 +41,23 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, object]:
         raise ModelFileError(f"not valid JSON: {e.msg} at line {e.lineno}", path=path) from e
     except (ValueError, RecursionError) as e:
         raise ModelFileError(f"not usable JSON: {e}", path=path) from e
+    if _is_deeper(value, MAX_DEPTH):
+        raise ModelFileError(f"not usable JSON: nested deeper than {MAX_DEPTH}", path=path)
     if not isinstance(value, dict):
         raise ModelFileError(f"expected a JSON object, got {type(value).__name__}", path=path)
     # Half of a surrogate pair can be written as an escape, but not as UTF-8, which is what a GGUF stores.
     if "\\ud" in text.lower() and any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
         raise ModelFileError("has half of a surrogate pair in a string", path=path)
     return value
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether lists and objects lie more than `most` deep in each other; asks layer by layer, not by recursion."""
+    layer = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(most):
+        children = (v.values() if isinstance(v, dict) else v for v in layer)
+        layer = [child for group in children for child in group if isinstance(child, (dict, list))]
+    return bool(layer)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,0 +1,64 @@
+"""`pythia warmup`: compiles all that any run needs, before it is needed. Knows nothing of how that is done."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from pythia_gguf.errors import StorageError
+
+if TYPE_CHECKING:
+    from pythia_gguf.press.quantize import Progress
+
+
+@click.command("warmup")
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(output_format: str) -> None:
+    """Compile the kernels of all formats now, so that no later run has to: for images, clusters, demonstrations.
+
+    Needed once per version and kind of CPU. Compiled kernels are kept where the platform keeps caches, or in the
+    folder that PYTHIA_GGUF_CACHE names; afterwards it may be read-only.
+
+    \b
+    pythia warmup
+    PYTHIA_GGUF_CACHE=/opt/pythia-cache pythia warmup
+    """
+    from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.kernels.cache import stored_code
+
+    started = time.perf_counter()
+    before = stored_code()
+    with make_progress() as progress:
+        _compile_all(progress)
+    seconds = time.perf_counter() - started
+    kept = stored_code()
+    if not kept:
+        raise StorageError("no compiled kernel could be kept: set PYTHIA_GGUF_CACHE to a folder that can be written")
+    n_compiled = len(kept.keys() - before.keys())
+    folders = sorted({str(path.parent) for path in kept})
+    n_bytes = sum(kept.values())
+    if output_format == "json":
+        result = {"compiled": n_compiled, "seconds": round(seconds, 3), "folders": folders, "bytes": n_bytes}
+        click.echo(json.dumps({"schema_version": 1} | result))
+        return
+    done = f"{n_compiled} kernels compiled" if n_compiled else "all kernels were compiled already, loaded"
+    click.echo(f"{done} in {seconds:.1f} s")
+    click.echo(f"kept in {' and '.join(folders)}, {n_bytes:,} bytes")
+
+
+def _compile_all(progress: Progress) -> None:
+    import numpy as np
+
+    from pythia_gguf.formats import FORMATS
+    from pythia_gguf.kernels.encode import ENCODABLE, compile_encoders
+    from pythia_gguf.kernels.widen import widen
+
+    unquantized = [name for name, block in FORMATS.items() if block.block_weights == 1]
+    progress.stage("compiling", len(ENCODABLE) + len(unquantized), "kernels")
+    compile_encoders(ENCODABLE, progress.advance)
+    for name in unquantized:
+        widen(name, np.zeros(FORMATS[name].block_bytes, np.uint8), np.empty(1, np.float32))
+        progress.advance(name, 1)

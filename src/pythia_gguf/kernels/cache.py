@@ -1,0 +1,209 @@
+"""Where machine code is kept between runs: a folder per version of the sources, a file per kernel and kind of CPU.
+
+Knows no kernel and not how to compile. Numba's own cache is not used: it does not notice an edit in what a kernel
+calls, its index can be lost between two processes (numba#10128), a file cut short ends the run, and a folder that
+cannot be written stops the import.
+
+    ROOT/kernels-<hash of all sources>/q4_k.encode_q4_k-<hash of argument types, CPU, Python>.code
+        byte 0..31  SHA-256 of the rest
+        byte 32..   pickle
+
+The two hashes name all that machine code depends on: an edited kernel never meets older code, and whoever writes a file
+writes the same. So there is no index, and no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from pythia_gguf.errors import StorageError, one_line
+from pythia_gguf.files import write_all, write_beside
+
+# Kernels bake in tables of formats/.
+_SOURCES = (Path(__file__).parent, Path(__file__).parent.parent / "formats")
+_FOLDER_NAME = re.compile("kernels-[0-9a-f]{16}")
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_UNUSED_S = 30 * 86400
+_config: Any = numba.config
+
+
+class CacheWarning(UserWarning):
+    """Compiled kernels are kept in another place than usual, or not at all."""
+
+
+class CodeCache(NullCache):
+    """The machine code of one kernel, as a dispatcher of Numba asks for it.
+
+    A file that is missing, cut short or changed counts as not there: the kernel is compiled, and the file replaced.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        """For the Python function that a kernel is written as; writes no file."""
+        self._function = function
+        # Hashed now, at import: sources edited while this process runs must not give their name to what they were.
+        _version()
+
+    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+        """Machine code for the argument types `sig`, or None."""
+        target_context.refresh()
+        name = self._file_name(sig, target_context)
+        for folder in _folders():
+            pickled = _read(folder / name)
+            if pickled is not None:
+                _mark_used(folder)
+                return CompileResult._rebuild(target_context, *pickle.loads(pickled))
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep machine code; a CacheWarning says so when that is not possible in the usual place."""
+        # Either would take addresses of this process into another one.
+        assert not data.lifted
+        assert not data.library.has_dynamic_globals
+        name = self._file_name(sig, data.target_context)
+        pickled = dumps(data._reduce())
+        refused = ""
+        for folder in _folders(make=True):
+            try:
+                _make(folder)
+                _write(folder / name, pickled)
+            except (OSError, StorageError) as e:
+                refused = refused or f"{folder}: cannot keep compiled kernels here: {_reason(e)}"
+                continue
+            if refused:
+                _warn(f"{refused}. They are kept in {folder}")
+            return
+        _warn(f"{refused}. They will be compiled again in the next run; set PYTHIA_GGUF_CACHE to a folder of yours")
+
+    def holds(self, sig: Any, target_context: Any) -> bool:
+        """Whether there is a file for the argument types `sig`; it is not read."""
+        name = self._file_name(sig, target_context)
+        return any(os.path.isfile(folder / name) for folder in _folders())
+
+    def _file_name(self, sig: Any, target_context: Any) -> str:
+        # The tuple holds LLVM's triple, CPU and features; the layout of a pickle is Python's affair.
+        key = (*map(str, sig), target_context.codegen().magic_tuple(), sys.implementation.cache_tag)
+        name = f"{self._function.__module__.rpartition('.')[2]}.{self._function.__name__}"
+        return f"{name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
+
+
+def stored_code() -> dict[Path, int]:
+    """File -> bytes of all machine code kept for these sources, for every CPU and Python."""
+    # Not Path.is_dir: it raises where a folder above may not be searched.
+    folders = [folder for folder in _folders() if os.path.isdir(folder)]
+    return {path: path.stat().st_size for folder in folders for path in sorted(folder.glob("*.code"))}
+
+
+def _folders(make: bool = False) -> Iterator[Path]:
+    """Where code of these sources may lie, best first; `make` the private folder, of which others know the name."""
+    yield _usual_root() / _version()
+    try:
+        private = Path(tempfile.gettempdir()) / f"pythia-gguf-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"
+        if make:
+            with contextlib.suppress(FileExistsError):
+                private.mkdir(mode=0o700)
+        # Not stat: a link of somebody else could lead anywhere. Code from here is run.
+        status = private.lstat()
+    except OSError:
+        return
+    ours = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o077)
+    if stat.S_ISDIR(status.st_mode) and ours:
+        yield private / _version()
+
+
+def _usual_root() -> Path:
+    """PYTHIA_GGUF_CACHE, else where this platform keeps caches."""
+    if own := os.environ.get("PYTHIA_GGUF_CACHE"):
+        return Path(os.path.expanduser(own))
+    home = Path(os.path.expanduser("~"))  # stays "~" where there is none; `_make` refuses that
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "pythia-gguf"
+
+
+@lru_cache
+def _version() -> str:
+    """Name of the folder for exactly these sources, compiled by this Numba with these switches."""
+    hashed = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {_config.BOUNDSCHECK}".encode())
+    for folder in _SOURCES:
+        for source in sorted(folder.glob("*.py")):
+            hashed.update(source.read_bytes())
+    return f"kernels-{hashed.hexdigest()[:16]}"
+
+
+def _read(path: Path) -> bytes | None:
+    """What was kept under a name; None when there is nothing, or not what was written."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, kept = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    return kept if hashlib.sha256(kept).digest() == digest else None
+
+
+def _write(path: Path, pickled: bytes) -> None:
+    try:
+        with write_beside(path) as out:
+            write_all(out, hashlib.sha256(pickled).digest() + pickled)
+    except StorageError:
+        # Windows lets nobody replace a file that another process reads; that process has what it needs.
+        if _read(path) is None:
+            raise
+
+
+def _make(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    if folder.parts[0] == "~":
+        raise OSError("there is no home folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_unused(folder.parent)
+
+
+def _mark_used(folder: Path) -> None:
+    """A folder's time is when it was last of use; a read-only one keeps its own."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def _remove_unused(root: Path) -> None:
+    """Delete folders of other versions that were of no use for 30 days. One that is missed after all is made anew."""
+    for name in filter(_FOLDER_NAME.fullmatch, os.listdir(root)):
+        with contextlib.suppress(OSError):  # another process may be doing the same
+            status = (root / name).lstat()
+            if stat.S_ISDIR(status.st_mode) and time.time() - status.st_mtime > _UNUSED_S:
+                shutil.rmtree(root / name)
+
+
+def _reason(error: OSError | StorageError) -> str:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return one_line(getattr(cause, "strerror", None) or str(cause))
+
+
+@lru_cache
+def _warn(text: str) -> None:
+    """One line, once; the place in this file means nothing to whom it concerns."""
+    warnings.warn_explicit(text, CacheWarning, filename="pythia-gguf", lineno=1)

@@ -1,0 +1,110 @@
+"""The hidden folder in which the files of a run lie until every one of them is complete.
+
+Knows nothing of models. The manifest is written last and says that all are there; only then do they move to their
+places. A run that dies before leaves the output folder as it was; one that dies while files move is finished by the
+next. So a final name always holds a whole file, and the card, the sums and the manifest tell of files as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Self
+
+from pythia_gguf.errors import StorageError
+from pythia_gguf.files import fsync_folder, storage_error, write_beside, write_text
+from pythia_gguf.press.manifest import MANIFEST, SUMS
+
+CARD = "README.md"
+STAGING = ".pythia-press"
+# What a run can have left there; anything else is somebody else's, and stays.
+_OURS = re.compile(r"[^.].*\.gguf|README\.md|SHA256SUMS|\..+\.[0-9]+\.[0-9a-f]{8}\.partial")
+
+
+class Staging:
+    """Where a run writes its files; for a folder that is locked.
+
+    folder  where they will be
+    path    where they are written, under the same names
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / STAGING
+
+    def __enter__(self) -> Self:
+        """Finish or clear away what a killed run has left; raises StorageError when the disk refuses."""
+        if self._is_complete():
+            self._move()
+        try:
+            self._clear()
+            self.path.mkdir(exist_ok=True)
+        except OSError as e:
+            raise storage_error(self.path, e) from e
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Clear away what is not complete."""
+        if not self._is_complete():
+            self._clear()
+
+    def link(self, original: Path, name: str) -> None:
+        """Another name for the same bytes; a copy where the file system has no hard links."""
+        alias = self.path / name
+        try:
+            os.link(original, alias)
+        except OSError:
+            with write_beside(alias) as out, open(original, "rb") as data:
+                shutil.copyfileobj(data, out, 4 << 20)
+
+    def write(self, name: str, text: str) -> None:
+        """A text file."""
+        write_text(self.path / name, text)
+
+    def publish(self, manifest: str) -> None:
+        """Give all files their places; from here on they will get there, by this run or the next.
+
+        Raises StorageError when the disk refuses.
+        """
+        self.write(MANIFEST, manifest)
+        self._move()
+
+    def _is_complete(self) -> bool:
+        return (self.path / MANIFEST).exists()
+
+    def _move(self) -> None:
+        names = [name for name in os.listdir(self.path) if _OURS.fullmatch(name) and not name.startswith(".")]
+        try:
+            # Texts about files that are replaced now; new ones follow the files.
+            for name in {MANIFEST, SUMS, CARD} & {MANIFEST, *names}:
+                (self.folder / name).unlink(missing_ok=True)
+            fsync_folder(self.folder)
+            for name in sorted(names, key=lambda name: (not name.endswith(".gguf"), name)):
+                os.replace(self.path / name, self.folder / name)
+            fsync_folder(self.folder)
+            os.replace(self.path / MANIFEST, self.folder / MANIFEST)
+            fsync_folder(self.folder)
+        except OSError as e:
+            raise storage_error(self.folder, e) from e
+
+    def _clear(self) -> None:
+        """Remove the folder and what is ours in it."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.path):
+                if _OURS.fullmatch(name):
+                    (self.path / name).unlink()
+        with contextlib.suppress(OSError):  # not there, or not empty
+            self.path.rmdir()
+
+
+def check_space(folder: Path, n_bytes: int) -> None:
+    """Raises StorageError when `n_bytes` of files, and 1 % for what the file system adds, do not fit."""
+    needed = n_bytes + n_bytes // 100
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StorageError(
+            f"{folder}: the files need {needed:,} bytes, {free:,} are free. Free some space, or choose another --out"
+        )
