@@ -21,10 +21,24 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """README text with every table made from its results."""
-    for name, table in {"encoders": encoders()}.items():
+    for name, table in {"press": press(), "encoders": encoders()}.items():
         pattern = re.compile(rf"(<!-- {name} start -->\n).*?(<!-- {name} end -->)", re.DOTALL)
         text = pattern.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", text)
     return text
+
+
+def press() -> str:
+    """Seconds of ours and of llama.cpp per row of files."""
+    with open(RESULTS / "press.csv", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    lines = [
+        "| files of a 410M model | pythia-gguf | llama.cpp | ratio (lowest to highest turn) |",
+        "|---|---|---|---|",
+    ]
+    for r in rows:
+        ratio = f"{r['ratio']} ({r['ratio_min']} to {r['ratio_max']})"
+        lines.append(f"| {r['files']} | {float(r['ours_s']):.1f} s | {float(r['llama_cpp_s']):.0f} s | {ratio} |")
+    return "\n".join(lines) + "\n"
 
 
 def encoders() -> str:
@@ -32,13 +46,13 @@ def encoders() -> str:
     with open(RESULTS / "encoders.csv", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     lines = [
-        "| format | pythia-gguf, M weights/s | llama.cpp | ratio (lowest to highest of 7 turns) |",
-        "|---|---|---|---|",
+        "| format | ours, M weights/s | llama.cpp | ratio (lowest to highest turn) | ratio to the same C, native |",
+        "|---|---|---|---|---|",
     ]
     for r in rows:
         lines.append(
             f"| {r['format']} | {float(r['ours_mweights_per_s']):.0f} | {r['llama_cpp_mweights_per_s']}"
-            f" | {r['ratio']} ({r['ratio_min']} to {r['ratio_max']}) |"
+            f" | {r['ratio']} ({r['ratio_min']} to {r['ratio_max']}) | {r['ratio_native']} |"
         )
     where = (
         f"\nMachine: {rows[0]['cpu']}; {rows[0]['date']}, Numba {rows[0]['numba']}, llama.cpp {rows[0]['llama_cpp']}.\n"

@@ -27,6 +27,7 @@ def menu_json(result: PressResult) -> dict[str, Any]:
             "size": size_text(f.n_bytes),
             "bits_per_weight": round(f.bits_per_weight, 4),
             "alias_of": f.alias_of,
+            "kept": f.kept,
         }
         files.append(entry | ({"sha256": f.sha256} if f.sha256 else {}))
     return {
@@ -59,6 +60,9 @@ def print_menu(result: PressResult) -> None:
     click.echo()
     for note in result.notes:
         click.echo(f"Note: {note}")
+    if kept := [f.path.name for f in result.files if f.kept]:
+        which = "all files" if len(kept) == len(result.files) else ", ".join(kept)
+        click.echo(f"Kept: {which}, made from this source before; every byte was checked.")
     distinct = sum(f.n_bytes for f in result.files if f.alias_of is None)
     made = all(f.sha256 for f in result.files)
     where = f"in {result.folder} after {result.seconds:.1f} s" if made else "would be written"

@@ -134,7 +134,9 @@ def _usual_root() -> Path:
     """PYTHIA_GGUF_CACHE, else where this platform keeps caches."""
     if own := os.environ.get("PYTHIA_GGUF_CACHE"):
         return Path(os.path.expanduser(own))
-    home = Path(os.path.expanduser("~"))  # stays "~" where there is none; `_make` refuses that
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():  # there is none: a place that can be neither made nor read
+        home = Path(os.devnull)
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -177,8 +179,6 @@ def _write(path: Path, pickled: bytes) -> None:
 def _make(folder: Path) -> None:
     if folder.is_dir():
         return
-    if folder.parts[0] == "~":
-        raise OSError("there is no home folder")
     folder.mkdir(parents=True, exist_ok=True)
     _remove_unused(folder.parent)
 

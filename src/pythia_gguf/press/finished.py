@@ -1,13 +1,13 @@
 """What an earlier run has left in the output folder, and whether it may stay.
 
-Knows no weights. A file stays when the manifest beside it says that it was made from the same source by the same
-version, and it is, byte for byte, what the manifest says. Nothing that is not known is replaced without --force.
+Knows no weights. A file stays when the manifest beside it says that the same version made it from the same source, and
+it is, byte for byte, what the manifest says. What is not known stays too: then the run is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,21 +16,91 @@ from pythia_gguf.errors import ModelFileError, UsageError, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
 from pythia_gguf.press.menu import MenuItem
+from pythia_gguf.press.staging import CARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The files of an earlier run, as its manifest tells of them.
+    """Files of earlier runs for the same name, mix and version, as their manifest tells of them.
 
     folder   where they are
     source   the manifest's entry for the source
-    files    file name -> (bytes, SHA-256), as far as they exist with that size
-    listed   names of all files of the manifest
-    tensors  (tensor name, format) -> SHA-256 of its encoded bytes
+    sha256   name -> SHA-256, of the files that are there
+    listed   names of all files in the manifest
+    tensors  (tensor name, format) -> SHA-256 of the encoded bytes
     """
 
     folder: Path
     source: Any
-    files: Mapping[str, tuple[int, str]]
+    sha256: Mapping[str, str]
     listed: frozenset[str]
     tensors: Mapping[tuple[str, str], str]
+
+    def check_source(self, source: Mapping[str, Any]) -> None:
+        """Raises UsageError unless the source is the one that the files were made from."""
+        if self.source != source:
+            _refuse(self.folder / next(iter(self.sha256), MANIFEST), "and was made from another source")
+
+    def check_file(self, item: MenuItem, advance: Callable[[str, int], None]) -> None:
+        """Raises UsageError unless the file is what this run would make.
+
+        advance  called with (file name, bytes) as bytes are read
+        """
+        path = self.folder / item.file
+        header = item.output(self.folder).header
+        with RegularFile(path) as file:
+            if sha256_range(file, 0, file.size, lambda n: advance(item.file, n)) != self.sha256[item.file]:
+                _refuse(path, f"and is not what {MANIFEST} says: its bytes were changed")
+            if file.size != item.n_bytes or file.read(0, len(header)) != header:
+                _refuse(path, "and has other keys or another plan")
+        if not all((e.tensor, e.format) in self.tensors for e in item.entries):
+            _refuse(path, f"and {MANIFEST} does not list its tensors")
+
+
+def find_finished(folder: Path, *, tool_version: str, name: str, mix: str) -> Finished | None:
+    """What the manifest of a folder tells; None when there is none.
+
+    Raises UsageError for a manifest of another run, and for a file that has not the size that the manifest says.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except ModelFileError as e:
+        raise UsageError(f"{e}. Use --force to replace it, or another --out") from e
+    if manifest is None:
+        return None
+    entries = {entry["file"]: entry for entry in manifest["files"] if os.path.exists(folder / entry["file"])}
+    first = folder / next(iter(entries), MANIFEST)
+    for key, ours in (("tool_version", tool_version), ("name", name), ("mix", mix)):
+        if manifest.get(key) != ours:
+            _refuse(first, f"and was made with {key} {manifest.get(key)!r}, not {ours!r}")
+    for file, entry in entries.items():
+        if (n_bytes := (folder / file).stat().st_size) != entry["bytes"]:
+            _refuse(folder / file, f"and is not what {MANIFEST} says: expected {entry['bytes']} bytes, got {n_bytes}")
+    return Finished(
+        folder=folder,
+        source=manifest.get("source"),
+        sha256={file: entry["sha256"] for file, entry in entries.items()},
+        listed=frozenset(entry["file"] for entry in manifest["files"]),
+        tensors={
+            (row["tensor"], row["format"]): row["sha256"]
+            for entry in manifest["files"]
+            for row in entry.get("tensors", [])
+        },
+    )
+
+
+def refuse_unknown(folder: Path, finished: Finished | None, items: Sequence[MenuItem]) -> None:
+    """Raises UsageError for the first file in the way of a run that is not known to come from one like it."""
+    known = finished.sha256 if finished else {}
+    for item in items:
+        if item.file not in known and (folder / item.file).exists():
+            _refuse(folder / item.file, f"and no {MANIFEST} says what it was made from")
+    if finished is None and (folder / SUMS).exists():
+        _refuse(folder / SUMS, f"without a {MANIFEST}")
+    if (folder / CARD).exists() and (finished is None or finished.listed != {item.file for item in items}):
+        _refuse(folder / CARD, "and tells of other files than there will be")
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    hint = "Use --force to replace it, move it away, or choose another --out"
+    raise UsageError(f"{one_line(str(path))} exists {one_line(why)}. {hint}")

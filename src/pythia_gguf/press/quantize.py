@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata as installed
 from pathlib import Path
@@ -18,14 +17,16 @@ from typing import Protocol
 from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.errors import StorageError, UsageError
-from pythia_gguf.files import fsync_folder, storage_error, write_beside, write_text
-from pythia_gguf.plan.quants import find_mix, select_quants
-from pythia_gguf.press.manifest import MANIFEST, SUMS, SourceFile, write_manifest
-from pythia_gguf.press.menu import MIX_NOTE, MenuItem, make_menu, plain_item
-from pythia_gguf.press.names import check_name, name_of
-from pythia_gguf.press.source import Source, open_source
-
-CARD = "README.md"
+from pythia_gguf.files import storage_error
+from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
+from pythia_gguf.press.compiling import Compiling
+from pythia_gguf.press.finished import Finished, find_finished, refuse_unknown
+from pythia_gguf.press.lock import lock_folder
+from pythia_gguf.press.manifest import SUMS, SourceFile, manifest_text, source_entry, sums_text
+from pythia_gguf.press.menu import MIX_NOTE, MenuItem, make_menu, plain_format, plain_item
+from pythia_gguf.press.names import check_name, file_name, name_of
+from pythia_gguf.press.source import UNQUANTIZED, Source, open_source
+from pythia_gguf.press.staging import CARD, Staging, check_places
 
 
 class Progress(Protocol):
@@ -58,6 +59,7 @@ class PressFile:
     bits_per_weight  storage of one weight, over all tensors, without the header
     sha256    of its bytes; None in a forecast
     alias_of  the quant of this run whose bytes it shares, or None
+    kept      whether an earlier run made it; its bytes were compared with the manifest of that run
     plan      tensor name -> (format, reason)
     """
 
@@ -67,18 +69,19 @@ class PressFile:
     bits_per_weight: float
     sha256: str | None
     alias_of: str | None
+    kept: bool
     plan: dict[str, tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PressResult:
-    """What a run made, or with `dry_run` would make.
+    """What a run made and kept, or with `dry_run` would make.
 
     name       NAME of the files
     folder     where they are
     mix        edition of the quants
     n_weights  parameters of the model
-    files      in the order of the menu
+    files      in the order of the menu; those that an earlier run made for the same source are among them
     notes      what the reader should know, one line each
     seconds    wall time of the run
     """
@@ -109,6 +112,9 @@ def quantize(
 ) -> PressResult:
     """Quantize a checkpoint to GGUF files that are, byte for byte, llama.cpp's.
 
+    A file that an earlier run made in the same folder from the same source stays, once its bytes are checked; any other
+    file in the way is an error, unless `force` is given.
+
     source        Hugging Face folder of a GPT-NeoX model, or an F16, BF16 or F32 GGUF of one
     out           folder to write; default NAME-GGUF beside the working directory
     quants        "all", or names of the menu, as a list or separated by commas
@@ -117,11 +123,12 @@ def quantize(
     name          NAME of the files; default the source's own
     quantized_by  who goes into the card
     dry_run       plan and sizes only: no weight is read, nothing is written
-    force         replace files that exist
+    force         make all files anew and replace what is there
     keep_f16      also leave the unquantized file
     command       command line for the card; default this call
     progress      hears what is going on
-    Raises        UsageError, ModelFileError, StorageError; finished files are never left half written
+    Raises        UsageError, ModelFileError, StorageError, LockedError; whatever happens, a final name holds either
+                  what it held before or a whole file
     """
     started = time.perf_counter()
     progress = progress or Silence()
@@ -131,115 +138,141 @@ def quantize(
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, got {threads}")
     opened = open_source(path, check_name(name if name is not None else name_of(path)))
-    menu = make_menu(opened, chosen, mix)
     folder = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
-    plain = plain_item(opened) if keep_f16 else None
-    items = (*menu, plain) if plain else menu
     if dry_run:
-        return _result(opened, folder, mix, items, {}, started)
-    _make_room(folder, items, force)
-    n_threads = threads or _cpus()
+        return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started)
     run = CardRun(
         tool_version=installed.version("pythia-gguf"),
         command=command or _call(opened, quants, mix),
         mix=mix,
         quantized_by=quantized_by,
     )
-    sources = _hash_sources(opened, progress)
-    tensors, sums = _write_files(opened, folder, menu, plain, n_threads, progress)
-    write_manifest(
-        folder,
-        tool_version=run.tool_version,
-        name=opened.name,
-        mix=mix,
-        kind=opened.kind,
-        sources=sources,
-        items=items,
-        sha256=sums,
-        tensors=tensors,
-    )
-    write_text(folder / CARD, _card(opened, items, sums, sources, run))
-    return _result(opened, folder, mix, items, sums, started)
+    _make_folder(folder)
+    with lock_folder(folder), Staging(folder) as staging:
+        finished = None
+        if not force:
+            finished = find_finished(folder, tool_version=run.tool_version, name=opened.name, mix=mix)
+        there = finished.sha256 if finished else {}
+        chosen = tuple(q for q in QUANTS.values() if q in chosen or file_name(opened.name, q.name) in there)
+        keep_f16 = keep_f16 or file_name(opened.name, plain_format(opened)) in there
+        items = _items(opened, chosen, mix, keep_f16)
+        job = _Job(source=opened, items=items, finished=finished, staging=staging, progress=progress)
+        if not force and not job.is_done:
+            refuse_unknown(folder, finished, items)
+        sums = _fill(job, run, threads or _cpus())
+    return _result(opened, folder, mix, items, sums, there, started)
 
 
-def _write_files(
-    source: Source,
-    folder: Path,
-    menu: Sequence[MenuItem],
-    plain: MenuItem | None,
-    threads: int,
-    progress: Progress,
-) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
-    """Make all GGUF files; an alias becomes a link to its original.
+def _items(source: Source, quants: Sequence[Quant], mix: str, keep_plain: bool) -> tuple[MenuItem, ...]:
+    menu = make_menu(source, quants, mix)
+    return (*menu, plain_item(source)) if keep_plain else menu
 
-    Returns the hash of each (tensor name, format), and of each file by its name.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is to be done in a folder.
+
+    items     all files that there will be
+    finished  what earlier runs have made; None to make everything
     """
+
+    source: Source
+    items: Sequence[MenuItem]
+    finished: Finished | None
+    staging: Staging
+    progress: Progress
+
+    @property
+    def missing(self) -> list[MenuItem]:
+        """What is to be made."""
+        return [item for item in self.items if self.finished is None or item.file not in self.finished.sha256]
+
+    @property
+    def to_encode(self) -> list[MenuItem]:
+        """What of it is no other name of another item."""
+        return [item for item in self.missing if item.alias_of is None]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every file is there, the texts too."""
+        return not self.missing and all((self.staging.folder / name).exists() for name in (SUMS, CARD))
+
+
+def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
+    """Check what is there, make what is missing; the hash of each file by its name."""
+    folder, staging = job.staging.folder, job.staging
+    check_places(folder, [item.file for item in job.items], sum(item.n_bytes for item in job.to_encode))
+    with Compiling(e.format for item in job.to_encode for e in item.entries) as compiling:
+        sources = _hash_sources(job.source, job.progress)
+        made_from = source_entry(job.source.kind, sources)
+        if job.finished:
+            job.finished.check_source(made_from)
+            _check_kept(job.finished, job.items, job.progress)
+        if job.to_encode:
+            compiling.wait(job.progress)
+    sums = dict(job.finished.sha256) if job.finished else {}
+    if job.is_done:
+        return sums
+    tensors = dict(job.finished.tensors) if job.finished else {}
+    _encode(job, threads, tensors, sums)
+    staging.write(SUMS, sums_text(job.items, sums))
+    if job.finished is None or not (folder / CARD).exists():
+        staging.write(CARD, _card(job.source, job.items, sums, sources, run))
+    staging.publish(
+        manifest_text(
+            tool_version=run.tool_version,
+            name=job.source.name,
+            mix=run.mix,
+            source=made_from,
+            items=job.items,
+            sha256=sums,
+            tensors=tensors,
+        )
+    )
+    return sums
+
+
+def _check_kept(finished: Finished, items: Sequence[MenuItem], progress: Progress) -> None:
+    """Raises UsageError for the first file that is there and is not what this run would make."""
+    kept = [item for item in items if item.file in finished.sha256]
+    progress.stage("checking finished files", sum(item.n_bytes for item in kept), "bytes")
+    for item in kept:
+        finished.check_file(item, progress.advance)
+
+
+def _encode(job: _Job, threads: int, tensors: dict[tuple[str, str], str], sums: dict[str, str]) -> None:
+    """Stage the missing files; their hashes and those of their tensors are added to `sums` and `tensors`."""
     # Loaded here: a dry run needs neither kernels nor the library that compiles them.
-    from pythia_gguf.kernels.encode import ENCODABLE, compile_encoder
     from pythia_gguf.press.pressing import press
 
-    originals = {item.quant: item for item in menu if item.alias_of is None}
-    formats = {e.format for item in originals.values() for e in item.entries}
-    needed = [name for name in ENCODABLE if name in formats]
-    progress.stage("compiling", len(needed), "kernels")
-    for name in needed:
-        compile_encoder(name)
-        progress.advance(name, 1)
-    progress.stage("encoding", source.n_weights, "weights")
-    outputs = [item.output(folder) for item in originals.values()]
-    order = [tensor.name for tensor in source.tensors]
-    pressed = press(source, outputs, order=order, threads=threads, advance=progress.advance)
-    tensors = dict(pressed.tensors)
-    sums = {path.name: digest for path, (_, digest) in pressed.files.items()}
-    if plain:
-        progress.stage("writing the unquantized file", source.n_weights, "weights")
-        outputs = [plain.output(folder)]
-        kept = press(source, outputs, order=source.file_order, threads=threads, advance=progress.advance)
-        tensors |= kept.tensors
-        sums |= {path.name: digest for path, (_, digest) in kept.files.items()}
-    for item in menu:
+    source, staging = job.source, job.staging
+    quantized = [item for item in job.to_encode if item.quant not in UNQUANTIZED]
+    plain = [item for item in job.to_encode if item.quant in UNQUANTIZED]
+    for items, order, stage in (
+        (quantized, [t.name for t in source.tensors], "encoding"),
+        (plain, source.file_order, "writing the unquantized file"),
+    ):
+        if items:
+            job.progress.stage(stage, source.n_weights, "weights")
+            outputs = [item.output(staging.path) for item in items]
+            pressed = press(source, outputs, order=order, threads=threads, advance=job.progress.advance)
+            tensors |= pressed.tensors
+            sums |= {path.name: digest for path, (_, digest) in pressed.files.items()}
+    originals = {item.quant: item.file for item in job.items}
+    for item in job.missing:
         if item.alias_of is not None:
             original = originals[item.alias_of]
-            _link(folder / original.file, folder / item.file)
-            sums[item.file] = sums[original.file]
-    return tensors, sums
+            staging.link(original, item.file)
+            sums[item.file] = sums[original]
 
 
-def _link(original: Path, alias: Path) -> None:
-    """A second name for the same bytes; a copy where the file system has no hard links."""
-    beside = alias.with_name(f".{alias.name}.{os.getpid()}.partial")
-    try:
-        os.link(original, beside)
-    except OSError:
-        with write_beside(alias) as out, open(original, "rb") as data:
-            shutil.copyfileobj(data, out, 4 << 20)
-        return
-    try:
-        os.replace(beside, alias)
-        fsync_folder(alias.parent)
-    except OSError as e:
-        raise storage_error(alias, e) from e
-    finally:
-        beside.unlink(missing_ok=True)  # replacing a name by a link to the same file leaves both
-
-
-def _make_room(folder: Path, items: Sequence[MenuItem], force: bool) -> None:
-    """The folder exists and none of the files does, unless they may be replaced."""
+def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder}: is a file. Choose another --out")
-    taken = [name for name in (*(i.file for i in items), MANIFEST, SUMS, CARD) if (folder / name).exists()]
-    if taken and not force:
-        raise UsageError(
-            f"{folder / taken[0]} exists{_and_more(len(taken) - 1)}. Use --force to replace, or another --out"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise storage_error(folder, e) from e
-
-
-def _and_more(n: int) -> str:
-    return f", and {n} more files" if n > 0 else ""
 
 
 def _hash_sources(source: Source, progress: Progress) -> tuple[SourceFile, ...]:
@@ -281,7 +314,13 @@ def _card(
 
 
 def _result(
-    source: Source, folder: Path, mix: str, items: Sequence[MenuItem], sums: dict[str, str], started: float
+    source: Source,
+    folder: Path,
+    mix: str,
+    items: Sequence[MenuItem],
+    sums: Mapping[str, str],
+    there: Container[str],
+    started: float,
 ) -> PressResult:
     files = tuple(
         PressFile(
@@ -291,6 +330,7 @@ def _result(
             bits_per_weight=i.bits_per_weight,
             sha256=sums.get(i.file),
             alias_of=i.alias_of,
+            kept=i.file in there,
             plan={e.tensor: (e.format, e.reason) for e in i.entries},
         )
         for i in items

@@ -105,10 +105,17 @@ def open_source(path: Path, name: str) -> Source:
         return _open_folder(path, name)
     shown = one_line(str(path))
     if not os.path.exists(path):
-        raise StorageError(f"{shown}: no such file or folder. Give a Hugging Face folder or an F16, BF16 or F32 .gguf")
+        raise StorageError(f"{shown}: no such file or folder. {_how_to_get(path)}")
     if path.suffix.lower() != ".gguf":
         raise UsageError(f"{shown}: expected a Hugging Face folder or a .gguf file")
     return _open_gguf(path, name)
+
+
+def _how_to_get(path: Path) -> str:
+    """What to do about a source that is not there; a name such as EleutherAI/pythia-70m is one of the Hub."""
+    if len(path.parts) == 2 and not path.suffix and ".." not in path.parts:
+        return f"A model of the Hub? hf download {one_line(str(path), 100)} --local-dir {one_line(path.name, 60)}"
+    return "Give a Hugging Face folder or an F16, BF16 or F32 .gguf"
 
 
 def _open_gguf(path: Path, name: str) -> Source:

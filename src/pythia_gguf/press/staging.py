@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -49,15 +50,16 @@ class Staging:
     def __exit__(self, *exc: object) -> None:
         """Clear away what is not complete."""
         if not self._is_complete():
-            self._clear()
+            with contextlib.suppress(OSError):  # the next run tries again
+                self._clear()
 
-    def link(self, original: Path, name: str) -> None:
-        """Another name for the same bytes; a copy where the file system has no hard links."""
-        alias = self.path / name
+    def link(self, original: str, alias: str) -> None:
+        """Another name for the bytes of a file here or in its place; a copy where there are no hard links."""
+        found = self.path / original if (self.path / original).exists() else self.folder / original
         try:
-            os.link(original, alias)
+            os.link(found, self.path / alias)
         except OSError:
-            with write_beside(alias) as out, open(original, "rb") as data:
+            with write_beside(self.path / alias) as out, open(found, "rb") as data:
                 shutil.copyfileobj(data, out, 4 << 20)
 
     def write(self, name: str, text: str) -> None:
@@ -76,13 +78,14 @@ class Staging:
         return (self.path / MANIFEST).exists()
 
     def _move(self) -> None:
-        names = [name for name in os.listdir(self.path) if _OURS.fullmatch(name) and not name.startswith(".")]
         try:
-            # Texts about files that are replaced now; new ones follow the files.
-            for name in {MANIFEST, SUMS, CARD} & {MANIFEST, *names}:
-                (self.folder / name).unlink(missing_ok=True)
+            names = sorted(n for n in os.listdir(self.path) if _OURS.fullmatch(n) and not n.startswith("."))
+            # They tell of files that are replaced now; new ones follow the files.
+            for name in (MANIFEST, SUMS, CARD):
+                if (self.path / name).exists():
+                    (self.folder / name).unlink(missing_ok=True)
             fsync_folder(self.folder)
-            for name in sorted(names, key=lambda name: (not name.endswith(".gguf"), name)):
+            for name in sorted(names, key=lambda name: not name.endswith(".gguf")):
                 os.replace(self.path / name, self.folder / name)
             fsync_folder(self.folder)
             os.replace(self.path / MANIFEST, self.folder / MANIFEST)
@@ -100,8 +103,14 @@ class Staging:
             self.path.rmdir()
 
 
-def check_space(folder: Path, n_bytes: int) -> None:
-    """Raises StorageError when `n_bytes` of files, and 1 % for what the file system adds, do not fit."""
+def check_places(folder: Path, names: Iterable[str], n_bytes: int) -> None:
+    """Raises StorageError when a folder has the name of a file, or `n_bytes` of files do not fit.
+
+    1 % is added for what the file system needs for itself.
+    """
+    for name in (*names, MANIFEST, SUMS, CARD):
+        if (folder / name).is_dir():
+            raise StorageError(f"{folder / name}: is a folder. Move it away, or choose another --out")
     needed = n_bytes + n_bytes // 100
     free = shutil.disk_usage(folder).free
     if needed > free:

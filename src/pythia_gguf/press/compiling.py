@@ -1,0 +1,60 @@
+"""Encoders being compiled by a thread of its own, while the caller does something else.
+
+Knows formats by name only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Self
+
+from pythia_gguf.formats import FORMATS
+
+if TYPE_CHECKING:
+    from pythia_gguf.press.quantize import Progress
+
+
+class Compiling:
+    """Compiles from the beginning of its block; leaving it early stops after the kernel that is being compiled."""
+
+    def __init__(self, formats: Iterable[str]) -> None:
+        """For names of any formats; those without blocks need no encoder."""
+        wanted = set(formats)
+        self._names = [name for name, block in FORMATS.items() if name in wanted and block.block_weights > 1]
+        self._ready: SimpleQueue[str | None] = SimpleQueue()
+        self._is_over = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compile")
+
+    def __enter__(self) -> Self:
+        self._task = self._pool.submit(self._compile)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        self._pool.shutdown()
+
+    def wait(self, progress: Progress) -> None:
+        """Until all are ready; raises what the compilation raised."""
+        progress.stage("compiling", len(self._names), "kernels")
+        while (name := self._ready.get()) is not None:
+            progress.advance(name, 1)
+        self._task.result()
+
+    def _compile(self) -> None:
+        try:
+            if not self._names:
+                return
+            # Here, because even the import of the compiler takes its time.
+            from pythia_gguf.kernels.encode import compile_encoders
+
+            compile_encoders(self._names, self._say)
+        finally:
+            self._ready.put(None)
+
+    def _say(self, name: str, n: int) -> None:
+        if self._is_over.is_set():
+            raise CancelledError
+        self._ready.put(name)
