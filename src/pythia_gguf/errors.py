@@ -78,6 +78,10 @@ class LockedError(PythiaGGUFError):
 
 def one_line(text: str, limit: int = 300) -> str:
     """Text that is safe to print on one line: control characters escaped, cut at `limit` characters."""
+    # Cut first: a message may quote millions of characters.
+    text = text[: limit + 1]
+    if text.isprintable() and len(text) <= limit:
+        return text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from pythia_gguf.errors import ModelFileError, StorageError
+from pythia_gguf.errors import ModelFileError, StorageError, one_line
 
 CHUNK_BYTES = 4 << 20
 
@@ -39,7 +39,9 @@ class RegularFile:
         try:
             self._fd = os.open(self.path, flags)
         except OSError as e:
-            raise StorageError(f"{self.path}: cannot open: {e.strerror}") from e
+            raise StorageError(f"{one_line(str(self.path))}: cannot open: {e.strerror}") from e
+        except ValueError as e:  # a zero byte, or half of a surrogate pair
+            raise StorageError(f"{one_line(str(self.path))}: no file can have such a name") from e
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)

@@ -126,11 +126,30 @@ def test_existing_files_stay_unless_forced(tmp_path: Path):
     quantize(NANO, tmp_path, quants="Q4_0")
     file = tmp_path / "nano.Q4_0.gguf"
     file.write_bytes(b"mine")
-    with pytest.raises(UsageError, match=r"nano.Q4_0.gguf exists, and 3 more files. Use --force"):
+    with pytest.raises(
+        UsageError, match=r"nano.Q4_0.gguf exists and is not what manifest.json says: expected 4318688 bytes"
+    ):
         quantize(NANO, tmp_path, quants="Q4_0")
     assert file.read_bytes() == b"mine"
     quantize(NANO, tmp_path, quants="Q4_0", force=True)
     assert file.stat().st_size == 4_318_688
+
+
+def test_finished_files_are_kept_and_only_the_rest_is_made(tmp_path: Path):
+    quantize(NANO, tmp_path, quants="Q4_0")
+    before = (tmp_path / "nano.Q4_0.gguf").stat()
+    result = quantize(NANO, tmp_path, quants="Q4_0,Q8_0")
+    after = (tmp_path / "nano.Q4_0.gguf").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [f.quant for f in result.files] == ["Q4_0", "Q8_0"]
+    assert all(v.fault is None and v.checked == "every byte" for v in verify(tmp_path))
+
+
+@pytest.mark.parametrize("other", [{"mix": "2024"}, {"name": "nano2"}])
+def test_files_of_another_run_are_refused(tmp_path: Path, other: dict):
+    quantize(NANO, tmp_path, quants="Q4_0")
+    with pytest.raises(UsageError, match=r"exists and was made with .*Use --force"):
+        quantize(NANO, tmp_path, quants="Q4_0", **other)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -97,6 +97,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     for entry in _list(manifest, "files", path):
         for key, kind in (("file", str), ("bytes", int), ("sha256", str)):
             _check(entry, key, kind, path)
+        for key in ("quant", "alias_of"):
+            if key in entry:
+                _check(entry, key, str, path)
         if Path(entry["file"]).name != entry["file"] or entry["file"] in ("", ".", ".."):
             raise ModelFileError(f"{entry['file']!r} is not the name of a file in this folder", path=path)
         for row in _list(entry, "tensors", path) if "tensors" in entry else []:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from pythia_gguf.errors import StorageError
-from pythia_gguf.files import fsync_folder, storage_error, write_beside, write_text
+from pythia_gguf.files import CHUNK_BYTES, fsync_folder, storage_error, write_all, write_beside, write_text
 from pythia_gguf.press.manifest import MANIFEST, SUMS
 
 CARD = "README.md"
@@ -60,7 +60,8 @@ class Staging:
             os.link(found, self.path / alias)
         except OSError:
             with write_beside(self.path / alias) as out, open(found, "rb") as data:
-                shutil.copyfileobj(data, out, 4 << 20)
+                while chunk := data.read(CHUNK_BYTES):
+                    write_all(out, chunk)  # an unbuffered file may take less than it is given
 
     def write(self, name: str, text: str) -> None:
         """A text file."""

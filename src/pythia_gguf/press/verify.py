@@ -5,12 +5,13 @@ Knows nothing of how they were made.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pythia_gguf.errors import ModelFileError, StorageError
+from pythia_gguf.errors import ModelFileError, StorageError, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf
 from pythia_gguf.press.manifest import read_manifest
@@ -37,8 +38,8 @@ def verify(path: Path, advance: Callable[[str, int], None] = lambda file, n_byte
     Raises   StorageError when there is nothing to check, ModelFileError for a damaged manifest; damaged files are
              verdicts, so that one does not hide the next
     """
-    if not path.exists():
-        raise StorageError(f"{path}: no such file or folder")
+    if not os.path.exists(path):  # unlike Path.exists, it answers no to a name that is too long
+        raise StorageError(f"{one_line(str(path))}: no such file or folder")
     folder = path if path.is_dir() else path.parent
     manifest = read_manifest(folder)
     listed = {entry["file"]: entry for entry in manifest["files"]} if manifest else {}
@@ -55,7 +56,7 @@ def verify(path: Path, advance: Callable[[str, int], None] = lambda file, n_byte
 def _verify_file(
     path: Path, entry: dict[str, Any] | None, by_quant: dict[str, dict[str, Any]], advance: Callable[[str, int], None]
 ) -> Verdict:
-    n_bytes = path.stat().st_size if path.exists() else 0
+    n_bytes = os.path.getsize(path) if os.path.exists(path) else 0
     checked = "every byte" if entry else "header and sizes"
     try:
         if entry is None:
