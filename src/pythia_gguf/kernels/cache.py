@@ -101,7 +101,8 @@ class CodeCache(NullCache):
 
     def _file_name(self, sig: Any, target_context: Any) -> str:
         # The tuple holds LLVM's triple, CPU and features; the layout of a pickle is Python's affair.
-        key = (*map(str, sig), target_context.codegen().magic_tuple(), sys.implementation.cache_tag)
+        types = getattr(sig, "args", sig)  # of a C entry point it is a whole signature
+        key = (*map(str, types), target_context.codegen().magic_tuple(), sys.implementation.cache_tag)
         name = f"{self._function.__module__.rpartition('.')[2]}.{self._function.__name__}"
         return f"{name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
 

@@ -6,10 +6,12 @@ Knows no kernel; where machine code is kept is in kernels/cache.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from pythia_gguf.kernels.cache import CodeCache
 
@@ -31,3 +33,32 @@ def is_compiled(compiled: Any, *arguments: np.ndarray) -> bool:
     """Whether a kernel has machine code for such arguments already, in this process or on disk."""
     types = tuple(map(numba.typeof, arguments))
     return types in compiled.overloads or compiled._cache.holds(types, compiled.targetctx)
+
+
+class CKernel:
+    """A kernel with a C entry point: takes int64 numbers (addresses and counts), returns nothing, is kept on disk.
+
+    Other kernels reach it through its address, so they are compiled once, whatever they call.
+    """
+
+    def __init__(self, function: Callable, n_arguments: int) -> None:
+        """For the Python function that it is written as; nothing is compiled yet."""
+        self._function = function
+        self._signature = ((numba.int64,) * n_arguments, numba.void)
+
+    @cached_property
+    def address(self) -> int:
+        """Where its machine code is; compiled, or taken from disk, when it is first asked for."""
+        return self._compiled.address
+
+    @cached_property
+    def _compiled(self) -> Any:
+        compiled = CFunc(self._function, self._signature, locals={}, options={"error_model": "numpy"})
+        compiled._cache = CodeCache(self._function)
+        compiled.compile()
+        return compiled
+
+
+def c_kernel(n_arguments: int) -> Callable[[Callable], CKernel]:
+    """Decorator: a function of `n_arguments` int64 numbers becomes a CKernel."""
+    return lambda function: CKernel(function, n_arguments)

@@ -14,6 +14,8 @@ no instruction here may be contracted or reordered (no fast-math flags), every l
     to_float, to_int     integer <-> float lanes; to_int truncates and needs |v| < 2**31
     narrow(v), widen(v)  integer lanes -> their low 8 bits; unsigned bytes or 16-bit words -> integer lanes
     transpose16(...)     a 16 x 16 tile of float32 or uint8
+    load_number(a, i)    LANES elements as float32, from float32 or from float16 bit patterns of finite values
+    fold_sum, fold_max   all lanes to one float32, halves onto halves: one fixed order
     can_look_up()        whether look_up is one instruction here: a constant, so the other branch is not compiled
     look_up(t, i)        t[i] lane by lane, t a tuple of 32 float32, i in 0..31
 
@@ -158,11 +160,13 @@ for _op, _symbol in (
     _comparison(_op, _symbol)
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, array: types.Array, value: ir.Value, index: ir.Value) -> ir.Value:
+def pointer_to(context: Any, builder: ir.IRBuilder, array: types.Array, value: ir.Value, index: ir.Value) -> ir.Value:
+    """The address of an array's element."""
     return builder.gep(context.make_array(array)(context, builder, value).data, [index])
 
 
-def _index(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type) -> ir.Value:
+def index_of(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type) -> ir.Value:
+    """An integer as an index."""
     return context.cast(builder, value, given, types.intp)
 
 
@@ -172,7 +176,7 @@ def _loader(lanes: int) -> Callable:
         vector = Vector(array.dtype, lanes)
 
         def emit(context, builder, sig, args):
-            at = _pointer(context, builder, array, args[0], _index(context, builder, args[1], index))
+            at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
             value = builder.load(builder.bitcast(at, vector.llvm.as_pointer()))
             value.align = array.dtype.bitwidth // 8
             return value
@@ -192,7 +196,7 @@ def store(typing_context, array, index, value):
     """Write the lanes of `value` to consecutive elements of a C-contiguous array from flat `index`."""
 
     def emit(context, builder, sig, args):
-        at = _pointer(context, builder, array, args[0], _index(context, builder, args[1], index))
+        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
         stored = builder.store(args[2], builder.bitcast(at, value.llvm.as_pointer()))
         stored.align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
@@ -293,9 +297,9 @@ def transpose16(typing_context, source, source_start, source_stride, target, tar
         align = source.dtype.bitwidth // 8
 
         def at(array_type, array, start, start_type, stride, stride_type, row):
-            step = builder.mul(_index(context, builder, stride, stride_type), ir.Constant(ir.IntType(64), row))
-            place = builder.add(_index(context, builder, start, start_type), step)
-            return builder.bitcast(_pointer(context, builder, array_type, array, place), vector.as_pointer())
+            step = builder.mul(index_of(context, builder, stride, stride_type), ir.Constant(ir.IntType(64), row))
+            place = builder.add(index_of(context, builder, start, start_type), step)
+            return builder.bitcast(pointer_to(context, builder, array_type, array, place), vector.as_pointer())
 
         rows = []
         for r in range(16):
@@ -312,8 +316,72 @@ def transpose16(typing_context, source, source_start, source_stride, target, tar
     return types.void(source, source_start, source_stride, target, target_start, target_stride), emit
 
 
+def has_feature(context: Any, feature: str) -> bool:
+    """Whether the CPU that is compiled for has a feature, as LLVM names it."""
+    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
+
+
 def _has_avx512(context: Any) -> bool:
-    return "+avx512f" in context.codegen().magic_tuple()[2].split(",")
+    return has_feature(context, "avx512f")
+
+
+def widened_half(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
+    """float16 bit patterns of finite values as float32: the bits moved, and 2**112 for the difference of exponents."""
+    n = halves.type.count
+    words, numbers = ir.VectorType(ir.IntType(32), n), ir.VectorType(ir.FloatType(), n)
+
+    def lanes(value: int) -> ir.Constant:
+        return ir.Constant(words, [value] * n)
+
+    wide = builder.zext(halves, words)
+    magnitude = builder.bitcast(builder.shl(builder.and_(wide, lanes(0x7FFF)), lanes(13)), numbers)
+    scaled = builder.fmul(magnitude, ir.Constant(numbers, [2.0**112] * n))
+    sign = builder.shl(builder.and_(wide, lanes(0x8000)), lanes(16))
+    return builder.bitcast(builder.or_(builder.bitcast(scaled, words), sign), numbers)
+
+
+@intrinsic
+def load_number(typing_context, array, index):
+    """LANES consecutive elements, float32 or uint16 (float16 bit patterns of finite values), as float32 lanes."""
+
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+        kind = Vector(array.dtype, LANES).llvm
+        value = builder.load(builder.bitcast(at, kind.as_pointer()))
+        value.align = array.dtype.bitwidth // 8
+        if array.dtype == types.float32:
+            return value
+        if has_feature(context, "f16c"):  # one instruction, the same values
+            return builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), LANES)), F32.llvm)
+        return widened_half(builder, value)
+
+    return F32(array, index), emit
+
+
+def _fold(combine: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> Callable:
+    @intrinsic
+    def fold(typing_context, value):
+        def emit(context, builder, sig, args):
+            folded, n = args[0], LANES
+            while n > 1:
+                n //= 2
+                undefined = ir.Constant(folded.type, ir.Undefined)
+                low, high = (
+                    builder.shuffle_vector(
+                        folded, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(start, start + n)))
+                    )
+                    for start in (0, n)
+                )
+                folded = combine(builder, low, high)
+            return builder.extract_element(folded, ir.Constant(ir.IntType(32), 0))
+
+        return types.float32(value), emit
+
+    return fold
+
+
+fold_sum = _fold(lambda builder, a, b: builder.fadd(a, b))
+fold_max = _fold(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
 
 @intrinsic

@@ -1,0 +1,207 @@
+"""A model as a list of ops over a workspace: what kernels/driver.py runs for each step.
+
+Knows no token and no text. The workspace holds what one step needs between its ops; its size is that of the longest step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pythia_gguf.arch import GPTNeoXConfig
+from pythia_gguf.engine.weights import Matrix, Weights
+from pythia_gguf.kernels.driver import (
+    ADD,
+    GELU_ERF,
+    GELU_TANH,
+    NO_WAIT,
+    OP_WORDS,
+    PLAIN,
+    attention_op,
+    input_op,
+    norm_op,
+    product_op,
+)
+from pythia_gguf.kernels.matmul import matmul_address, quantize_address
+from pythia_gguf.kernels.memory import aligned
+from pythia_gguf.kernels.simd import LANES
+
+_GELUS = {"erf": GELU_ERF, "tanh": GELU_TANH}
+
+
+def rounded_up(n: int, unit: int) -> int:
+    """The first multiple of `unit` that is not below n."""
+    return -(-n // unit) * unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheShape:
+    """How keys and values lie in memory; see kernels/attention.py.
+
+    n_slots     sequences
+    n_context   positions of each, a multiple of LANES
+    dtype       uint16 (float16 bit patterns) or float32
+    """
+
+    n_slots: int
+    n_context: int
+    dtype: type[np.generic]
+
+    def width(self, config: GPTNeoXConfig) -> int:
+        """Numbers of a cached value."""
+        return rounded_up(config.head_dim, LANES)
+
+    def slot_elements(self, config: GPTNeoXConfig) -> int:
+        """Numbers that one layer keeps of one sequence."""
+        return config.n_heads * self.n_context * (config.head_dim + self.width(config))
+
+
+class _Input:
+    """Rows that a product reads: float32, and int8 with scales where a weight wants it."""
+
+    def __init__(self, n_tokens: int, n_columns: int) -> None:
+        self.n_columns = n_columns
+        self.x = aligned((n_tokens, n_columns), np.float32)
+        self.q = aligned((n_tokens, n_columns), np.int8)
+        self.d = aligned((n_tokens, -(-n_columns // 32)), np.float32)
+        self.sums = aligned((n_tokens, -(-n_columns // 16)), np.int32)
+
+
+class OpList:
+    """The ops of a model for steps of at most n_tokens.
+
+    ops      i64 [n, OP_WORDS]
+    n_body   ops before those that make logits
+    x        f32 [n_tokens, stride], where the caller puts embeddings
+    wanted   i64 [n_tokens], where the caller puts the rows that logits are wanted of
+    """
+
+    def __init__(
+        self,
+        config: GPTNeoXConfig,
+        weights: Weights,
+        *,
+        cache: np.ndarray,
+        cache_shape: CacheShape,
+        gelu: str,
+        activations: str,
+        n_tokens: int,
+        n_threads: int,
+    ) -> None:
+        """Build it; `cache` is [layers, slots, slot_elements]."""
+        self._config, self._weights = config, weights
+        self._activations, self._n_threads = activations, n_threads
+        self._cache, self._cache_shape, self._gelu = cache, cache_shape, _GELUS[gelu]
+        self._kept: list[np.ndarray] = []
+        self._rows: list[list[int]] = []
+        hidden = config.hidden
+        stride = rounded_up(hidden, LANES)
+        self.x = aligned((n_tokens, stride), np.float32)
+        self.wanted = aligned((n_tokens,), np.int64)
+        self._y = aligned((n_tokens, stride), np.float32)
+        self._qkv = aligned((n_tokens, rounded_up(3 * hidden, LANES) + LANES), np.float32)
+        self._h = aligned((n_tokens, rounded_up(config.n_ffn, LANES)), np.float32)
+        self._in_qkv, self._in_up, self._in_dense = (_Input(n_tokens, hidden) for _ in range(3))
+        self._in_down = _Input(n_tokens, config.n_ffn)
+        if self._h.shape[1] == config.n_ffn:
+            self._in_down.x = self._h
+        self._cos_sin = _rotation_table(config, cache_shape.n_context)
+        for i in range(config.n_layers):
+            self._layer(i)
+        self.n_body = len(self._rows)
+        self._norm("output_norm", self._in_qkv, "output.weight", only_wanted=True)
+        self._product("output", self._in_qkv, self._y, PLAIN, only_wanted=True)
+        self.ops = aligned((len(self._rows), OP_WORDS), np.int64)
+        self.ops[:] = self._rows
+
+    def write_logits_to(self, logits: np.ndarray) -> None:
+        """Logits of the wanted rows go here: f32 [at least as many, stride], stride a multiple of LANES."""
+        self.ops[-1, 6], self.ops[-1, 8] = logits.ctypes.data, logits.shape[1]
+
+    def _layer(self, i: int) -> None:
+        name = f"blk.{i}."
+        parallel = self._config.parallel_residual
+        if parallel:
+            self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", begins=1)
+            self._rows[-1][NO_WAIT] = 1
+        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight")
+        self._product(name + "attn_qkv", self._in_qkv, self._qkv, PLAIN)
+        self._attention(i)
+        self._input(self._in_dense.x, self._in_dense, name + "attn_output.weight")
+        self._product(name + "attn_output", self._in_dense, self._y, ADD)
+        if not parallel:
+            self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight")
+        self._product(name + "ffn_up", self._in_up, self._h, self._gelu)
+        self._input(self._h, self._in_down, name + "ffn_down.weight")
+        self._product(name + "ffn_down", self._in_down, self._y, ADD)
+
+    def _quantizer(self, matrix: Matrix) -> int:
+        return quantize_address() if matrix.activations(self._activations) == "int8" else 0
+
+    def _norm(self, name: str, to: _Input, reader: str, *, begins: int = 0, only_wanted: bool = False) -> None:
+        vectors, matrix = self._weights.vectors, self._weights.matrices[reader]
+        eps = int(np.float32(self._config.layer_norm_eps).view(np.int32))
+        where = [a.ctypes.data for a in (to.q, to.d, to.sums)]
+        x, weight, bias = self.x, vectors[f"{name}.weight"], vectors[f"{name}.bias"]
+        row = [norm_op.address, x.ctypes.data, x.shape[1], to.n_columns, weight.ctypes.data, bias.ctypes.data, eps]
+        self._add([*row, to.x.ctypes.data, self._quantizer(matrix), *where, begins, int(only_wanted)])
+
+    def _input(self, x: np.ndarray, to: _Input, reader: str) -> None:
+        quantizer = self._quantizer(self._weights.matrices[reader])
+        if quantizer == 0 and x is to.x:
+            return
+        where = [a.ctypes.data for a in (to.x, to.q, to.d, to.sums)]
+        self._add([input_op.address, x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, *where[1:]])
+
+    def _product(self, name: str, given: _Input, out: np.ndarray, after: int, *, only_wanted: bool = False) -> None:
+        matrix = self._weights.matrices[f"{name}.weight"]
+        activations = matrix.activations(self._activations)
+        packed, bias = matrix.packed, self._weights.vectors.get(f"{name}.bias")
+        if bias is not None:
+            padded = aligned((out.shape[1],), np.float32)
+            padded[: bias.size] = bias
+            self._kept.append(padded)
+        x = given.q if activations == "int8" else given.x
+        piece = max(2, packed.n_groups // (8 * self._n_threads) // 2 * 2)
+        addresses = [a.ctypes.data for a in (packed.data, x, given.d, given.sums, out)]
+        self._add(
+            [
+                *(product_op.address, matmul_address(packed.format, activations), *addresses),
+                *(packed.n_columns, out.shape[1], packed.n_groups, 0 if bias is None else padded.ctypes.data),
+                *(after, self.x.ctypes.data, piece, int(only_wanted)),
+            ]
+        )
+
+    def _attention(self, i: int) -> None:
+        config, shape = self._config, self._cache_shape
+        scale = np.float32(1) / np.sqrt(np.float32(config.head_dim))
+        self._add(
+            [
+                *(attention_op.address, self._qkv.ctypes.data, self._qkv.shape[1], self._in_dense.x.ctypes.data),
+                *(self._cache[i].ctypes.data, config.head_dim, shape.width(config), config.n_heads),
+                *(config.rotary_dims, shape.n_context, self._cos_sin.ctypes.data, int(scale.view(np.int32))),
+                *(int(shape.dtype == np.uint16), self._cache[i, 0].nbytes),
+            ]
+        )
+
+    def _add(self, row: list[int]) -> None:
+        self._rows.append(row + [0] * (OP_WORDS - len(row)))
+
+
+def scratch_bytes(config: GPTNeoXConfig, n_context: int) -> int:
+    """What one thread needs for a product (1 MiB) or for attention."""
+    return max(1 << 20, rounded_up(4 * (n_context + config.head_dim + 4 * LANES), 64))
+
+
+def _rotation_table(config: GPTNeoXConfig, n_context: int) -> np.ndarray:
+    """Cosines, then sines, of every position: f32 [n_context, rotary_dims].
+
+    Angles are float32 products, as in transformers 5 (modeling_gpt_neox.py, GPTNeoXRotaryEmbedding).
+    """
+    exponents = np.arange(0, config.rotary_dims, 2, dtype=np.float32) / np.float32(config.rotary_dims)
+    frequencies = np.float32(1) / np.float32(config.rope_base) ** exponents
+    angles = np.arange(n_context, dtype=np.float32)[:, None] * frequencies[None, :].astype(np.float32)
+    table = aligned((n_context, config.rotary_dims), np.float32)
+    table[:] = np.concatenate([np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))], axis=1)
+    return table

@@ -1,0 +1,205 @@
+"""Sequences that a model is working on: their keys and values, and steps that take several of them along.
+
+Knows no text. The logits of a sequence do not depend on what else is in a step, nor on how its tokens are cut into steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pythia_gguf.engine.model import Model
+from pythia_gguf.engine.oplist import CacheShape, OpList, rounded_up
+from pythia_gguf.errors import UsageError
+from pythia_gguf.kernels.driver import N_SEGMENTS, N_TOKENS, N_WANTED, SEGMENT_WORDS, SEGMENTS, WANTED
+from pythia_gguf.kernels.memory import aligned
+from pythia_gguf.kernels.simd import LANES
+
+# Tokens that go through the model at once. More share the reading of weights; fewer can be stopped sooner.
+SLICE_TOKENS = 128
+WANTED_ROWS = ("all", "last", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What a step does for one sequence.
+
+    seq     of `Session.open`
+    ids     tokens that come next
+    wanted  logits after "all" of them, after the "last", or "none"
+    """
+
+    seq: int
+    ids: Sequence[int]
+    wanted: str = "last"
+
+    @property
+    def n_wanted(self) -> int:
+        """Rows of logits."""
+        return {"all": len(self.ids), "last": 1, "none": 0}[self.wanted]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """Tokens of one part that fall into one slice."""
+
+    seq: int
+    position: int
+    ids: np.ndarray
+    wanted: range
+
+
+class Session:
+    """A pool of sequences over one cache.
+
+    n_sequences  most that are open at a time
+    n_context    most tokens of each
+    """
+
+    def __init__(self, model: Model, n_sequences: int = 1, n_context: int | None = None) -> None:
+        """Take memory for them; pages are touched as tokens come."""
+        self.model = model
+        self.n_sequences = n_sequences
+        self.n_context = model.n_context if n_context is None else n_context
+        if n_sequences < 1 or not 1 <= self.n_context <= model.n_context:
+            raise ValueError(f"{n_sequences} sequences of {self.n_context} tokens; the model has {model.n_context}")
+        config = model.config
+        self._shape = CacheShape(
+            n_slots=n_sequences,
+            n_context=rounded_up(self.n_context, LANES),
+            dtype=np.uint16 if model.cache == "f16" else np.float32,
+        )
+        elements = self._shape.slot_elements(config)
+        self._cache = aligned((config.n_layers, n_sequences, elements), self._shape.dtype)
+        self._lengths: list[int | None] = [None] * n_sequences
+        n_tokens = min(SLICE_TOKENS, rounded_up(max(self.n_context, n_sequences), 8))
+        self._list = OpList(
+            config,
+            model.weights,
+            cache=self._cache,
+            cache_shape=self._shape,
+            gelu=model.gelu,
+            activations=model.activations,
+            n_tokens=n_tokens,
+            n_threads=model.threads,
+        )
+        self._n_tokens = n_tokens
+        self._segments = aligned((n_tokens, SEGMENT_WORDS), np.int64)
+        self._step = model.workers.new_step()
+        self._step[WANTED] = self._list.wanted.ctypes.data
+        self._step[SEGMENTS] = self._segments.ctypes.data
+
+    def open(self) -> int:
+        """A new, empty sequence; raises UsageError when all are in use."""
+        for seq, length in enumerate(self._lengths):
+            if length is None:
+                self._lengths[seq] = 0
+                return seq
+        raise UsageError(f"all {self.n_sequences} sequences are in use")
+
+    def close(self, seq: int) -> None:
+        """Give a sequence's place back."""
+        self.length(seq)
+        self._lengths[seq] = None
+
+    def length(self, seq: int) -> int:
+        """Tokens of a sequence; raises ValueError when there is none of that number."""
+        length = self._lengths[seq] if 0 <= seq < self.n_sequences else None
+        if length is None:
+            raise ValueError(f"no sequence {seq}")
+        return length
+
+    def truncate(self, seq: int, n_tokens: int) -> None:
+        """Forget all but the first n tokens."""
+        if not 0 <= n_tokens <= self.length(seq):
+            raise ValueError(f"sequence {seq} has {self.length(seq)} tokens, not {n_tokens}")
+        self._lengths[seq] = n_tokens
+
+    def fork(self, seq: int, n_tokens: int) -> int:
+        """A new sequence that begins with the first n tokens of another; raises UsageError when there is no place."""
+        if not 0 <= n_tokens <= self.length(seq):
+            raise ValueError(f"sequence {seq} has {self.length(seq)} tokens, not {n_tokens}")
+        new = self.open()
+        for there, here in zip(self._views(seq), self._views(new), strict=True):
+            here[0][:, :, : -(-n_tokens // LANES)] = there[0][:, :, : -(-n_tokens // LANES)]
+            here[1][:, :, :n_tokens] = there[1][:, :, :n_tokens]
+        self._lengths[new] = n_tokens
+        return new
+
+    def step(self, parts: Sequence[Part]) -> np.ndarray:
+        """Append tokens to sequences; logits f32 [rows wanted, n_vocab], in the order of the parts.
+
+        Raises UsageError when a sequence would be longer than the context; ValueError for a part without tokens, an
+        unknown id, or two parts of one sequence. Nothing has happened then.
+        """
+        runs = self._slices(parts)
+        stride = rounded_up(self.model.n_vocab, LANES)
+        logits = np.empty((sum(p.n_wanted for p in parts), stride), np.float32)
+        done = 0
+        for slice_runs in runs:
+            done += self._run(slice_runs, logits[done:])
+        return logits[:, : self.model.n_vocab]
+
+    def _views(self, seq: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Keys [1, heads, tiles, d, LANES] and values [1, heads, positions, width] of a sequence, layer by layer."""
+        config, shape = self.model.config, self._shape
+        n_keys = config.n_heads * shape.n_context * config.head_dim
+        for layer in self._cache[:, seq]:
+            keys = layer[:n_keys].reshape(1, config.n_heads, -1, config.head_dim, LANES)
+            yield keys, layer[n_keys:].reshape(1, config.n_heads, shape.n_context, -1)
+
+    def _slices(self, parts: Sequence[Part]) -> list[list[_Run]]:
+        """Check the parts and cut them into slices."""
+        if len({part.seq for part in parts}) != len(parts):
+            raise ValueError("two parts of one step are for the same sequence")
+        slices: list[list[_Run]] = [[]]
+        room = self._n_tokens
+        for part in parts:
+            ids = self._checked(part)
+            position, first_wanted = self.length(part.seq), len(ids) - part.n_wanted
+            at = 0
+            while at < len(ids):
+                if room == 0:
+                    slices.append([])
+                    room = self._n_tokens
+                n = min(room, len(ids) - at)
+                wanted = range(max(0, first_wanted - at), n)
+                slices[-1].append(_Run(seq=part.seq, position=position + at, ids=ids[at : at + n], wanted=wanted))
+                at += n
+                room -= n
+        return slices
+
+    def _checked(self, part: Part) -> np.ndarray:
+        if part.wanted not in WANTED_ROWS:
+            raise ValueError(f"wanted must be one of {WANTED_ROWS}, got {part.wanted!r}")
+        ids = np.asarray(part.ids, np.int64)
+        if ids.ndim != 1 or ids.size == 0:
+            raise ValueError("a part needs at least one token")
+        if ids.min() < 0 or ids.max() >= self.model.n_vocab:
+            raise ValueError(f"token ids must be in 0..{self.model.n_vocab - 1}, got {ids.min()}..{ids.max()}")
+        needed = self.length(part.seq) + ids.size
+        if needed > self.n_context:
+            raise UsageError(f"{needed} tokens do not fit into a context of {self.n_context}")
+        return ids
+
+    def _run(self, runs: list[_Run], logits: np.ndarray) -> int:
+        """One slice; the number of rows written."""
+        step, ops = self._step, self._list
+        n_tokens = n_wanted = 0
+        for i, r in enumerate(runs):
+            self._segments[i] = n_tokens, len(r.ids), r.seq, r.position
+            ops.wanted[n_wanted : n_wanted + len(r.wanted)] = np.arange(r.wanted.start, r.wanted.stop) + n_tokens
+            n_tokens += len(r.ids)
+            n_wanted += len(r.wanted)
+        hidden = self.model.config.hidden
+        ops.x[:n_tokens, :hidden] = self.model.weights.embed(np.concatenate([r.ids for r in runs]))
+        step[N_TOKENS], step[N_WANTED], step[N_SEGMENTS] = n_tokens, n_wanted, len(runs)
+        if n_wanted:
+            ops.write_logits_to(logits)
+        last = len(ops.ops) if n_wanted else ops.n_body
+        self.model.workers.run(ops.ops, 0, last, step)
+        for r in runs:
+            self._lengths[r.seq] = r.position + len(r.ids)
+        return n_wanted

@@ -1,0 +1,111 @@
+"""A model's tensors in memory: matrices packed for the kernels, vectors as float32, embeddings as they are in the file.
+
+Knows no op. Rows are read in slabs and packed by threads, so that no second copy of the file is ever in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from pythia_gguf.arch import GPTNeoXConfig, tensor_shapes
+from pythia_gguf.errors import ModelFileError
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, read_tensor
+from pythia_gguf.kernels.memory import aligned
+from pythia_gguf.kernels.packed import Packed, new_packed, pack_rows
+
+PLAIN_FORMATS = ("F16", "BF16", "F32")
+_EMBEDDING = "token_embd.weight"
+_SLAB_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """A weight that is multiplied with."""
+
+    packed: Packed
+
+    def activations(self, asked: str) -> str:
+        """ "int8" or "float32": what the product takes; weights that are not in blocks take float32."""
+        return "float32" if self.packed.format in PLAIN_FORMATS else asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """All tensors of a model.
+
+    matrices    by GGUF name
+    vectors     norms and biases, float32
+    embeddings  u8 [n_vocab, row_bytes], encoded in `embedding_format`
+    """
+
+    matrices: dict[str, Matrix]
+    vectors: dict[str, np.ndarray]
+    embeddings: np.ndarray
+    embedding_format: str
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of the embedding matrix, f32 [n, hidden]; ids have been checked."""
+        return FORMATS[self.embedding_format].decode(self.embeddings[ids]).reshape(len(ids), -1)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of weights that one step reads at least, whatever the number of its tokens."""
+        return sum(m.packed.data.nbytes for m in self.matrices.values()) + sum(v.nbytes for v in self.vectors.values())
+
+
+def check_tensors(gguf: GGUFFile, config: GPTNeoXConfig) -> None:
+    """Raises ModelFileError for the first tensor that is missing, unknown or of another shape."""
+    expected = tensor_shapes(config)
+    for name, shape in expected.items():
+        if name not in gguf.tensors:
+            raise ModelFileError("is missing", path=gguf.path, field=f"tensor {name}")
+        if gguf.tensors[name].shape != shape:
+            got = list(gguf.tensors[name].shape)
+            raise ModelFileError(f"expected shape {list(shape)}, got {got}", path=gguf.path, field=f"tensor {name}")
+    for name in gguf.tensors:
+        if name not in expected:
+            raise ModelFileError("no tensor of this model", path=gguf.path, field=f"tensor {name}")
+
+
+def load_weights(gguf: GGUFFile, n_threads: int, advance: Callable[[int], None] = lambda n_bytes: None) -> Weights:
+    """Read all tensors of a file that `check_tensors` has seen.
+
+    advance  hears of every slab that is packed
+    """
+    vectors = {name: _vector(gguf, name) for name, info in gguf.tensors.items() if len(info.shape) == 1}
+    matrices = {}
+    jobs = []
+    for name, info in gguf.tensors.items():
+        if len(info.shape) == 2 and name != _EMBEDDING:
+            packed = new_packed(info.format, *info.shape)
+            matrices[name] = Matrix(packed=packed)
+            step = max(16, _SLAB_BYTES // info.row_bytes // 16 * 16)
+            jobs += [(name, packed, at, min(at + step, info.n_rows)) for at in range(0, info.n_rows, step)]
+
+    def pack(job: tuple[str, Packed, int, int]) -> None:
+        name, packed, start, stop = job
+        rows = read_tensor(gguf, name, start, stop)
+        pack_rows(packed, start, rows)
+        advance(rows.nbytes)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(pack, jobs))
+    embeddings = read_tensor(gguf, _EMBEDDING)
+    return Weights(
+        matrices=matrices,
+        vectors=vectors,
+        embeddings=embeddings,
+        embedding_format=gguf.tensors[_EMBEDDING].format,
+    )
+
+
+def _vector(gguf: GGUFFile, name: str) -> np.ndarray:
+    values = decode_tensor(gguf, name)
+    vector = aligned(values.shape, np.float32)
+    vector[:] = values
+    return vector

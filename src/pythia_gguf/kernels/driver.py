@@ -1,0 +1,201 @@
+"""Runs a list of ops on several threads: one call per thread for any stretch of the list, a barrier after each op.
+
+Knows no model: an op is a row of numbers, most of them addresses, and its kernel reads them. Whoever made the row has
+checked every size. `run` keeps plain decoding to one call; who wants to look inside stops between two ops.
+
+An op, i64 [OP_WORDS]: the address of its kernel, what the kernel wants (see there), and in the last word whether the
+threads need not wait after it. A step, i64 [STEP_WORDS]: what changes from call to call.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from pythia_gguf.kernels.attention import attend, keep, rotate
+from pythia_gguf.kernels.curves import gelu_erf, gelu_tanh
+from pythia_gguf.kernels.jit import c_kernel, inlined, kernel
+from pythia_gguf.kernels.layer_norm import normalize
+from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u16_at
+from pythia_gguf.kernels.simd import LANES, load, store
+from pythia_gguf.kernels.threads import STATE_WORDS, take, wait
+
+OP_WORDS = 24
+NO_WAIT = OP_WORDS - 1
+# tokens, rows of logits wanted, address of the wanted rows i64, segments, their address (see attention_op),
+# state of the threads, scratch, its bytes per thread, threads
+STEP_WORDS = 9
+N_TOKENS, N_WANTED, WANTED, N_SEGMENTS, SEGMENTS, STATE, SCRATCH, SCRATCH_BYTES, N_THREADS = range(STEP_WORDS)
+# A segment: its first token of this step, how many, its slot in the cache, position of the first.
+SEGMENT_WORDS = 4
+PLAIN, ADD, GELU_ERF, GELU_TANH = range(4)
+
+
+@intrinsic
+def _address_of(typing_context, array):
+    """Where an array's data begins."""
+
+    def emit(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.int64(array), emit
+
+
+@kernel
+def run(ops, first, last, step, thread):
+    """Do ops first .. last - 1 as one of the threads; returns when all threads have.
+
+    ops     i64 [n_ops, OP_WORDS]
+    step    i64 [STEP_WORDS], the same for all threads
+    thread  0 .. step[N_THREADS] - 1
+    """
+    state = i64_at(step[STATE], STATE_WORDS)
+    base = _address_of(ops)
+    for i in range(first, last):
+        call_at(ops[i, 0], (base + i * OP_WORDS * 8, _address_of(step), np.int64(thread)))
+        if ops[i, NO_WAIT] == 0:
+            wait(state, step[N_THREADS])
+
+
+@inlined
+def _float(word):
+    """A float32 whose bits are the low half of a word."""
+    return np.int32(word).view(np.float32)
+
+
+@c_kernel(3)
+def norm_op(op_address, step_address, thread):
+    """LayerNorm of rows, and their int8 form where the next product wants it.
+
+    1 x, 2 its stride, 3 n, 4 weight, 5 bias, 6 bits of eps, 7 out f32 [T, n], 8 quantizer or 0, 9 q, 10 d, 11 sums,
+    12 which thread begins, 13 whether only the wanted rows, packed
+    """
+    op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
+    n, stride = op[3], op[2]
+    n_rows = step[N_WANTED] if op[13] else step[N_TOKENS]
+    wanted = i64_at(step[WANTED], step[N_WANTED])
+    weight, bias = f32_at(op[4], n), f32_at(op[5], n)
+    eps = _float(op[6])
+    out = f32_at(op[7], n_rows * n)
+    for t in range((thread + op[12]) % step[N_THREADS], n_rows, step[N_THREADS]):
+        source = wanted[t] if op[13] else t
+        x = f32_at(op[1] + source * stride * 4, n)
+        normalize(x, 0, n, weight, bias, eps, out, t * n)
+        if op[8]:
+            call_at(op[8], (op[7], op[9], op[10], op[11], n, np.int64(t), np.int64(t + 1)))
+
+
+@c_kernel(3)
+def input_op(op_address, step_address, thread):
+    """Rows as the next product wants them: without gaps between them, and in int8 form.
+
+    1 x f32, 2 its stride, 3 n, 4 out f32 [T, n] (x itself where there are no gaps), 5 quantizer or 0, 6 q, 7 d, 8 sums
+    """
+    op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
+    n = op[3]
+    for t in range(thread, step[N_TOKENS], step[N_THREADS]):
+        if op[4] != op[1]:
+            x, out = f32_at(op[1] + t * op[2] * 4, n), f32_at(op[4] + t * n * 4, n)
+            for i in range(n):
+                out[i] = x[i]
+        if op[5]:
+            call_at(op[5], (op[4], op[6], op[7], op[8], n, np.int64(t), np.int64(t + 1)))
+
+
+@c_kernel(3)
+def product_op(op_address, step_address, thread):
+    """Matrix product of a piece of its rows at a time, bias, and what comes after it; threads take pieces.
+
+    1 kernel (kernels/matmul.py), 2 weights, 3 x, 4 d, 5 sums, 6 out f32, 7 n_columns, 8 stride of out, a multiple of
+    LANES, 9 groups of 16 rows, 10 bias f32 [stride] or 0, 11 PLAIN, ADD, GELU_ERF or GELU_TANH, 12 for ADD what it is
+    added to, of the same stride, 13 groups in a piece, even, 14 whether for the wanted rows only
+    """
+    op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
+    n_tokens = step[N_WANTED] if op[14] else step[N_TOKENS]
+    state = i64_at(step[STATE], STATE_WORDS)
+    scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
+    stride, n_groups, after = op[8], op[9], op[11]
+    if n_tokens == 0:
+        return
+    out = f32_at(op[6], n_tokens * stride)
+    bias = f32_at(op[10], stride)
+    total = f32_at(op[12], n_tokens * stride)
+    while True:
+        first = take(state) * op[13]
+        if first >= n_groups:
+            return
+        last = min(first + op[13], n_groups)
+        call_at(op[1], (op[2], op[3], op[4], op[5], op[6], n_tokens, op[7], stride, first, last, scratch))
+        if op[10] == 0:
+            continue
+        for t in range(n_tokens):
+            for j in range(first * 16, last * 16, LANES):
+                at = t * stride + j
+                v = load(out, at) + load(bias, j)
+                if after == ADD:
+                    store(total, at, load(total, at) + v)
+                elif after == GELU_ERF:
+                    store(out, at, gelu_erf(v))
+                elif after == GELU_TANH:
+                    store(out, at, gelu_tanh(v))
+                else:
+                    store(out, at, v)
+
+
+@inlined
+def _attend_segment(op, step, segment, head, keys, values, scratch):
+    """All tokens of a segment, one head: turn, keep keys and values, then attend."""
+    head_dim, width, n_heads, stride = op[5], op[6], op[7], op[2]
+    n_context, n_rotated = op[9], op[8]
+    hidden = head_dim * n_heads
+    first, n, position = segment[0], segment[1], segment[3]
+    cos_sin = f32_at(op[10], n_context * n_rotated)
+    words = i32_at(scratch, LANES)
+    mixed = f32_at(scratch + LANES * 4, width)
+    scores = f32_at(scratch + (LANES + width) * 4, n_context)
+    scale = _float(op[11])
+    for t in range(n):
+        qkv = f32_at(op[1] + (first + t) * stride * 4, stride)
+        p = position + t
+        rotate(qkv, head * head_dim, cos_sin, p * n_rotated, n_rotated)
+        rotate(qkv, hidden + head * head_dim, cos_sin, p * n_rotated, n_rotated)
+        tile = (p // LANES) * head_dim * LANES + p % LANES
+        keep(qkv, hidden + head * head_dim, head_dim, words, keys, tile, LANES)
+        keep(qkv, 2 * hidden + head * head_dim, head_dim, words, values, p * width, 1)
+    for t in range(n):
+        qkv = f32_at(op[1] + (first + t) * stride * 4, stride)
+        attend(qkv, head * head_dim, head_dim, width, keys, values, position + t + 1, scale, scores, mixed)
+        out = f32_at(op[3] + (first + t) * hidden * 4, hidden)
+        for i in range(head_dim):
+            out[head * head_dim + i] = mixed[i]
+
+
+@c_kernel(3)
+def attention_op(op_address, step_address, thread):
+    """Attention of every segment and head; threads take heads.
+
+    1 qkv f32, 2 its stride, at least 3 hidden + LANES, 3 out f32 [T, hidden], 4 cache of the layer, 5 head_dim,
+    6 width of a cached value, 7 heads, 8 rotated dimensions, 9 positions of a slot, a multiple of LANES, 10 cosines and
+    sines f32 [positions, rotated], 11 bits of the scale, 12 whether the cache is float16, 13 bytes of a slot
+    A slot: keys of all heads, each [positions / LANES][head_dim][LANES]; values, each [positions][width].
+    """
+    op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
+    state = i64_at(step[STATE], STATE_WORDS)
+    n_heads, n_context = op[7], op[9]
+    n_key, n_value = n_context * op[5], n_context * op[6]
+    scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
+    size = 2 if op[12] else 4
+    while True:
+        i = take(state)
+        if i >= step[N_SEGMENTS] * n_heads:
+            return
+        head = i % n_heads
+        segment = i64_at(step[SEGMENTS] + (i // n_heads) * SEGMENT_WORDS * 8, SEGMENT_WORDS)
+        slot = op[4] + segment[2] * op[13]
+        key_at = slot + head * n_key * size
+        value_at = slot + (n_heads * n_key + head * n_value) * size
+        if op[12]:
+            _attend_segment(op, step, segment, head, u16_at(key_at, n_key), u16_at(value_at, n_value), scratch)
+        else:
+            _attend_segment(op, step, segment, head, f32_at(key_at, n_key), f32_at(value_at, n_value), scratch)

@@ -1,0 +1,82 @@
+"""What threads that run kernels side by side share: atomic numbers, and a barrier that gives way on busy CPUs.
+
+Knows no work. Four cache lines of int64: threads that have arrived, barriers passed, pieces of work taken, abort.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from pythia_gguf.kernels.jit import inlined
+
+STATE_WORDS = 32
+_ARRIVED, _PASSED, _TAKEN = 0, 8, 16
+# About 20 microseconds of looking; then whoever shares this CPU may run.
+_LOOKS = 2000
+_GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+
+
+@intrinsic
+def _atomic_add(typing_context, array, index, value):
+    """Add to array[index], int64; the old value. Sequentially consistent."""
+
+    def emit(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
+
+    return types.int64(array, types.intp, types.int64), emit
+
+
+@intrinsic
+def _atomic_load(typing_context, array, index):
+    """array[index], int64, with everything its writer wrote before."""
+
+    def emit(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(builder.gep(data, [args[1]]), "acquire", 8)
+
+    return types.int64(array, types.intp), emit
+
+
+@intrinsic
+def _give_way(typing_context):
+    """Let another thread have this CPU."""
+
+    def emit(context, builder, sig, args):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, _GIVE_WAY), [])
+
+    return types.int32(), emit
+
+
+@inlined
+def take(state):
+    """The next piece of work that nobody has: 0, 1, 2, ... since the last barrier."""
+    return _atomic_add(state, _TAKEN, 1)
+
+
+@inlined
+def wait(state, n_threads):
+    """Return when all threads have come here; the pieces of work are counted anew then.
+
+    state  i64 [STATE_WORDS]  zeros at first, the same for all threads
+    """
+    if n_threads == 1:
+        state[_TAKEN] = 0
+        return
+    passed = _atomic_load(state, _PASSED)
+    if _atomic_add(state, _ARRIVED, 1) + 1 == n_threads:
+        state[_ARRIVED] = 0
+        state[_TAKEN] = 0
+        _atomic_add(state, _PASSED, 1)
+        return
+    looks = 0
+    while _atomic_load(state, _PASSED) == passed:
+        looks += 1
+        if looks > _LOOKS:
+            _give_way()

@@ -1,0 +1,175 @@
+"""Vectors of 16 lanes of 32 bits, one lane a row of weights, and the dot product of bytes that matrix products are made of.
+
+Knows no format. Sixteen rows lie side by side: a vector of words holds four consecutive columns of each, one byte a column.
+
+    words(a, i)              16 int32 from byte i of a uint8 array
+    halves(a, i)             16 float16 from byte i, as float32
+    small(a, i), signed(a, i)  16 unsigned or signed bytes from byte i, as int32
+    shorts(a, i)             16 unsigned int16 from byte i, as int32
+    no_words(), no_floats()  zeros
+    floats(v), as_floats(v)  int32 lanes -> float32: the same number, the same bits
+    dot4(s, w, x, i)         s + sum of four products in every lane: unsigned bytes of w, signed bytes of x[i] (int32)
+    fused(a, b, c)           a * b + c, rounded once where the processor can, else twice
+    levels(table, w)         table[b] for every byte b < 16 of the words
+
+`+ - * & | << >>` work as in kernels/simd.py. dot4 is exact: VNNI's instruction where there is one, else 16-bit products that
+LLVM knows how to add in pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to, widened_half
+
+I32X16 = Vector(types.int32, 16)
+F32X16 = Vector(types.float32, 16)
+_BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_BYTES = ir.VectorType(_BYTE, 64)
+
+
+def _constant(kind: ir.VectorType, value: int) -> ir.Constant:
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def _load(builder: ir.IRBuilder, at: ir.Value, kind: ir.Type) -> ir.Value:
+    value = builder.load(builder.bitcast(at, kind.as_pointer()))
+    value.align = 1
+    return value
+
+
+def _reader(result: Vector, convert: Any) -> Any:
+    @intrinsic
+    def read(typing_context, array, index):
+        def emit(context, builder, sig, args):
+            at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+            return convert(context, builder, at)
+
+        return result(array, index), emit
+
+    return read
+
+
+def _read_halves(context: Any, builder: ir.IRBuilder, at: ir.Value) -> ir.Value:
+    if has_feature(context, "f16c"):
+        return builder.fpext(_load(builder, at, ir.VectorType(ir.HalfType(), 16)), F32X16.llvm)
+    return widened_half(builder, _load(builder, at, ir.VectorType(_HALF, 16)))
+
+
+words = _reader(I32X16, lambda context, builder, at: _load(builder, at, I32X16.llvm))
+halves = _reader(F32X16, _read_halves)
+small = _reader(I32X16, lambda c, b, at: b.zext(_load(b, at, ir.VectorType(_BYTE, 16)), I32X16.llvm))
+shorts = _reader(I32X16, lambda c, b, at: b.zext(_load(b, at, ir.VectorType(_HALF, 16)), I32X16.llvm))
+signed = _reader(I32X16, lambda c, b, at: b.sext(_load(b, at, ir.VectorType(_BYTE, 16)), I32X16.llvm))
+
+
+def _zeros(vector: Vector) -> Any:
+    @intrinsic
+    def zeros(typing_context):
+        return vector(), lambda context, builder, sig, args: ir.Constant(vector.llvm, None)
+
+    return zeros
+
+
+no_words = _zeros(I32X16)
+no_floats = _zeros(F32X16)
+
+
+@intrinsic
+def floats(typing_context, value):
+    """int32 lanes as float32."""
+    return F32X16(value), lambda context, builder, sig, args: builder.sitofp(args[0], F32X16.llvm)
+
+
+@intrinsic
+def as_floats(typing_context, value):
+    """The same bits as float32."""
+    return F32X16(value), lambda context, builder, sig, args: builder.bitcast(args[0], F32X16.llvm)
+
+
+def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Products of 32 int16 lanes, neighbours added: 16 int32 lanes. LLVM makes one instruction of it (pmaddwd)."""
+    wide = ir.VectorType(_WORD, 32)
+    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    undefined = ir.Constant(wide, ir.Undefined)
+    even, odd = (
+        builder.shuffle_vector(products, undefined, ir.Constant(I32X16.llvm, list(range(start, 32, 2))))
+        for start in (0, 1)
+    )
+    return builder.add(even, odd)
+
+
+@intrinsic
+def dot4(typing_context, total, weights, x, index):
+    """total + w0 x0 + w1 x1 + w2 x2 + w3 x3 lane by lane, exact; bytes w unsigned, bytes x of the int32 x[index] signed."""
+
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, x, args[2], index_of(context, builder, args[3], index))
+        word = builder.load(at)
+        undefined = ir.Constant(I32X16.llvm, ir.Undefined)
+        first = builder.insert_element(undefined, word, ir.Constant(_WORD, 0))
+        activations = builder.shuffle_vector(first, undefined, _constant(I32X16.llvm, 0))
+        if has_feature(context, "avx512vnni"):
+            kind = ir.FunctionType(I32X16.llvm, [I32X16.llvm, _BYTES, _BYTES])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
+            as_bytes = [builder.bitcast(v, _BYTES) for v in (args[1], activations)]
+            return builder.call(function, [args[0], *as_bytes])
+        pairs = ir.VectorType(_HALF, 32)
+        w, a = builder.bitcast(args[1], pairs), builder.bitcast(activations, pairs)
+        eight = _constant(pairs, 8)
+        even = _pair_products(
+            builder, builder.and_(w, _constant(pairs, 255)), builder.ashr(builder.shl(a, eight), eight)
+        )
+        odd = _pair_products(builder, builder.lshr(w, eight), builder.ashr(a, eight))
+        return builder.add(args[0], builder.add(even, odd))
+
+    return I32X16(total, weights, x, index), emit
+
+
+@intrinsic
+def fused(typing_context, a, b, c):
+    """a * b + c with a scalar b; one rounding with FMA, two without."""
+
+    def emit(context, builder, sig, args):
+        undefined = ir.Constant(F32X16.llvm, ir.Undefined)
+        first = builder.insert_element(undefined, args[1], ir.Constant(_WORD, 0))
+        factor = builder.shuffle_vector(first, undefined, _constant(I32X16.llvm, 0))
+        if not has_feature(context, "fma") and not has_feature(context, "avx512f"):
+            return builder.fadd(builder.fmul(args[0], factor), args[2])
+        kind = ir.FunctionType(F32X16.llvm, [F32X16.llvm] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32")
+        return builder.call(function, [args[0], factor, args[2]])
+
+    return F32X16(a, b, c), emit
+
+
+@intrinsic
+def levels(typing_context, table, value):
+    """table[b] for every byte b of the words, b < 16.
+
+    table  uint8 array of 64: the 16 entries four times
+    """
+
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, table, args[0], ir.Constant(ir.IntType(64), 0))
+        entries, index = _load(builder, at, _BYTES), builder.bitcast(args[1], _BYTES)
+        if has_feature(context, "avx512bw"):
+            kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pshuf.b.512")
+            return builder.bitcast(builder.call(function, [entries, index]), I32X16.llvm)
+        # Four choices between neighbours, bit by bit of the index; LLVM has no permutation of bytes without SSSE3.
+        found = [
+            builder.shuffle_vector(entries, ir.Constant(_BYTES, ir.Undefined), _constant(ir.VectorType(_WORD, 64), i))
+            for i in range(16)
+        ]
+        for bit in (1, 2, 4, 8):
+            is_set = builder.icmp_unsigned("!=", builder.and_(index, _constant(_BYTES, bit)), _constant(_BYTES, 0))
+            found = [builder.select(is_set, found[i + 1], found[i]) for i in range(0, len(found), 2)]
+        return builder.bitcast(found[0], I32X16.llvm)
+
+    return I32X16(table, value), emit
