@@ -11,6 +11,7 @@ import numpy as np
 
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.engine.weights import Matrix, Weights
+from pythia_gguf.kernels.activations import RECORD_WORDS
 from pythia_gguf.kernels.driver import (
     ADD,
     GELU_ERF,
@@ -58,14 +59,12 @@ class CacheShape:
 
 
 class _Input:
-    """Rows that a product reads: float32, and int8 with scales where a weight wants it."""
+    """Rows that a product reads: float32, and int8 records where a weight wants it."""
 
     def __init__(self, n_tokens: int, n_columns: int) -> None:
         self.n_columns = n_columns
         self.x = aligned((n_tokens, n_columns), np.float32)
-        self.q = aligned((n_tokens, n_columns), np.int8)
-        self.d = aligned((n_tokens, -(-n_columns // 32)), np.float32)
-        self.sums = aligned((n_tokens, -(-n_columns // 16)), np.int32)
+        self.records = aligned((n_tokens, -(-n_columns // 32), RECORD_WORDS), np.int32)
 
 
 class OpList:
@@ -117,7 +116,7 @@ class OpList:
 
     def write_logits_to(self, logits: np.ndarray) -> None:
         """Logits of the wanted rows go here: f32 [at least as many, stride], stride a multiple of LANES."""
-        self.ops[-1, 6], self.ops[-1, 8] = logits.ctypes.data, logits.shape[1]
+        self.ops[-1, 4], self.ops[-1, 6] = logits.ctypes.data, logits.shape[1]
 
     def _layer(self, i: int) -> None:
         name = f"blk.{i}."
@@ -142,17 +141,16 @@ class OpList:
     def _norm(self, name: str, to: _Input, reader: str, *, begins: int = 0, only_wanted: bool = False) -> None:
         vectors, matrix = self._weights.vectors, self._weights.matrices[reader]
         eps = int(np.float32(self._config.layer_norm_eps).view(np.int32))
-        where = [a.ctypes.data for a in (to.q, to.d, to.sums)]
         x, weight, bias = self.x, vectors[f"{name}.weight"], vectors[f"{name}.bias"]
         row = [norm_op.address, x.ctypes.data, x.shape[1], to.n_columns, weight.ctypes.data, bias.ctypes.data, eps]
-        self._add([*row, to.x.ctypes.data, self._quantizer(matrix), *where, begins, int(only_wanted)])
+        self._add([*row, to.x.ctypes.data, self._quantizer(matrix), to.records.ctypes.data, begins, int(only_wanted)])
 
     def _input(self, x: np.ndarray, to: _Input, reader: str) -> None:
         quantizer = self._quantizer(self._weights.matrices[reader])
         if quantizer == 0 and x is to.x:
             return
-        where = [a.ctypes.data for a in (to.x, to.q, to.d, to.sums)]
-        self._add([input_op.address, x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, *where[1:]])
+        where = [a.ctypes.data for a in (to.x, to.records)]
+        self._add([input_op.address, x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, where[1]])
 
     def _product(self, name: str, given: _Input, out: np.ndarray, after: int, *, only_wanted: bool = False) -> None:
         matrix = self._weights.matrices[f"{name}.weight"]
@@ -162,9 +160,9 @@ class OpList:
             padded = aligned((out.shape[1],), np.float32)
             padded[: bias.size] = bias
             self._kept.append(padded)
-        x = given.q if activations == "int8" else given.x
-        piece = max(2, packed.n_groups // (8 * self._n_threads) // 2 * 2)
-        addresses = [a.ctypes.data for a in (packed.data, x, given.d, given.sums, out)]
+        x = given.records if activations == "int8" else given.x
+        piece = max(2, packed.n_groups // (4 * self._n_threads) // 2 * 2)
+        addresses = [a.ctypes.data for a in (packed.data, x, out)]
         self._add(
             [
                 *(product_op.address, matmul_address(packed.format, activations), *addresses),

@@ -68,29 +68,29 @@ def _float(word):
 def norm_op(op_address, step_address, thread):
     """LayerNorm of rows, and their int8 form where the next product wants it.
 
-    1 x, 2 its stride, 3 n, 4 weight, 5 bias, 6 bits of eps, 7 out f32 [T, n], 8 quantizer or 0, 9 q, 10 d, 11 sums,
-    12 which thread begins, 13 whether only the wanted rows, packed
+    1 x, 2 its stride, 3 n, 4 weight, 5 bias, 6 bits of eps, 7 out f32 [T, n], 8 quantizer or 0, 9 its records,
+    10 which thread begins, 11 whether only the wanted rows, packed
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
     n, stride = op[3], op[2]
-    n_rows = step[N_WANTED] if op[13] else step[N_TOKENS]
+    n_rows = step[N_WANTED] if op[11] else step[N_TOKENS]
     wanted = i64_at(step[WANTED], step[N_WANTED])
     weight, bias = f32_at(op[4], n), f32_at(op[5], n)
     eps = _float(op[6])
     out = f32_at(op[7], n_rows * n)
-    for t in range((thread + op[12]) % step[N_THREADS], n_rows, step[N_THREADS]):
-        source = wanted[t] if op[13] else t
+    for t in range((thread + op[10]) % step[N_THREADS], n_rows, step[N_THREADS]):
+        source = wanted[t] if op[11] else t
         x = f32_at(op[1] + source * stride * 4, n)
         normalize(x, 0, n, weight, bias, eps, out, t * n)
         if op[8]:
-            call_at(op[8], (op[7], op[9], op[10], op[11], n, np.int64(t), np.int64(t + 1)))
+            call_at(op[8], (op[7], op[9], n, np.int64(t), np.int64(t + 1)))
 
 
 @c_kernel(3)
 def input_op(op_address, step_address, thread):
     """Rows as the next product wants them: without gaps between them, and in int8 form.
 
-    1 x f32, 2 its stride, 3 n, 4 out f32 [T, n] (x itself where there are no gaps), 5 quantizer or 0, 6 q, 7 d, 8 sums
+    1 x f32, 2 its stride, 3 n, 4 out f32 [T, n] (x itself where there are no gaps), 5 quantizer or 0, 6 its records
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
     n = op[3]
@@ -100,34 +100,34 @@ def input_op(op_address, step_address, thread):
             for i in range(n):
                 out[i] = x[i]
         if op[5]:
-            call_at(op[5], (op[4], op[6], op[7], op[8], n, np.int64(t), np.int64(t + 1)))
+            call_at(op[5], (op[4], op[6], n, np.int64(t), np.int64(t + 1)))
 
 
 @c_kernel(3)
 def product_op(op_address, step_address, thread):
     """Matrix product of a piece of its rows at a time, bias, and what comes after it; threads take pieces.
 
-    1 kernel (kernels/matmul.py), 2 weights, 3 x, 4 d, 5 sums, 6 out f32, 7 n_columns, 8 stride of out, a multiple of
-    LANES, 9 groups of 16 rows, 10 bias f32 [stride] or 0, 11 PLAIN, ADD, GELU_ERF or GELU_TANH, 12 for ADD what it is
-    added to, of the same stride, 13 groups in a piece, even, 14 whether for the wanted rows only
+    1 kernel (kernels/matmul.py), 2 weights, 3 x, 4 out f32, 5 n_columns, 6 stride of out, a multiple of LANES,
+    7 groups of 16 rows, 8 bias f32 [stride] or 0, 9 PLAIN, ADD, GELU_ERF or GELU_TANH, 10 for ADD what it is added to,
+    of the same stride, 11 groups in a piece, even, 12 whether for the wanted rows only
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
-    n_tokens = step[N_WANTED] if op[14] else step[N_TOKENS]
+    n_tokens = step[N_WANTED] if op[12] else step[N_TOKENS]
     state = i64_at(step[STATE], STATE_WORDS)
     scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
-    stride, n_groups, after = op[8], op[9], op[11]
+    stride, n_groups, after = op[6], op[7], op[9]
     if n_tokens == 0:
         return
-    out = f32_at(op[6], n_tokens * stride)
-    bias = f32_at(op[10], stride)
-    total = f32_at(op[12], n_tokens * stride)
+    out = f32_at(op[4], n_tokens * stride)
+    bias = f32_at(op[8], stride)
+    total = f32_at(op[10], n_tokens * stride)
     while True:
-        first = take(state) * op[13]
+        first = take(state) * op[11]
         if first >= n_groups:
             return
-        last = min(first + op[13], n_groups)
-        call_at(op[1], (op[2], op[3], op[4], op[5], op[6], n_tokens, op[7], stride, first, last, scratch))
-        if op[10] == 0:
+        last = min(first + op[11], n_groups)
+        call_at(op[1], (op[2], op[3], op[4], n_tokens, op[5], stride, first, last, scratch))
+        if op[8] == 0:
             continue
         for t in range(n_tokens):
             for j in range(first * 16, last * 16, LANES):

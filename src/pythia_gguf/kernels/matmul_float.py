@@ -107,7 +107,7 @@ def block_product(format_name: str, layout: Layout) -> CKernel:
                 put(room, k + 24, c6, s1, m1)
                 put(room, k + 28, c7, s1, m1)
 
-    def product(weights, x, d, sums, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
+    def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
         group_bytes = n_columns // columns * n_bytes
         data = u8_at(weights, last_group * group_bytes)
         given, result = f32_at(x, n_tokens * n_columns), f32_at(out, n_tokens * out_stride)
@@ -117,7 +117,7 @@ def block_product(format_name: str, layout: Layout) -> CKernel:
             _unpacked_product(room, given, n_tokens, n_columns, result, group * 16, out_stride)
 
     product.__name__ = product.__qualname__ = f"product_float_{format_name.lower()}"
-    return c_kernel(11)(product)
+    return c_kernel(9)(product)
 
 
 @inlined
@@ -157,7 +157,7 @@ def plain_product(format_name: str) -> CKernel:
             total = total + s
         return total
 
-    def product(weights, x, d, sums, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
+    def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
         group_bytes = (n_columns + 31) // 32 * 32 * step
         data = u8_at(weights, last_group * group_bytes)
         given, result = f32_at(x, n_tokens * n_columns), f32_at(out, n_tokens * out_stride)
@@ -173,4 +173,4 @@ def plain_product(format_name: str) -> CKernel:
                     store(result, t * out_stride + group * 16, direct(data, start, given, t * n_columns, n_columns))
 
     product.__name__ = product.__qualname__ = f"product_float_{format_name.lower()}"
-    return c_kernel(11)(product)
+    return c_kernel(9)(product)

@@ -9,7 +9,8 @@ Knows no format. Sixteen rows lie side by side: a vector of words holds four con
     no_words(), no_floats()  zeros
     floats(v), as_floats(v)  int32 lanes -> float32: the same number, the same bits
     dot4(s, w, x, i)         s + sum of four products in every lane: unsigned bytes of w, signed bytes of x[i] (int32)
-    fused(a, b, c)           a * b + c, rounded once where the processor can, else twice
+    fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
+    number(x, i)             the float32 whose bits are x[i], x int32
     levels(table, w)         table[b] for every byte b < 16 of the words
 
 `+ - * & | << >>` work as in kernels/simd.py. dot4 is exact: VNNI's instruction where there is one, else 16-bit products that
@@ -133,19 +134,33 @@ def dot4(typing_context, total, weights, x, index):
 
 @intrinsic
 def fused(typing_context, a, b, c):
-    """a * b + c with a scalar b; one rounding with FMA, two without."""
+    """a * b + c lane by lane, scalars count for all lanes; one rounding with FMA, two without."""
 
     def emit(context, builder, sig, args):
-        undefined = ir.Constant(F32X16.llvm, ir.Undefined)
-        first = builder.insert_element(undefined, args[1], ir.Constant(_WORD, 0))
-        factor = builder.shuffle_vector(first, undefined, _constant(I32X16.llvm, 0))
+        def lanes(value: ir.Value, given: types.Type) -> ir.Value:
+            if isinstance(given, Vector):
+                return value
+            first = builder.insert_element(ir.Constant(F32X16.llvm, ir.Undefined), value, ir.Constant(_WORD, 0))
+            return builder.shuffle_vector(first, ir.Constant(F32X16.llvm, ir.Undefined), _constant(I32X16.llvm, 0))
+
+        x, y, z = (lanes(value, given) for value, given in zip(args, sig.args, strict=True))
         if not has_feature(context, "fma") and not has_feature(context, "avx512f"):
-            return builder.fadd(builder.fmul(args[0], factor), args[2])
+            return builder.fadd(builder.fmul(x, y), z)
         kind = ir.FunctionType(F32X16.llvm, [F32X16.llvm] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32")
-        return builder.call(function, [args[0], factor, args[2]])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32"), [x, y, z])
 
     return F32X16(a, b, c), emit
+
+
+@intrinsic
+def number(typing_context, x, index):
+    """The float32 whose bits are x[index]; no index counts from the end."""
+
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, x, args[0], index_of(context, builder, args[1], index))
+        return builder.load(builder.bitcast(at, ir.FloatType().as_pointer()))
+
+    return types.float32(x, index), emit
 
 
 @intrinsic
