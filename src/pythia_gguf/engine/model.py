@@ -38,7 +38,15 @@ class Model:
     """
 
     def __init__(
-        self, gguf: GGUFFile, config: GPTNeoXConfig, weights: Weights, *, gelu: str, activations: str, cache: str, threads: int
+        self,
+        gguf: GGUFFile,
+        config: GPTNeoXConfig,
+        weights: Weights,
+        *,
+        gelu: str,
+        activations: str,
+        cache: str,
+        threads: int,
     ) -> None:
         """Take what `load` has checked."""
         self.path, self.gguf = gguf.path, gguf
@@ -90,7 +98,11 @@ def load(
     advance      hears of bytes of weights as they are packed
     Raises       ModelFileError, StorageError, UsageError
     """
-    for option, value, known in (("gelu", gelu, GELUS), ("activations", activations, ACTIVATIONS), ("kv", cache, CACHES)):
+    for option, value, known in (
+        ("gelu", gelu, GELUS),
+        ("activations", activations, ACTIVATIONS),
+        ("kv", cache, CACHES),
+    ):
         if value not in known:
             raise UsageError(f"--{option} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
     if threads is not None and threads < 1:

@@ -1,6 +1,7 @@
 """A model as a list of ops over a workspace: what kernels/driver.py runs for each step.
 
-Knows no token and no text. The workspace holds what one step needs between its ops; its size is that of the longest step.
+Knows no token and no text. The workspace holds what one step needs between its ops; its size is
+that of the longest step.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ class OpList:
 
     def _layer(self, i: int) -> None:
         name = f"blk.{i}."
-        parallel = self._config.parallel_residual
-        if parallel:
+        is_parallel = self._config.parallel_residual
+        if is_parallel:
             self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", begins=1)
             self._rows[-1][NO_WAIT] = 1
         self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight")
@@ -129,7 +130,7 @@ class OpList:
         self._attention(i)
         self._input(self._in_dense.x, self._in_dense, name + "attn_output.weight")
         self._product(name + "attn_output", self._in_dense, self._y, ADD)
-        if not parallel:
+        if not is_parallel:
             self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight")
         self._product(name + "ffn_up", self._in_up, self._h, self._gelu)
         self._input(self._h, self._in_down, name + "ffn_down.weight")

@@ -1,6 +1,7 @@
 """Sequences that a model is working on: their keys and values, and steps that take several of them along.
 
-Knows no text. The logits of a sequence do not depend on what else is in a step, nor on how its tokens are cut into steps.
+Knows no text. The logits of a sequence do not depend on what else is in a step, nor on how its tokens are cut
+into steps.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from pythia_gguf.kernels.lanes import (
     turn_codes_back,
     turn_groups,
 )
-from pythia_gguf.kernels.simd import LANES, can_look_up, load, look_up, narrow, select, splat, store, to_float, to_int
+from pythia_gguf.kernels.simd import LANES, load, narrow, select, splat, store, to_float, to_int
+from pythia_gguf.kernels.tables import can_look_up, look_up
 
 N = 32
 CHUNK_WEIGHTS = LANES * N

@@ -54,7 +54,7 @@ class CKernel:
     @cached_property
     def _compiled(self) -> Any:
         compiled = CFunc(self._function, self._signature, locals={}, options={"error_model": "numpy"})
-        compiled._cache = CodeCache(self._function)
+        compiled._cache = CodeCache(self._function)  # type: ignore[attr-defined]
         compiled.compile()
         return compiled
 

@@ -23,8 +23,8 @@ from pythia_gguf.kernels.unpack import LAYOUTS
 def matmul_address(format_name: str, activations: str) -> int:
     """The C function for a format and "int8" or "float32" activations, compiled when it is first asked for.
 
-    f(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch), all int64: addresses of packed
-    data, of x (records of activations.py, or f32 [T, n_columns]), of out f32 [T, out_stride >= 16 * groups], and of
+    f(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch), all int64: addresses of
+    packed data, of x (records of activations.py, or f32 [T, n_columns]), of out f32 [T, out_stride >= 16 * groups], of
     scratch of `scratch_bytes(n_columns)`, 64-byte aligned
     """
     return _kernel(format_name, activations).address

@@ -1,7 +1,7 @@
 """Matrix products with float32 activations: weights as formats/ decodes them, and plain numbers.
 
-Knows no model; the interface is that of kernels/matmul.py. Each 32 columns are summed one after the other, then added to the
-total: a chain short enough that the next one runs beside it, and the same for one token as for many.
+Knows no model; the interface is that of kernels/matmul.py. Each 32 columns are summed one after the other, then added
+to the total: a chain short enough that the next one runs beside it, and the same for one token as for many.
 """
 
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined

@@ -8,7 +8,8 @@ follow each other. A vector holds four bytes of each of the 16 rows, so it is wh
     codes      vectors of the file's own code bytes; which columns a nibble belongs to is as in formats/
     plane      the fifth bits of 32 columns: bit j of byte b belongs to column 4 j + b
 
-Size: that of the file, but 2.8 % more for Q4_K, 2.3 % for Q5_K, 3.6 % for Q3_K, 1.5 % for IQ4_XS, whose scales get bytes.
+Size: that of the file, but 2.8 % more for Q4_K, 2.3 % for Q5_K, 3.6 % for Q3_K, 1.5 % for IQ4_XS, whose scales get
+bytes.
 """
 
 from __future__ import annotations
@@ -52,16 +53,27 @@ def block_columns(format_name: str) -> int:
     return max(_PLAIN_COLUMNS, FORMATS[format_name].block_weights)
 
 
-def new_packed(format_name: str, n_rows: int, n_columns: int) -> Packed:
-    """Room for a matrix, zeros; raises ValueError when a row is not whole blocks.
+def packed_bytes(format_name: str, n_rows: int, n_columns: int) -> int:
+    """Size of `Packed.data`; raises ValueError when a row is not whole blocks."""
+    return int(np.prod(_shape(format_name, n_rows, n_columns)))
+
+
+def new_packed(format_name: str, n_rows: int, n_columns: int, memory: np.ndarray | None = None) -> Packed:
+    """Room for a matrix; raises ValueError when a row is not whole blocks.
 
     Rows of F16, BF16 and F32 may have any length: they are filled up with zeros.
+
+    memory  u8 [packed_bytes], zeros, 64-byte aligned, to be used; default new
     """
+    shape = _shape(format_name, n_rows, n_columns)
+    data = aligned(shape, np.uint8) if memory is None else memory.reshape(shape)
+    return Packed(format=format_name, n_rows=n_rows, n_columns=n_columns, data=data)
+
+
+def _shape(format_name: str, n_rows: int, n_columns: int) -> tuple[int, int, int]:
     FORMATS[format_name].row_bytes(n_columns)
-    columns = block_columns(format_name)
     n_bytes = sum(n for _, n in _parts(_zero_blocks(format_name)))
-    shape = (-(-n_rows // ROWS), -(-n_columns // columns), n_bytes)
-    return Packed(format=format_name, n_rows=n_rows, n_columns=n_columns, data=aligned(shape, np.uint8))
+    return -(-n_rows // ROWS), -(-n_columns // block_columns(format_name)), n_bytes
 
 
 def pack_rows(packed: Packed, first_row: int, rows: np.ndarray) -> None:
@@ -135,7 +147,9 @@ def _plane(qh: np.ndarray) -> np.ndarray:
 def _unpacked(blocks: np.ndarray, unpack: Callable, *fields: str) -> list[np.ndarray]:
     """Scales as formats/ unpacks them, one array for each that `unpack` returns: bytes with rows as lanes."""
     shape = blocks.shape
-    result = unpack(*(np.ascontiguousarray(blocks[f]).reshape(shape[0] * ROWS * shape[2], *blocks[f].shape[3:]) for f in fields))
+    result = unpack(
+        *(np.ascontiguousarray(blocks[f]).reshape(shape[0] * ROWS * shape[2], *blocks[f].shape[3:]) for f in fields)
+    )
     arrays = result if isinstance(result, tuple) else (result,)
     return [_turned(a.astype(np.int8).reshape(*shape, -1)) for a in arrays]
 

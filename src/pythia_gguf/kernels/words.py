@@ -1,6 +1,7 @@
-"""Vectors of 16 lanes of 32 bits, one lane a row of weights, and the dot product of bytes that matrix products are made of.
+"""Vectors of 16 lanes of 32 bits, one lane a row of weights, and the dot product of bytes of matrix products.
 
-Knows no format. Sixteen rows lie side by side: a vector of words holds four consecutive columns of each, one byte a column.
+Knows no format. Sixteen rows lie side by side: a vector of words holds four consecutive columns of each, one byte
+a column.
 
     words(a, i)              16 int32 from byte i of a uint8 array
     halves(a, i)             16 float16 from byte i, as float32
@@ -10,11 +11,12 @@ Knows no format. Sixteen rows lie side by side: a vector of words holds four con
     floats(v), as_floats(v)  int32 lanes -> float32: the same number, the same bits
     dot4(s, w, x, i)         s + sum of four products in every lane: unsigned bytes of w, signed bytes of x[i] (int32)
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
+    prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end
     number(x, i)             the float32 whose bits are x[i], x int32
     levels(table, w)         table[b] for every byte b < 16 of the words
 
-`+ - * & | << >>` work as in kernels/simd.py. dot4 is exact: VNNI's instruction where there is one, else 16-bit products that
-LLVM knows how to add in pairs.
+`+ - * & | << >>` work as in kernels/simd.py. dot4 is exact: VNNI's instruction where there is one, else 16-bit products
+that LLVM knows how to add in pairs.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 @intrinsic
 def dot4(typing_context, total, weights, x, index):
-    """total + w0 x0 + w1 x1 + w2 x2 + w3 x3 lane by lane, exact; bytes w unsigned, bytes x of the int32 x[index] signed."""
+    """total + w0 x0 + w1 x1 + w2 x2 + w3 x3 lane by lane, exact; bytes w unsigned, bytes x of x[index] signed."""
 
     def emit(context, builder, sig, args):
         at = pointer_to(context, builder, x, args[2], index_of(context, builder, args[3], index))
@@ -150,6 +152,20 @@ def fused(typing_context, a, b, c):
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32"), [x, y, z])
 
     return F32X16(a, b, c), emit
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of byte `index`; nothing is read, so no index is wrong."""
+
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, 3), ir.Constant(_WORD, 1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), emit
 
 
 @intrinsic
