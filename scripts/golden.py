@@ -1,7 +1,8 @@
 """`make golden`: freezes outputs of llama.cpp's own tools under tests/golden, with commit and command beside them.
 
 Knows only which script makes which file. llama.cpp 0c1e57098 comes with the source package of llama-cpp-python 0.3.36;
-its converter runs in an environment of its own, because it needs an older transformers than the tests.
+its converter runs in an environment of its own, because it needs an older transformers than the tests, and its tools
+are built with cmake.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main() -> None:
     """Run every script; each replaces its own files."""
     WORK.mkdir(parents=True, exist_ok=True)
     run(sys.executable, "scripts/golden_blocks.py")
+    run(sys.executable, "scripts/golden_tools.py")
     run(environment("gguf-py", ["gguf==0.19.0"]), "tests/gguf/golden/make_gguf_py.py")
     tokenizer = os.environ.get("PYTHIA_GGUF_20B_TOKENIZER")
     if tokenizer is None:

@@ -152,6 +152,23 @@ def write_all(out: BinaryIO, data: bytes | bytearray | memoryview) -> None:
         view = view[out.write(view) :]
 
 
+def bypass_cache(file: BinaryIO, *, on: bool) -> bool:
+    """Let writes go to the disk without a copy in the page cache, or with one again; whether they are now without.
+
+    While they are, each must be whole sectors from memory that begins on one. Only Linux, and not every file system.
+    """
+    if not hasattr(os, "O_DIRECT"):
+        return False
+    import fcntl
+
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+    except OSError:
+        return False
+    return on
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename durable; Windows has no such call and needs none."""
     if os.name == "nt":

@@ -1,4 +1,4 @@
-"""Memory safety by construction: kernels, which check nothing, are called only by the two functions that check all.
+"""Memory safety by construction: kernels, which check nothing, are called only by the functions that check all.
 
 Knows no format. Read from the sources as text, so that a new kernel or a new caller is seen without being run.
 """
@@ -18,6 +18,13 @@ PACKAGE = Path(pythia_gguf.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 KERNELS = PACKAGE / "kernels"
 ENCODE, WIDEN = KERNELS / "encode.py", KERNELS / "widen.py"
+ENGINE = PACKAGE / "engine"
+# What runs a model is one kernel over a list of ops: who makes the list, and who runs it.
+DRIVER = {"run_ops": {KERNELS / "driver.py", ENGINE / "workers.py"}}
+OPS = {
+    f"{name}_op": {KERNELS / "driver.py", ENGINE / "oplist.py"} for name in ("norm", "input", "product", "attention")
+}
+ADDRESSES = {name: {KERNELS / "matmul.py", ENGINE / "oplist.py"} for name in ("matmul_address", "quantize_address")}
 
 
 def tree_of(path: Path) -> ast.Module:
@@ -41,7 +48,7 @@ def uses(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, node.lineno) for alias in node.names)
 
 
-ALL_KERNELS = {name for path in KERNELS.glob("*.py") for name in decorated(path, "kernel")}
+ALL_KERNELS = {name for path in KERNELS.glob("*.py") for name in decorated(path, "kernel")} - DRIVER.keys()
 
 
 def test_there_is_one_kernel_for_every_format_beside_those_for_the_way_in() -> None:
@@ -56,11 +63,19 @@ def test_no_kernel_is_named_outside_of_the_boundary(path: Path) -> None:
         return
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom):
-            assert not {a.name for a in node.names} & {"kernels", *_compiled_in(node.module or "")}, node.lineno
+            machine_code = {"kernels", *_compiled_in(node.module or "")} - DRIVER.keys()
+            assert not {a.name for a in node.names} & machine_code, node.lineno
         elif isinstance(node, ast.Import):
             assert not any("kernels" in alias.name for alias in node.names), node.lineno
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             assert "pythia_gguf.kernels" not in node.value, node.lineno  # for importlib
+
+
+@pytest.mark.parametrize("name", [*DRIVER, *OPS, *ADDRESSES])
+def test_driver_and_its_ops_are_named_where_the_list_is_made_and_run(name: str) -> None:
+    places = (DRIVER | OPS | ADDRESSES)[name]
+    assert {path for path in SOURCES if name in {used for used, _ in uses(tree_of(path))}} <= places
+    assert any(name in ast.unparse(tree_of(path)) for path in places)
 
 
 def _compiled_in(module: str) -> set[str]:

@@ -112,7 +112,9 @@ def drain(fd: int) -> str:
 def serve() -> None:
     """Answers until stdin ends."""
     from pythia_gguf import quantize
+    from pythia_gguf.press import output
 
+    output.BUFFER_BYTES = 4096  # the model is small, and its files are to be many writes
     with tempfile.TemporaryDirectory() as folder:
         quantize(sys.argv[1], folder, threads=1)
     running: dict[int, list[int]] = {}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pythia_gguf.kernels.driver import N_THREADS, SCRATCH, SCRATCH_BYTES, STATE, STEP_WORDS, run
+from pythia_gguf.kernels.driver import N_THREADS, SCRATCH, SCRATCH_BYTES, STATE, STEP_WORDS, run_ops
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.threads import STATE_WORDS
 
@@ -57,7 +57,7 @@ class Workers:
         with self._one_caller:
             for post in self._posts:
                 post.give(task)
-            run(ops, first, last, step, 0)
+            run_ops(ops, first, last, step, 0)
 
 
 class _Post:
@@ -81,7 +81,7 @@ class _Post:
 
 def _work(post: _Post, thread: int) -> None:
     while (task := post.take()) is not None:
-        run(task.ops, task.first, task.last, task.step, thread)
+        run_ops(task.ops, task.first, task.last, task.step, thread)
 
 
 def _dismiss(posts: list[_Post]) -> None:

@@ -1,7 +1,7 @@
 """Runs a list of ops on several threads: one call per thread for any stretch of the list, a barrier after each op.
 
 Knows no model: an op is a row of numbers, most of them addresses, and its kernel reads them. Whoever made the row has
-checked every size. `run` keeps plain decoding to one call; who wants to look inside stops between two ops.
+checked every size. `run_ops` keeps plain decoding to one call; who wants to look inside stops between two ops.
 
 An op, i64 [OP_WORDS]: the address of its kernel, what the kernel wants (see there), and in the last word whether the
 threads need not wait after it. A step, i64 [STEP_WORDS]: what changes from call to call.
@@ -43,7 +43,7 @@ def _address_of(typing_context, array):
 
 
 @kernel
-def run(ops, first, last, step, thread):
+def run_ops(ops, first, last, step, thread):
     """Do ops first .. last - 1 as one of the threads; returns when all threads have.
 
     ops     i64 [n_ops, OP_WORDS]

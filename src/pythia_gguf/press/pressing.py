@@ -78,6 +78,8 @@ def press(
             for task in tasks:
                 task.result()
             advance(slab.tensor.name, slab.n_weights)
+        for writer in writers:
+            writer.finish()
         files = {w.output.path: (w.n_bytes, w.sha256) for w in writers}
     return Pressed(files=files, tensors=digests.done)
 

@@ -1,0 +1,109 @@
+"""Freeze what llama.cpp's own tools make of the sample model: `make golden` builds them with cmake, this runs them.
+
+Knows nothing of how pythia_gguf works; its command makes the float16 file that the tools start from, and the hash of
+that file is kept with the results. It writes tests/golden/tools.json:
+
+    quantize    quant -> sha256 of the file that llama-quantize writes
+    perplexity  quant -> PPL of llama-perplexity, and its error, on the held-out text of the sample
+    divergence  quant -> mean KL divergence from the float16 file, and share of tokens with the same most likely one
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from golden import WORK, run, unpacked  # noqa: E402
+from pythia_gguf.plan.quants import QUANTS  # noqa: E402
+
+COMMIT = "ggml-org/llama.cpp 0c1e57098 (vendor/llama.cpp of llama-cpp-python 0.3.36)"
+TOOLS = ("llama-quantize", "llama-perplexity", "llama-imatrix", "llama-bench", "llama-batched-bench")
+# Nothing of the network, of the web page or of the tests; everything else as cmake has it by default: native code.
+OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
+           "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_BUILD_IS_DEV=OFF")  # fmt: skip
+CHUNKS, CONTEXT = 32, 256
+
+
+def tools() -> Path:
+    """The folder with the tools, built once (some minutes)."""
+    build = WORK / "tools"
+    if not all((build / "bin" / tool).exists() for tool in TOOLS):
+        run("cmake", "-S", str(unpacked()), "-B", str(build), *OPTIONS)
+        run("cmake", "--build", str(build), "--parallel", "2", "--target", *TOOLS)
+    return build / "bin"
+
+
+def main() -> None:
+    """Run them all."""
+    folder = tools()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        run(sys.executable, "-m", "pythia_gguf", "quantize", "examples/nano", "--out", str(work), "--quants", "Q8_0",
+            "--keep-f16", "--quiet")  # fmt: skip
+        source = work / "nano.F16.gguf"
+        files = {name: work / f"theirs.{name}.gguf" for name, quant in QUANTS.items() if quant.alias_of is None}
+        for name, path in files.items():
+            said(folder / "llama-quantize", source, path, name, "2")
+        text = (*("-f", ROOT / "examples" / "nano" / "heldout.txt", "-c", CONTEXT), *("--chunks", CHUNKS, "-t", 2))
+        logits = work / "logits"
+        perplexity = {
+            "F16": final(said(folder / "llama-perplexity", "-m", source, *text, "--kl-divergence-base", logits))
+        }
+        divergence = {}
+        for name, path in files.items():
+            told = said(
+                folder / "llama-perplexity", "-m", path, "--kl-divergence-base", logits, "--kl-divergence", *text
+            )
+            perplexity[name] = final(told)
+            divergence[name] = {
+                "mean": number(told, r"Mean +KLD: +([\d.]+)"),
+                "same_top1": number(told, r"Same top p: +([\d.]+)"),
+            }
+        result = {
+            "commit": COMMIT,
+            "command": "scripts/golden_tools.py",
+            "text": f"examples/nano/heldout.txt, {CHUNKS} chunks of {CONTEXT} tokens",
+            "source_sha256": digest(source),
+            "quantize": {name: digest(path) for name, path in files.items()},
+            "perplexity": perplexity,
+            "divergence": divergence,
+        }
+    (ROOT / "tests" / "golden" / "tools.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def said(*command: object) -> str:
+    """What a tool printed; the golden is not made when it fails."""
+    print(" ".join(map(str, command)), flush=True)
+    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, errors="replace")
+    return done.stdout + done.stderr
+
+
+def final(text: str) -> dict[str, float]:
+    """PPL and its error, as llama-perplexity ends."""
+    match = re.search(r"(?:Final estimate: PPL =|Mean PPL\(Q\) +:) +([\d.]+) +(?:\+/-|±) +([\d.]+)", text)
+    assert match, text[-2000:]
+    return {"ppl": float(match[1]), "error": float(match[2])}
+
+
+def number(text: str, pattern: str) -> float:
+    """The number that a line gives."""
+    match = re.search(pattern, text)
+    assert match, text[-2000:]
+    return float(match[1])
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
