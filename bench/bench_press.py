@@ -161,7 +161,7 @@ def in_stages(source: Path, out: Path, threads: int) -> dict[str, float]:
 
     timed(weights.WeightReader, "read", "read and widen")
     timed(slabs, "encode", "encode")
-    timed(output, "write_all", "write")
+    timed(output.FileWriter, "_write", "write")
     timed(output.FileWriter, "append", "write and hash files")
     timed(pressing._TensorDigests, "update", "hash tensors")
     timed(os, "fsync", "sync")

@@ -1,4 +1,4 @@
-"""Pythia / GPT-NeoX checkpoints to GGUF, bit-identical to llama.cpp's quantizer.
+"""Pythia / GPT-NeoX checkpoints to GGUF, bit-identical to llama.cpp's quantizer, and a CPU engine that runs them.
 
 Public names are loaded when they are first used, so `import pythia_gguf` loads neither numba nor torch.
 """
@@ -9,21 +9,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pythia_gguf.engine.generation import Completion
+    from pythia_gguf.engine.model import Model, load
     from pythia_gguf.errors import PythiaGGUFError
     from pythia_gguf.gguf.reader import decode_tensor, open_gguf
     from pythia_gguf.press.quantize import PressResult, quantize
     from pythia_gguf.press.verify import verify
 
 _HOME_OF = {
+    "Completion": "pythia_gguf.engine.generation",
+    "Model": "pythia_gguf.engine.model",
     "PressResult": "pythia_gguf.press.quantize",
     "PythiaGGUFError": "pythia_gguf.errors",
     "decode_tensor": "pythia_gguf.gguf.reader",
+    "load": "pythia_gguf.engine.model",
     "open_gguf": "pythia_gguf.gguf.reader",
     "quantize": "pythia_gguf.press.quantize",
     "verify": "pythia_gguf.press.verify",
 }
 
-__all__ = ["PressResult", "PythiaGGUFError", "decode_tensor", "open_gguf", "quantize", "verify"]
+__all__ = [
+    "Completion",
+    "Model",
+    "PressResult",
+    "PythiaGGUFError",
+    "decode_tensor",
+    "load",
+    "open_gguf",
+    "quantize",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,9 @@ COMMANDS = {
     "quants": "Show the menu, or for a model its plan and sizes.",
     "inspect": "Show what a GGUF file holds.",
     "verify": "Check files against their manifest, byte by byte.",
+    "generate": "Write on from a text.",
+    "score": "Log-likelihoods of continuations.",
+    "bench": "Measure how fast a file runs here.",
     "warmup": "Compile all kernels now, so that no later run has to.",
 }
 
@@ -46,12 +49,13 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("pythia-gguf"), prog_name="pythia-gguf")
 def cli() -> None:
-    """Pythia / GPT-NeoX checkpoints to GGUF, bit-identical to llama.cpp.
+    """Pythia / GPT-NeoX checkpoints to GGUF, bit-identical to llama.cpp, and those files run on a CPU.
 
     \b
     pythia quantize path/to/pythia-70m            all 19 files, in pythia-70m-GGUF/
     pythia quantize path/to/pythia-70m --dry-run  what that would write
     pythia verify pythia-70m-GGUF                 check every byte
+    pythia generate pythia-70m-GGUF/pythia-70m.Q4_K_M.gguf "Hello, I am"
     """
 
 

@@ -1,25 +1,34 @@
 """A GGUF file opened to be run.
 
-Knows no sampling and no text beyond its tokenizer; what runs is a `Session` of it.
+Knows no kernel: it is what a user holds, and hands on to sessions, generations and scores.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pythia_gguf.arch import GPTNeoXConfig, config_from_gguf
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
+from pythia_gguf.engine.generation import Completion, Generation, Wanted, sampling_of
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
-from pythia_gguf.engine.weights import PLAIN_FORMATS, Weights, check_tensors, load_weights
+from pythia_gguf.engine.scoring import Score, request_of, score_requests
+from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.weights import PLAIN_FORMATS, Weights, check_tensors, load_weights, matrix_formats
 from pythia_gguf.engine.workers import Workers
 from pythia_gguf.errors import UsageError, nearest
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf
+from pythia_gguf.kernels.matmul import compile_products
 from pythia_gguf.kernels.simd import LANES
+from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.tokenizer import TextTokenizer
 
 GELUS = ("auto", "erf", "tanh")
 ACTIVATIONS = ("int8", "float32")
@@ -69,15 +78,50 @@ class Model:
         """Threads that a step runs on."""
         return self.workers.n_threads
 
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
+        return TextTokenizer(self.gguf.metadata, self.path)
+
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits of the next token after each of `ids`: f32 [n_tokens, n_vocab].
 
         Raises UsageError for more tokens than the context holds, ValueError for none or an id that there is not.
         """
-        from pythia_gguf.engine.session import Part, Session
+        session = Session(self, n_context=min(max(len(ids), 1), self.n_context))
+        return session.step([Part(seq=session.open(), ids=ids, n_wanted=len(ids))])
 
-        session = Session(self, n_sequences=1, n_context=min(max(len(ids), 1), self.n_context))
-        return session.step([Part(seq=session.open(), ids=ids, wanted="all")])
+    def generate(self, prompt: str | Sequence[int], **options: Any) -> Completion:
+        """What the model writes after a prompt; options as in `stream`."""
+        generation = self.begin(prompt, **options)
+        for _ in generation:
+            pass
+        return generation.completion
+
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+        """The same text piece by piece as it is written, each of whole characters; to stop, take no more pieces.
+
+        max_tokens, stop, logprobs, lookup, shift                       see `engine.generation.Wanted`
+        temperature, top_k, top_p, min_p, repeat_penalty, seed  see `engine.sampling.Sampling`; seed None: a new one
+        Raises UsageError for a value out of range, and when prompt and new tokens do not fit into the context;
+        TypeError for an unknown option
+        """
+        return iter(self.begin(prompt, **options))
+
+    def begin(self, prompt: str | Sequence[int], **options: Any) -> Generation:
+        """A text to be written: iterate for its pieces, then ask for its `completion`; options as in `stream`."""
+        of_text = {f.name: options.pop(f.name) for f in fields(Wanted) if f.name in options}
+        of_text["stop"] = tuple(of_text.get("stop", ()))
+        return Generation(self, prompt, Wanted(**of_text), sampling_of(options.pop("seed", None), **options))
+
+    def score(self, pairs: Sequence[tuple[str, str]], *, encoding: str = "joint") -> list[Score]:
+        """Log-likelihood of each continuation after its prompt, in order; shared beginnings are computed once.
+
+        pairs     (prompt, continuation)
+        encoding  see `engine.scoring.request_of`
+        Raises    UsageError for an empty continuation, or texts longer than the context
+        """
+        return score_requests(self, [request_of(self, *pair, encoding) for pair in pairs])
 
 
 def load(
@@ -87,7 +131,7 @@ def load(
     gelu: str = "auto",
     activations: str = "int8",
     cache: str = "auto",
-    advance: Callable[[int], None] = lambda n_bytes: None,
+    progress: Progress | None = None,
 ) -> Model:
     """Open a GGUF file of a GPT-NeoX model to run it.
 
@@ -95,7 +139,7 @@ def load(
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
     activations  "int8" (32 values share a scale; fast) or "float32" (the error of the weights alone)
     cache        keys and values: "f16", "f32", or "auto": f32 for F32 files
-    advance      hears of bytes of weights as they are packed
+    progress     hears what is going on
     Raises       ModelFileError, StorageError, UsageError
     """
     for option, value, known in (
@@ -111,7 +155,9 @@ def load(
     config = config_from_gguf(gguf.metadata, gguf.path)
     check_tensors(gguf, config)
     n_threads = threads or _cpus()
-    weights = load_weights(gguf, n_threads, advance)
+    progress = progress or Silence()
+    compile_products(matrix_formats(gguf), activations, progress)
+    weights = load_weights(gguf, n_threads, progress)
     if cache == "auto":
         cache = "f32" if all(m.packed.format == "F32" for m in weights.matrices.values()) else "f16"
     return Model(

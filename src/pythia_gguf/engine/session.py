@@ -8,38 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pythia_gguf.engine.model import Model
 from pythia_gguf.engine.oplist import CacheShape, OpList, rounded_up
 from pythia_gguf.errors import UsageError
 from pythia_gguf.kernels.driver import N_SEGMENTS, N_TOKENS, N_WANTED, SEGMENT_WORDS, SEGMENTS, WANTED
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
 
+if TYPE_CHECKING:
+    from pythia_gguf.engine.model import Model
+
 # Tokens that go through the model at once. More share the reading of weights; fewer can be stopped sooner.
 SLICE_TOKENS = 128
-WANTED_ROWS = ("all", "last", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """What a step does for one sequence.
 
-    seq     of `Session.open`
-    ids     tokens that come next
-    wanted  logits after "all" of them, after the "last", or "none"
+    seq       of `Session.open`
+    ids       tokens that come next
+    n_wanted  logits are wanted after the last n of them
     """
 
     seq: int
-    ids: Sequence[int]
-    wanted: str = "last"
-
-    @property
-    def n_wanted(self) -> int:
-        """Rows of logits."""
-        return {"all": len(self.ids), "last": 1, "none": 0}[self.wanted]
+    ids: Sequence[int] | np.ndarray
+    n_wanted: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,11 +170,11 @@ class Session:
         return slices
 
     def _checked(self, part: Part) -> np.ndarray:
-        if part.wanted not in WANTED_ROWS:
-            raise ValueError(f"wanted must be one of {WANTED_ROWS}, got {part.wanted!r}")
         ids = np.asarray(part.ids, np.int64)
         if ids.ndim != 1 or ids.size == 0:
             raise ValueError("a part needs at least one token")
+        if not 0 <= part.n_wanted <= ids.size:
+            raise ValueError(f"logits wanted after {part.n_wanted} of {ids.size} tokens")
         if ids.min() < 0 or ids.max() >= self.model.n_vocab:
             raise ValueError(f"token ids must be in 0..{self.model.n_vocab - 1}, got {ids.min()}..{ids.max()}")
         needed = self.length(part.seq) + ids.size

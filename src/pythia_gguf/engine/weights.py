@@ -5,7 +5,6 @@ Knows no op. Rows are read in slabs and packed by threads, so that no second cop
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,9 +13,11 @@ import numpy as np
 from pythia_gguf.arch import GPTNeoXConfig, tensor_shapes
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.formats import FORMATS
+from pythia_gguf.gguf.container import TensorInfo
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, read_tensor
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES, aligned
 from pythia_gguf.kernels.packed import Packed, new_packed, pack_rows, packed_bytes
+from pythia_gguf.progress import Progress
 
 PLAIN_FORMATS = ("F16", "BF16", "F32")
 _EMBEDDING = "token_embd.weight"
@@ -72,11 +73,14 @@ def check_tensors(gguf: GGUFFile, config: GPTNeoXConfig) -> None:
             raise ModelFileError("no tensor of this model", path=gguf.path, field=f"tensor {name}")
 
 
-def load_weights(gguf: GGUFFile, n_threads: int, advance: Callable[[int], None] = lambda n_bytes: None) -> Weights:
-    """Read all tensors of a file that `check_tensors` has seen.
+def matrix_formats(gguf: GGUFFile) -> set[str]:
+    """Formats that are multiplied with."""
+    return {info.format for info in _matrices(gguf)}
 
-    advance  hears of every slab that is packed
-    """
+
+def load_weights(gguf: GGUFFile, n_threads: int, progress: Progress) -> Weights:
+    """Read all tensors of a file that `check_tensors` has seen."""
+    progress.stage("loading", sum(info.n_bytes for info in _matrices(gguf)), "bytes")
     vectors = {name: _vector(gguf, name) for name, info in gguf.tensors.items() if len(info.shape) == 1}
     matrices = {name: Matrix(packed=packed) for name, packed in _rooms(gguf).items()}
     jobs = []
@@ -89,7 +93,7 @@ def load_weights(gguf: GGUFFile, n_threads: int, advance: Callable[[int], None] 
         name, packed, start, stop = job
         rows = read_tensor(gguf, name, start, stop)
         pack_rows(packed, start, rows)
-        advance(rows.nbytes)
+        progress.advance(name, rows.nbytes)
 
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(pack, jobs))
@@ -107,7 +111,7 @@ def _rooms(gguf: GGUFFile) -> dict[str, Packed]:
 
     One piece, because NumPy asks for large pages only for large arrays, and with small ones reading is half as fast.
     """
-    infos = [info for name, info in gguf.tensors.items() if len(info.shape) == 2 and name != _EMBEDDING]
+    infos = _matrices(gguf)
     sizes = [packed_bytes(info.format, *info.shape) for info in infos]
     starts = np.cumsum([0, *(-(-n // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for n in sizes)])
     memory = aligned((int(starts[-1]),), np.uint8)
@@ -115,6 +119,10 @@ def _rooms(gguf: GGUFFile) -> dict[str, Packed]:
         info.name: new_packed(info.format, info.n_rows, info.shape[-1], memory[start : start + n])
         for info, start, n in zip(infos, starts, sizes, strict=False)
     }
+
+
+def _matrices(gguf: GGUFFile) -> list[TensorInfo]:
+    return [info for name, info in gguf.tensors.items() if len(info.shape) == 2 and name != _EMBEDDING]
 
 
 def _vector(gguf: GGUFFile, name: str) -> np.ndarray:

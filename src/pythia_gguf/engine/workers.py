@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import threading
 import weakref
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
-from pythia_gguf.kernels.driver import N_THREADS, SCRATCH, SCRATCH_BYTES, STATE, STEP_WORDS, run_ops
+from pythia_gguf.kernels.driver import N_THREADS, OP_WORDS, SCRATCH, SCRATCH_BYTES, SERIAL, STATE, STEP_WORDS, run_ops
 from pythia_gguf.kernels.memory import aligned
-from pythia_gguf.kernels.threads import STATE_WORDS
+from pythia_gguf.kernels.threads import DONE, STATE_WORDS
 
 
 class Task(NamedTuple):
     """A stretch of an op list."""
 
+    serial: int
     ops: np.ndarray
     first: int
     last: int
@@ -36,11 +38,14 @@ class Workers:
         self.n_threads = n_threads
         self._scratch = aligned((n_threads, scratch_bytes), np.uint8)
         self._state = aligned((STATE_WORDS,), np.int64)
-        self._posts = [_Post() for _ in range(n_threads - 1)]
+        self._serial = 0
         self._one_caller = threading.Lock()
-        for i, post in enumerate(self._posts):
-            threading.Thread(target=_work, args=(post, i + 1), daemon=True, name=f"pythia-{i + 1}").start()
-        weakref.finalize(self, _dismiss, self._posts)
+        # Compiled before there is anything to wait for; see `run`.
+        run_ops(aligned((0, OP_WORDS), np.int64), 0, 0, self.new_step(), 0)
+        self._queues: list[SimpleQueue[Task | None]] = [SimpleQueue() for _ in range(n_threads - 1)]
+        for i, queue in enumerate(self._queues):
+            threading.Thread(target=_work, args=(queue, i + 1), daemon=True, name=f"pythia-{i + 1}").start()
+        weakref.finalize(self, _dismiss, self._queues)
 
     def new_step(self) -> np.ndarray:
         """A step that names these threads; the caller fills in the rest."""
@@ -52,38 +57,37 @@ class Workers:
         return step
 
     def run(self, ops: np.ndarray, first: int, last: int, step: np.ndarray) -> None:
-        """Do ops first .. last - 1; they are done when this returns."""
-        task = Task(ops, first, last, step)
+        """Do ops first .. last - 1; they are done when this returns or raises.
+
+        A signal's exception, such as KeyboardInterrupt, may come between any two lines here, while other threads wait
+        for this one: then all is said again (they know a task by its number), done, and only then the exception raised.
+        """
         with self._one_caller:
-            for post in self._posts:
-                post.give(task)
-            run_ops(ops, first, last, step, 0)
+            self._serial += 1
+            step[SERIAL] = self._serial
+            task = Task(self._serial, ops, first, last, step)
+            try:
+                self._do(task)
+            except BaseException:
+                if self._state[DONE] != task.serial:
+                    self._do(task)
+                raise
+
+    def _do(self, task: Task) -> None:
+        for queue in self._queues:
+            queue.put(task)
+        run_ops(task.ops, task.first, task.last, task.step, 0)
 
 
-class _Post:
-    """Where one thread finds its next task."""
-
-    def __init__(self) -> None:
-        self._task: Task | None = None
-        self._full, self._empty = threading.Semaphore(0), threading.Semaphore(1)
-
-    def give(self, task: Task | None) -> None:
-        self._empty.acquire()
-        self._task = task
-        self._full.release()
-
-    def take(self) -> Task | None:
-        self._full.acquire()
-        task, self._task = self._task, None
-        self._empty.release()
-        return task
+def _work(queue: SimpleQueue[Task | None], thread: int) -> None:
+    done = 0
+    while (task := queue.get()) is not None:
+        if task.serial != done:
+            done = task.serial
+            run_ops(task.ops, task.first, task.last, task.step, thread)
+        del task  # it may be the last to hold the memory of a session
 
 
-def _work(post: _Post, thread: int) -> None:
-    while (task := post.take()) is not None:
-        run_ops(task.ops, task.first, task.last, task.step, thread)
-
-
-def _dismiss(posts: list[_Post]) -> None:
-    for post in posts:
-        post.give(None)
+def _dismiss(queues: list[SimpleQueue[Task | None]]) -> None:
+    for queue in queues:
+        queue.put(None)

@@ -18,14 +18,14 @@ from pythia_gguf.kernels.jit import c_kernel, inlined, kernel
 from pythia_gguf.kernels.layer_norm import normalize
 from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u16_at
 from pythia_gguf.kernels.simd import LANES, load, store
-from pythia_gguf.kernels.threads import STATE_WORDS, take, wait
+from pythia_gguf.kernels.threads import DONE, STATE_WORDS, take, wait
 
 OP_WORDS = 24
 NO_WAIT = OP_WORDS - 1
 # tokens, rows of logits wanted, address of the wanted rows i64, segments, their address (see attention_op),
-# state of the threads, scratch, its bytes per thread, threads
-STEP_WORDS = 9
-N_TOKENS, N_WANTED, WANTED, N_SEGMENTS, SEGMENTS, STATE, SCRATCH, SCRATCH_BYTES, N_THREADS = range(STEP_WORDS)
+# state of the threads, scratch, its bytes per thread, threads, number of this call
+STEP_WORDS = 10
+N_TOKENS, N_WANTED, WANTED, N_SEGMENTS, SEGMENTS, STATE, SCRATCH, SCRATCH_BYTES, N_THREADS, SERIAL = range(STEP_WORDS)
 # A segment: its first token of this step, how many, its slot in the cache, position of the first.
 SEGMENT_WORDS = 4
 PLAIN, ADD, GELU_ERF, GELU_TANH = range(4)
@@ -44,7 +44,7 @@ def _address_of(typing_context, array):
 
 @kernel
 def run_ops(ops, first, last, step, thread):
-    """Do ops first .. last - 1 as one of the threads; returns when all threads have.
+    """Do ops first .. last - 1 as one of the threads; returns when all threads have, and notes step[SERIAL] as done.
 
     ops     i64 [n_ops, OP_WORDS]
     step    i64 [STEP_WORDS], the same for all threads
@@ -54,8 +54,10 @@ def run_ops(ops, first, last, step, thread):
     base = _address_of(ops)
     for i in range(first, last):
         call_at(ops[i, 0], (base + i * OP_WORDS * 8, _address_of(step), np.int64(thread)))
-        if ops[i, NO_WAIT] == 0:
+        if ops[i, NO_WAIT] == 0 or i == last - 1:
             wait(state, step[N_THREADS])
+    if thread == 0:
+        state[DONE] = step[SERIAL]
 
 
 @inlined

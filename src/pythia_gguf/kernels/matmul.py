@@ -7,6 +7,7 @@ kernels/matmul_int8.py, those with float32 activations in kernels/matmul_float.p
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from pythia_gguf.kernels.matmul_int8 import int8_product
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.packed import Packed
 from pythia_gguf.kernels.unpack import LAYOUTS
+from pythia_gguf.progress import Progress
 
 
 def matmul_address(format_name: str, activations: str) -> int:
@@ -28,6 +30,15 @@ def matmul_address(format_name: str, activations: str) -> int:
     scratch of `scratch_bytes(n_columns)`, 64-byte aligned
     """
     return _kernel(format_name, activations).address
+
+
+def compile_products(formats: Iterable[str], activations: str, progress: Progress) -> None:
+    """Compile what weights in these formats are multiplied with, or take it from disk."""
+    names = sorted(formats)
+    progress.stage("compiling", len(names), "kernels")
+    for name in names:
+        _ = matmul_address(name, activations if name in LAYOUTS else "float32")
+        progress.advance(name, 1)
 
 
 def quantize_address() -> int:

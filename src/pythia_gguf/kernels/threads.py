@@ -1,6 +1,7 @@
 """What threads that run kernels side by side share: atomic numbers, and a barrier that gives way on busy CPUs.
 
-Knows no work. Four cache lines of int64: threads that have arrived, barriers passed, pieces of work taken, abort.
+Knows no work. Four cache lines of int64: threads that have arrived, barriers passed, pieces of work taken, number
+of the last step that is done.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numba.extending import intrinsic
 from pythia_gguf.kernels.jit import inlined
 
 STATE_WORDS = 32
-_ARRIVED, _PASSED, _TAKEN = 0, 8, 16
+_ARRIVED, _PASSED, _TAKEN, DONE = 0, 8, 16, 24
 # About 20 microseconds of looking; then whoever shares this CPU may run.
 _LOOKS = 2000
 _GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"

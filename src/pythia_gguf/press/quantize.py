@@ -12,7 +12,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata as installed
 from pathlib import Path
-from typing import Protocol
 
 from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
@@ -27,26 +26,7 @@ from pythia_gguf.press.menu import MIX_NOTE, MenuItem, make_menu, plain_format, 
 from pythia_gguf.press.names import check_name, file_name, name_of
 from pythia_gguf.press.source import UNQUANTIZED, Source, open_source
 from pythia_gguf.press.staging import CARD, Staging, check_places
-
-
-class Progress(Protocol):
-    """Hears what a run is doing."""
-
-    def stage(self, name: str, total: int, unit: str) -> None:
-        """A new stage begins: its name, how much there is to do, and of what."""
-
-    def advance(self, what: str, n: int) -> None:
-        """`n` more units are done; `what` was worked on."""
-
-
-class Silence:
-    """Progress that nobody hears."""
-
-    def stage(self, name: str, total: int, unit: str) -> None:
-        """Says nothing."""
-
-    def advance(self, what: str, n: int) -> None:
-        """Says nothing."""
+from pythia_gguf.progress import Progress, Silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

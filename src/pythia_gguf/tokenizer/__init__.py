@@ -8,11 +8,14 @@ from pythia_gguf.tokenizer.foreign_keys import check_tokenizer_keys
 from pythia_gguf.tokenizer.json_file import read_json_object, read_text
 from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_from_metadata, vocabulary_metadata
 from pythia_gguf.tokenizer.special_tokens import check_named_tokens, special_metadata
+from pythia_gguf.tokenizer.text import TextStream, TextTokenizer
 from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer, vocabulary_of
 from pythia_gguf.tokenizer.vocabulary import AddedToken, Vocabulary
 
 __all__ = [
     "AddedToken",
+    "TextStream",
+    "TextTokenizer",
     "Vocabulary",
     "chat_template_metadata",
     "check_named_tokens",

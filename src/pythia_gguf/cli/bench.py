@@ -1,0 +1,91 @@
+"""`pythia bench`: how fast a model runs here. Knows nothing of how it is measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pythia_gguf.cli.model_options import described, load_model, model_options
+
+SCHEMA_VERSION = 1
+
+
+@click.command("bench")
+@model_options
+@click.option("--prompt", type=int, default=512, show_default=True, help="Tokens of the prompt that is read.")
+@click.option("--tokens", type=int, default=64, show_default=True, help="Tokens that are written.")
+@click.option("--depth", type=int, default=0, show_default=True, help="Tokens before them.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Sequences written side by side.")
+@click.option("--repeats", type=int, default=3, show_default=True, help="Runs, of which the median counts.")
+def command(
+    model: Path,
+    prompt: int,
+    tokens: int,
+    depth: int,
+    batch: int,
+    repeats: int,
+    threads: int | None,
+    gelu: str,
+    activations: str,
+    kv: str,
+    output_format: str,
+) -> None:
+    """Measure tokens per second: reading a prompt (prefill) and writing (decode).
+
+    \b
+    pythia bench pythia-410m.Q4_K_M.gguf
+    pythia bench pythia-410m.Q4_K_M.gguf --depth 1900 --batch 8 --output-format json
+    """
+    from pythia_gguf.engine.speed import measure_speed
+
+    started = time.perf_counter()
+    loaded = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
+    load_s = time.perf_counter() - started
+    speed = measure_speed(
+        loaded, n_prompt=min(prompt, loaded.n_context), n_tokens=tokens, depth=depth, n_sequences=batch, repeats=repeats
+    )
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        **asdict(speed),
+        "load_s": load_s,
+        "rss_bytes": _resident_bytes(),
+        "weights_bytes": loaded.weights.bytes_per_token,
+        "prompt": min(prompt, loaded.n_context),
+        "tokens": tokens,
+        "depth": depth,
+        "batch": batch,
+        **described(loaded),
+    }
+    if output_format == "json":
+        click.echo(json.dumps(result))
+        return
+    from pythia_gguf.cli.tables import print_columns
+
+    rss = result["rss_bytes"]
+    written = f"{tokens} tokens, depth {depth}, batch {batch}"
+    print_columns(
+        [
+            ("prefill", f"{speed.prefill_tokens_per_s:,.1f} tokens/s", f"{result['prompt']} tokens"),
+            ("decode", f"{speed.decode_tokens_per_s:,.1f} tokens/s", written),
+            (
+                "weights read",
+                f"{speed.weights_bytes_per_s / 1e9:.1f} GB/s",
+                f"{result['weights_bytes']:,} bytes a step",
+            ),
+            ("loading", f"{load_s:.2f} s", f"{loaded.threads} threads"),
+            ("memory", "unknown" if rss is None else f"{rss / 1e6:,.0f} MB", f"{loaded.activations} activations"),
+        ]
+    )
+
+
+def _resident_bytes() -> int | None:
+    """Memory of this process now; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))

@@ -1,0 +1,70 @@
+"""The options of every command that runs a model. Knows no command and no kernel."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pythia_gguf.engine.model import Model
+
+_OPTIONS = (
+    click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.gguf"),
+    click.option("--threads", type=int, help="Threads; no result depends on it.  [default: one per CPU]"),
+    click.option(
+        "--gelu",
+        type=click.Choice(["auto", "erf", "tanh"]),
+        default="auto",
+        show_default=True,
+        help="Form of the activation: erf as on the Hub, tanh as in training and in llama.cpp. auto: what the manifest"
+        " or config.json beside the file says, else erf.",
+    ),
+    click.option(
+        "--activations",
+        type=click.Choice(["int8", "float32"]),
+        default="int8",
+        show_default=True,
+        help="int8 is fast; float32 shows the error of the weights alone.",
+    ),
+    click.option(
+        "--kv",
+        type=click.Choice(["auto", "f16", "f32"]),
+        default="auto",
+        show_default=True,
+        help="How keys and values are kept; auto: f32 for F32 files, else f16.",
+    ),
+    click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+)
+
+
+def model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: MODEL.gguf, --threads, --gelu, --activations, --kv, --output-format."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load_model(
+    model: Path, *, threads: int | None, gelu: str, activations: str, kv: str, is_quiet: bool = False
+) -> Model:
+    """The model, with progress on stderr while it is compiled and loaded."""
+    from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.engine.model import load
+
+    with contextlib.nullcontext() if is_quiet else make_progress() as progress:
+        return load(model, threads=threads, gelu=gelu, activations=activations, cache=kv, progress=progress)
+
+
+def described(model: Model) -> dict[str, Any]:
+    """How the numbers of a model came about, for JSON."""
+    return {
+        "model": str(model.path),
+        "activations": model.activations,
+        "gelu": model.gelu,
+        "kv": model.cache,
+        "threads": model.threads,
+    }

@@ -1,0 +1,71 @@
+"""`pythia score`: log-likelihoods of continuations. Knows nothing of how they are computed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import click
+
+from pythia_gguf.cli.model_options import described, load_model, model_options
+
+SCHEMA_VERSION = 1
+
+
+@click.command("score")
+@model_options
+@click.option("--prompt", required=True, help="What comes before.")
+@click.option("--continuation", required=True, multiple=True, metavar="TEXT", help="May be given several times.")
+@click.option(
+    "--encoding",
+    type=click.Choice(["joint", "separate"]),
+    default="joint",
+    show_default=True,
+    help="joint: prompt and continuation are one text, as in lm_eval today; separate: each is encoded by itself, as for"
+    " the published scores of Pythia.",
+)
+def command(
+    model: Path,
+    prompt: str,
+    continuation: tuple[str, ...],
+    encoding: str,
+    threads: int | None,
+    gelu: str,
+    activations: str,
+    kv: str,
+    output_format: str,
+) -> None:
+    """Log-likelihood of each continuation after the prompt, in nats.
+
+    \b
+    pythia score pythia-70m.Q8_0.gguf --prompt "The sky is" --continuation " blue" --continuation " green"
+    """
+    loaded = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
+    scores = loaded.score([(prompt, text) for text in continuation], encoding=encoding)
+    rows = [
+        {"continuation": text, "logprob": s.logprob, "n_tokens": s.n_tokens, "is_greedy": s.is_greedy}
+        for text, s in zip(continuation, scores, strict=True)
+    ]
+    if output_format == "json":
+        result = {"schema_version": SCHEMA_VERSION, "prompt": prompt, "encoding": encoding, "scores": rows}
+        click.echo(json.dumps(result | described(loaded)))
+        return
+    from pythia_gguf.cli.tables import print_table
+
+    best = max(s.logprob for s in scores)
+    print_table(
+        ("continuation", "logprob", "tokens", "greedy", "odds to the best"),
+        [
+            (
+                repr(text),
+                f"{s.logprob:.4f}",
+                str(s.n_tokens),
+                "yes" if s.is_greedy else "no",
+                f"{math.exp(s.logprob - best):.3g}",
+            )
+            for text, s in zip(continuation, scores, strict=True)
+        ],
+        right=(1, 2, 4),
+    )
+    click.echo(f"{loaded.activations} activations, {loaded.gelu} GELU, {encoding} encoding")

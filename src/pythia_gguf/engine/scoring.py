@@ -1,0 +1,191 @@
+"""Log-likelihoods of continuations: every request answered, in order, shared beginnings computed once.
+
+Knows no text beyond a tokenizer. Requests become sequences of tokens, sequences a tree in which each stretch of tokens
+that several begin with is one node; all nodes of a level go through the model in one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pythia_gguf.engine.generation import log_sum_exp
+from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.errors import UsageError
+
+if TYPE_CHECKING:
+    from pythia_gguf.engine.model import Model
+
+ENCODINGS = ("joint", "separate")
+# Sequences in one tree, and the memory that their keys and values may take.
+_MOST_SEQUENCES = 32
+_CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a continuation has.
+
+    logprob    natural logarithm of its probability after the prompt
+    is_greedy  whether each of its tokens is the most likely one there; of equals the lowest id
+    n_tokens   tokens of the continuation
+    """
+
+    logprob: float
+    is_greedy: bool
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Tokens of which those from `start` on are scored; start is at least 1."""
+
+    ids: tuple[int, ...]
+    start: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Node:
+    """Tokens first .. last - 1 of some requests, which agree so far."""
+
+    first: int
+    last: int
+    requests: list[int]
+    children: list[_Node] = field(default_factory=list)
+
+
+def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> Request:
+    """A prompt and its continuation as tokens; raises UsageError for an empty continuation.
+
+    encoding  "joint": white space at the prompt's end goes to the continuation, both are encoded as one text and the
+              prompt by itself, and the rest is the continuation, as lm_eval 0.4 does it; "separate": each by itself
+    An empty prompt becomes the token that ends a text.
+    """
+    if encoding not in ENCODINGS:
+        raise UsageError(f"--encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
+    encode = model.tokenizer.encode
+    if encoding == "separate":
+        before, after = encode(prompt), encode(continuation)
+    else:
+        bare = prompt.rstrip()
+        continuation = prompt[len(bare) :] + continuation
+        before = encode(bare)
+        after = encode(bare + continuation)[len(before) :]
+    if not after:
+        raise UsageError("a continuation must have at least one token")
+    before = before or [model.tokenizer.i_eos or 0]
+    return Request(ids=(*before, *after), start=len(before))
+
+
+def score_requests(
+    model: Model, requests: Sequence[Request], advance: Callable[[int], None] = lambda n_requests: None
+) -> list[Score]:
+    """A score for each request, in their order; equal requests are computed once.
+
+    Raises  UsageError for a request that does not fit into the context
+    """
+    for request in requests:
+        if not 1 <= request.start < len(request.ids):
+            raise ValueError(f"start {request.start} of {len(request.ids)} tokens")
+        if len(request.ids) - 1 > model.n_context:
+            raise UsageError(f"{len(request.ids) - 1} tokens do not fit into the context of {model.n_context}")
+    unique = sorted(set(requests), key=lambda r: (r.ids, r.start))
+    found: dict[Request, Score] = {}
+    longest = max((len(r.ids) for r in unique), default=2) - 1
+    n_sequences = max(1, min(_MOST_SEQUENCES, len(unique), _CACHE_BYTES // _bytes_of(model, longest)))
+    session = Session(model, n_sequences=n_sequences, n_context=longest) if unique else None
+    for at in range(0, len(unique), n_sequences):
+        chunk = unique[at : at + n_sequences]
+        assert session is not None
+        found |= dict(zip(chunk, _score_tree(session, chunk), strict=True))
+        advance(len(chunk))
+    return [found[r] for r in requests]
+
+
+def _bytes_of(model: Model, n_tokens: int) -> int:
+    number = 2 if model.cache == "f16" else 4
+    return model.config.n_layers * 2 * model.config.hidden * n_tokens * number
+
+
+def _score_tree(session: Session, requests: Sequence[Request]) -> list[Score]:
+    """Scores of at most as many sorted requests as the session has sequences."""
+    # The last token is scored, never read.
+    read = [r.ids[:-1] for r in requests]
+    logprobs = [0.0] * len(requests)
+    greedy = [True] * len(requests)
+    level = [(node, session.open()) for node in _children(read, list(range(len(read))), 0)]
+    while level:
+        wanted = [_n_wanted(node, requests) for node, _ in level]
+        parts = [
+            Part(seq=seq, ids=read[node.requests[0]][node.first : node.last], n_wanted=n)
+            for (node, seq), n in zip(level, wanted, strict=True)
+        ]
+        logits, at = session.step(parts), 0
+        following: list[tuple[_Node, int]] = []
+        for (node, seq), n in zip(level, wanted, strict=True):
+            rows = _Rows(logits[at : at + n], node.last - n)
+            at += n
+            for i in node.requests:
+                _add(requests[i], rows, node.last, logprobs, greedy, i)
+            places = [session.fork(seq, node.last) for _ in node.children[1:]]
+            following += zip(node.children, [seq, *places] if node.children else [], strict=True)
+            if not node.children:
+                session.close(seq)
+        level = following
+    return [
+        Score(logprob=logprobs[i], is_greedy=greedy[i], n_tokens=len(r.ids) - r.start) for i, r in enumerate(requests)
+    ]
+
+
+class _Rows:
+    """Rows of logits after consecutive tokens, and what has been computed of them."""
+
+    def __init__(self, logits: np.ndarray, first: int) -> None:
+        self.first = first
+        self._logits = logits
+        self._sums: dict[int, tuple[float, int]] = {}
+
+    def score(self, position: int, token: int) -> tuple[float, bool]:
+        """Log-probability of a token after the token at `position`, and whether it is the most likely one."""
+        row = self._logits[position - self.first]
+        if position not in self._sums:
+            self._sums[position] = log_sum_exp(row.astype(np.float64)), int(np.argmax(row))
+        total, best = self._sums[position]
+        return float(row[token]) - total, best == token
+
+
+def _add(request: Request, rows: _Rows, last: int, logprobs: list[float], greedy: list[bool], i: int) -> None:
+    for position in range(max(rows.first, request.start - 1), last):
+        logprob, is_best = rows.score(position, request.ids[position + 1])
+        logprobs[i] += logprob
+        greedy[i] &= is_best
+
+
+def _n_wanted(node: _Node, requests: Sequence[Request]) -> int:
+    """Logits after so many of a node's last tokens are needed by somebody."""
+    first = min(requests[i].start - 1 for i in node.requests)
+    return max(0, node.last - max(first, node.first))
+
+
+def _children(read: Sequence[tuple[int, ...]], members: list[int], depth: int) -> list[_Node]:
+    """The nodes below sequences that agree in their first `depth` tokens, by what comes next."""
+    nodes = []
+    for group in _groups(read, members, depth):
+        last = depth
+        shortest = min(len(read[i]) for i in group)
+        while last < shortest and len({read[i][last] for i in group}) == 1:
+            last += 1
+        node = _Node(first=depth, last=last, requests=group)
+        node.children = _children(read, [i for i in group if len(read[i]) > last], last)
+        nodes.append(node)
+    return nodes
+
+
+def _groups(read: Sequence[tuple[int, ...]], members: list[int], depth: int) -> Iterator[list[int]]:
+    by_next: dict[int, list[int]] = {}
+    for i in members:
+        by_next.setdefault(read[i][depth], []).append(i)
+    yield from by_next.values()

@@ -1,0 +1,87 @@
+"""How fast a model runs here: tokens a second of reading a prompt, and of writing.
+
+Knows no command. A step that writes must read all weights, so bytes of weights times steps a second is the bandwidth
+used.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.errors import UsageError
+
+if TYPE_CHECKING:
+    from pythia_gguf.engine.model import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Medians over repeats.
+
+    prefill_tokens_per_s  of a prompt, logits after its last token included
+    decode_tokens_per_s   of all sequences together
+    weights_bytes_per_s   weights read while writing
+    """
+
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    weights_bytes_per_s: float
+
+
+def measure_speed(
+    model: Model, *, n_prompt: int, n_tokens: int, depth: int = 0, n_sequences: int = 1, repeats: int = 3
+) -> Speed:
+    """Time steps over random tokens, after one round that is not counted.
+
+    n_prompt     tokens of the prompt
+    n_tokens     written after it was forgotten
+    depth        tokens that are there when writing begins
+    n_sequences  written side by side, each of that depth
+    Raises       UsageError when that does not fit into the context, or a number is too small
+    """
+    for name, n, least in (
+        ("prompt", n_prompt, 1),
+        ("tokens", n_tokens, 1),
+        ("depth", depth, 0),
+        ("batch", n_sequences, 1),
+    ):
+        if n < least:
+            raise UsageError(f"--{name} must be at least {least}, got {n}")
+    n_context = max(n_prompt, depth + n_tokens)
+    if n_context > model.n_context:
+        raise UsageError(f"{n_context} tokens do not fit into the context of {model.n_context}")
+    session = Session(model, n_sequences=n_sequences, n_context=n_context)
+    ids = np.random.default_rng(0).integers(0, model.n_vocab, n_context)
+    prefill, decode = [], []
+    for _ in range(repeats + 1):
+        seq = session.open()
+        started = time.perf_counter()
+        session.step([Part(seq=seq, ids=ids[:n_prompt])])
+        prefill.append(time.perf_counter() - started)
+        session.close(seq)
+        decode.append(_decode_s(session, ids, n_tokens, depth))
+    prefill_s, decode_s = statistics.median(prefill[1:]), statistics.median(decode[1:])
+    return Speed(
+        prefill_tokens_per_s=n_prompt / prefill_s,
+        decode_tokens_per_s=n_tokens * n_sequences / decode_s,
+        weights_bytes_per_s=model.weights.bytes_per_token * n_tokens / decode_s,
+    )
+
+
+def _decode_s(session: Session, ids: np.ndarray, n_tokens: int, depth: int) -> float:
+    seqs = [session.open() for _ in range(session.n_sequences)]
+    if depth:
+        session.step([Part(seq=seq, ids=ids[:depth], n_wanted=0) for seq in seqs])
+    started = time.perf_counter()
+    for i in range(n_tokens):
+        session.step([Part(seq=seq, ids=ids[depth + i : depth + i + 1]) for seq in seqs])
+    seconds = time.perf_counter() - started
+    for seq in seqs:
+        session.close(seq)
+    return seconds

@@ -1,0 +1,28 @@
+"""What a long job says of itself while it runs.
+
+Knows no job and shows nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Hears what a job is doing."""
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        """A new stage begins: its name, how much there is to do, and of what."""
+
+    def advance(self, what: str, n: int) -> None:
+        """`n` more units are done; `what` was worked on."""
+
+
+class Silence:
+    """Progress that nobody hears."""
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        """Says nothing."""
+
+    def advance(self, what: str, n: int) -> None:
+        """Says nothing."""

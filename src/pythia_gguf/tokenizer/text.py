@@ -1,0 +1,77 @@
+"""Text to token ids and back, for whoever runs a model.
+
+Knows no model: it has what the keys of a GGUF say. Ids become bytes one by one, so that text can be shown while it
+grows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from pythia_gguf.errors import UsageError
+from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_from_metadata
+from pythia_gguf.tokenizer.vocabulary import BYTE_SYMBOLS
+
+_BYTE_OF = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
+
+
+class TextTokenizer:
+    """The tokenizer of a model.
+
+    i_eos  id of the token that ends a text, or None
+    """
+
+    def __init__(self, metadata: Mapping[str, object], path: str | os.PathLike[str]) -> None:
+        """From the keys of a GGUF; raises ModelFileError when they are broken or of another kind of tokenizer."""
+        vocabulary = vocabulary_from_metadata(metadata, path)
+        self._tokenizer = tokenizer_from_metadata(metadata, path)
+        self._pieces = [_piece(token, i in vocabulary.added) for i, token in enumerate(vocabulary.tokens)]
+        eos = metadata.get("tokenizer.ggml.eos_token_id")
+        self.i_eos = int(eos) if isinstance(eos, np.integer) and eos < len(self._pieces) else None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; raises UsageError for half a surrogate pair, which no text in UTF-8 has."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as e:
+            raise UsageError(f"character {e.start} of the text is half of a surrogate pair") from e
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, control tokens included; what is not UTF-8 becomes U+FFFD. ValueError for an unknown id."""
+        return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
+
+    def piece(self, i: int) -> bytes:
+        """Bytes of one token; none for an id that only pads the vocabulary. ValueError for an unknown id."""
+        if not 0 <= i < len(self._pieces):
+            raise ValueError(f"token ids are 0..{len(self._pieces) - 1}, got {i}")
+        return self._pieces[i]
+
+
+class TextStream:
+    """Tokens in, text out: whatever is complete in UTF-8."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, i: int) -> str:
+        """What can be shown after one more token."""
+        return self._decoder.decode(self._tokenizer.piece(i))
+
+    def end(self) -> str:
+        """What is left at the end."""
+        return self._decoder.decode(b"", final=True)
+
+
+def _piece(token: str | None, is_added: bool) -> bytes:
+    if token is None:
+        return b""
+    if is_added or any(c not in _BYTE_OF for c in token):
+        return token.encode("utf-8")
+    return bytes(_BYTE_OF[c] for c in token)
