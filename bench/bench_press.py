@@ -74,7 +74,7 @@ def main() -> None:
             large = checkpoint(Path(work), "1.4b", None)
             rss["1.4b"] = ours(large, Path(work) / "out", "all", options.threads)[1]
     rows = [row(name, turns) for name in ROWS]
-    show(rows, stages, rss)
+    show(rows, stages, rss, options.threads)
     if options.save:
         save(rows, stages, rss, options.threads)
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "rows": rows, "stages": stages, "peak_rss_bytes": rss}))
@@ -190,7 +190,7 @@ def row(name: str, turns: list[dict]) -> dict:
     }
 
 
-def show(rows: list[dict], stages: dict[str, float], rss: dict[str, int]) -> None:
+def show(rows: list[dict], stages: dict[str, float], rss: dict[str, int], threads: int) -> None:
     """The tables for people."""
     print(f"\n{'files':44} {'ours':>8} {'llama.cpp':>10} {'ratio':>7}")
     for r in rows:
@@ -199,6 +199,9 @@ def show(rows: list[dict], stages: dict[str, float], rss: dict[str, int]) -> Non
     wall = stages["wall"]
     for name, seconds in stages.items():
         print(f"{name:20} {seconds:7.2f} s {seconds / wall:7.1%} of the wall time")
+    name, longest = max(((n, t) for n, t in stages.items() if n != "wall"), key=lambda item: item[1])
+    ratio = wall * threads / longest
+    print(f"{name} alone fills {longest / threads:.2f} s of {threads} threads; the run takes {ratio:.2f} times that")
     print("\npeak memory: " + ", ".join(f"{name} {n / 1e6:.0f} MB" for name, n in rss.items()))
 
 

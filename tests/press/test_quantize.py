@@ -138,14 +138,22 @@ def test_existing_files_stay_unless_forced(tmp_path: Path):
 def test_finished_files_are_kept_and_only_the_rest_is_made(tmp_path: Path):
     quantize(NANO, tmp_path, quants="Q4_0")
     before = (tmp_path / "nano.Q4_0.gguf").stat()
-    (
-        tmp_path / "README.md"
-    ).unlink()  # a card may have been edited by hand, so one that tells of fewer files is refused
     result = quantize(NANO, tmp_path, quants="Q4_0,Q8_0")
     after = (tmp_path / "nano.Q4_0.gguf").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert [f.quant for f in result.files] == ["Q4_0", "Q8_0"]
+    assert "nano.Q8_0.gguf" in (tmp_path / "README.md").read_text("utf-8")
     assert all(v.fault is None and v.checked == "every byte" for v in verify(tmp_path))
+
+
+def test_card_that_somebody_edited_stays(tmp_path: Path):
+    quantize(NANO, tmp_path, quants="Q4_0")
+    card = tmp_path / "README.md"
+    card.write_text(card.read_text("utf-8") + "\nMine.\n", "utf-8")
+    quantize(NANO, tmp_path, quants="Q4_0")  # tells of the same files
+    with pytest.raises(UsageError, match=r"README\.md exists and tells of other files than there will be"):
+        quantize(NANO, tmp_path, quants="Q8_0")
+    assert card.read_text("utf-8").endswith("\nMine.\n")
 
 
 @pytest.mark.parametrize("other", [{"mix": "2024"}, {"name": "nano2"}])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pythia_gguf.cli.tables import print_columns, print_table
-from pythia_gguf.errors import one_line
+from pythia_gguf.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from pythia_gguf.gguf.container import Value
@@ -33,6 +33,10 @@ def command(file: Path, tensors: bool, output_format: str) -> None:
     """Show what a GGUF file is: quant, size, keys and tensors. Reads the header only."""
     from pythia_gguf.gguf.reader import open_gguf
 
+    if file.is_dir():
+        found = sorted(p.name for p in file.glob("*.gguf"))
+        hint = f" Give one of its files, such as {file / found[0]}" if found else " It holds no .gguf file"
+        raise UsageError(f"{one_line(str(file))}: is a folder.{one_line(hint)}")
     gguf = open_gguf(file)
     if output_format == "json":
         click.echo(json.dumps(_as_json(gguf)))

@@ -43,7 +43,8 @@ def command(path: Path, output_format: str, quiet: bool) -> None:
             click.echo(f"{'FAULT' if v.fault else 'ok':5}  {v.file}  {v.fault or v.checked}")
     if faults:
         raise ModelFileError(
-            f"{len(faults)} of {len(verdicts)} files are damaged, first {faults[0].file}: {faults[0].fault}", path=path
+            f"{len(faults)} of {len(verdicts)} files are damaged or missing, first {faults[0].file}: {faults[0].fault}",
+            path=path,
         )
 
 

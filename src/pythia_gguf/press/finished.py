@@ -28,6 +28,7 @@ class Finished:
     sha256   name -> SHA-256, of the files that are there
     listed   names of all files in the manifest
     tensors  (tensor name, format) -> SHA-256 of the encoded bytes
+    card_sha256  of the card as it was written, or None when that is not known
     """
 
     folder: Path
@@ -35,6 +36,12 @@ class Finished:
     sha256: Mapping[str, str]
     listed: frozenset[str]
     tensors: Mapping[tuple[str, str], str]
+    card_sha256: str | None
+
+    def is_own_card(self, path: Path) -> bool:
+        """Whether a card is still as it was written."""
+        with RegularFile(path) as file:
+            return sha256_range(file, 0, file.size) == self.card_sha256
 
     def check_source(self, source: Mapping[str, Any]) -> None:
         """Raises UsageError unless the source is the one that the files were made from."""
@@ -86,6 +93,7 @@ def find_finished(folder: Path, *, tool_version: str, name: str, mix: str) -> Fi
             for entry in manifest["files"]
             for row in entry.get("tensors", [])
         },
+        card_sha256=manifest.get("card_sha256"),
     )
 
 
@@ -97,7 +105,10 @@ def refuse_unknown(folder: Path, finished: Finished | None, items: Sequence[Menu
             _refuse(folder / item.file, f"and no {MANIFEST} says what it was made from")
     if finished is None and (folder / SUMS).exists():
         _refuse(folder / SUMS, f"without a {MANIFEST}")
-    if (folder / CARD).exists() and (finished is None or finished.listed != {item.file for item in items}):
+    if not (folder / CARD).exists() or (finished and finished.listed == {item.file for item in items}):
+        return
+    # A card as this tool wrote it is written anew; one that somebody has edited is not ours to lose.
+    if finished is None or not finished.is_own_card(folder / CARD):
         _refuse(folder / CARD, "and tells of other files than there will be")
 
 

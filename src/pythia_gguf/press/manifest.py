@@ -39,12 +39,16 @@ def manifest_text(
     items: Sequence[MenuItem],
     sha256: Mapping[str, str],
     tensors: Mapping[tuple[str, str], str],
+    card_sha256: str,
+    hidden_act: str | None,
 ) -> str:
     """The text of manifest.json.
 
     source   what `source_entry` says
     sha256   file name -> hash, for every item
     tensors  (tensor name, format) -> hash of the encoded bytes
+    card_sha256  hash of the card as it was written: one that has another was edited since
+    hidden_act   the activation as the source's config.json names it; a GGUF has no key for it
     """
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -53,6 +57,8 @@ def manifest_text(
         "name": name,
         "mix": mix,
         "source": source,
+        **({} if hidden_act is None else {"hidden_act": hidden_act}),
+        "card_sha256": card_sha256,
         "files": [_file_entry(item, sha256[item.file], tensors) for item in items],
     }
     return json.dumps(manifest, indent=1) + "\n"

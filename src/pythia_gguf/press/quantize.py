@@ -196,8 +196,7 @@ def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
     tensors = dict(job.finished.tensors) if job.finished else {}
     _encode(job, threads, tensors, sums)
     staging.write(SUMS, sums_text(job.items, sums))
-    if job.finished is None or not (folder / CARD).exists():
-        staging.write(CARD, _card(job.source, job.items, sums, sources, run))
+    card_sha256 = _write_card(job, sums, sources, run)
     staging.publish(
         manifest_text(
             tool_version=run.tool_version,
@@ -207,9 +206,21 @@ def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
             items=job.items,
             sha256=sums,
             tensors=tensors,
+            card_sha256=card_sha256,
+            hidden_act=job.source.hidden_act,
         )
     )
     return sums
+
+
+def _write_card(job: _Job, sums: dict[str, str], sources: Sequence[SourceFile], run: CardRun) -> str:
+    """The card, unless one that tells of the same files is there; the hash that the manifest keeps of it."""
+    kept = job.finished
+    if kept and kept.card_sha256 and kept.listed == {i.file for i in job.items} and (kept.folder / CARD).exists():
+        return kept.card_sha256
+    text = _card(job.source, job.items, sums, sources, run)
+    job.staging.write(CARD, text)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _check_kept(finished: Finished, items: Sequence[MenuItem], progress: Progress) -> None:

@@ -72,6 +72,7 @@ class Source:
     readme        text of the original model card, or None
     repo_id       "EleutherAI/pythia-70m" when the source lies in a Hub cache, else None
     commit        the commit of that cache entry, or None
+    hidden_act    the activation as config.json names it; None from a GGUF, which has no key for it
     """
 
     path: Path
@@ -84,6 +85,7 @@ class Source:
     readme: str | None = None
     repo_id: str | None = None
     commit: str | None = None
+    hidden_act: str | None = None
 
     @property
     def n_weights(self) -> int:
@@ -200,6 +202,7 @@ def _open_folder(folder: Path, name: str) -> Source:
         readme=read_text(readme) if readme.is_file() else None,
         repo_id=repo_of(folder),
         commit=snapshot.name if (snapshot := snapshot_of(folder)) else None,
+        hidden_act=model.config.hidden_act,
     )
 
 

@@ -45,6 +45,9 @@ class Staging:
             self.path.mkdir(exist_ok=True)
         except OSError as e:
             raise storage_error(self.path, e) from e
+        except BaseException:  # interrupted right after the folder was made
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
