@@ -14,7 +14,6 @@ from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.engine.weights import Matrix, Weights
 from pythia_gguf.kernels.activations import RECORD_WORDS
 from pythia_gguf.kernels.driver import (
-    ADD,
     GELU_ERF,
     GELU_TANH,
     NO_WAIT,
@@ -25,10 +24,14 @@ from pythia_gguf.kernels.driver import (
     norm_op,
     product_op,
 )
-from pythia_gguf.kernels.matmul import matmul_address, quantize_address
+from pythia_gguf.kernels.matmul import matmul_address, product_scratch, quantize_address
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
+from pythia_gguf.kernels.threads import FIRST_TAKEN, SECOND_TAKEN
 
+# Tokens that go through the model at once. More share the reading of weights; fewer can be stopped sooner.
+SLICE_TOKENS = 128
+_Added = tuple[np.ndarray, ...]
 _GELUS = {"erf": GELU_ERF, "tanh": GELU_TANH}
 
 
@@ -97,9 +100,10 @@ class OpList:
         self._rows: list[list[int]] = []
         hidden = config.hidden
         stride = rounded_up(hidden, LANES)
-        self.x = aligned((n_tokens, stride), np.float32)
+        # Two of them: a norm writes what it read, plus what products gave, into the other one.
+        self.x, self._x = aligned((n_tokens, stride), np.float32), aligned((n_tokens, stride), np.float32)
+        self._from_attention, self._from_ffn = (aligned((n_tokens, stride), np.float32) for _ in range(2))
         self.wanted = aligned((n_tokens,), np.int64)
-        self._y = aligned((n_tokens, stride), np.float32)
         self._qkv = aligned((n_tokens, rounded_up(3 * hidden, LANES) + LANES), np.float32)
         self._h = aligned((n_tokens, rounded_up(config.n_ffn, LANES)), np.float32)
         self._in_qkv, self._in_up, self._in_dense = (_Input(n_tokens, hidden) for _ in range(3))
@@ -107,11 +111,12 @@ class OpList:
         if self._h.shape[1] == config.n_ffn:
             self._in_down.x = self._h
         self._cos_sin = _rotation_table(config, cache_shape.n_context)
+        current, added = [self.x, self._x], ()
         for i in range(config.n_layers):
-            self._layer(i)
+            added = (self._parallel_layer if config.parallel_residual else self._sequential_layer)(i, current, added)
         self.n_body = len(self._rows)
-        self._norm("output_norm", self._in_qkv, "output.weight", only_wanted=True)
-        self._product("output", self._in_qkv, self._y, PLAIN, only_wanted=True)
+        self._norm("output_norm", self._in_qkv, "output.weight", current[0], added, only_wanted=True)
+        self._product("output", self._in_qkv, self._h, only_wanted=True)
         self.ops = aligned((len(self._rows), OP_WORDS), np.int64)
         self.ops[:] = self._rows
 
@@ -119,41 +124,94 @@ class OpList:
         """Logits of the wanted rows go here: f32 [at least as many, stride], stride a multiple of LANES."""
         self.ops[-1, 4], self.ops[-1, 6] = logits.ctypes.data, logits.shape[1]
 
-    def _layer(self, i: int) -> None:
+    def _parallel_layer(self, i: int, x: list[np.ndarray], added: _Added) -> _Added:
+        """Both halves read x; the ops between two barriers do not need each other's results.
+
+        x        the array that holds it, and the one that it goes to; they have changed places after
+        added    what must be added to x first
+        Returns  what must be added to x after it
+        """
         name = f"blk.{i}."
-        is_parallel = self._config.parallel_residual
-        if is_parallel:
-            self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", begins=1)
-            self._rows[-1][NO_WAIT] = 1
-        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight")
-        self._product(name + "attn_qkv", self._in_qkv, self._qkv, PLAIN)
+        self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", x[0], added, begins=1)
+        self._no_wait()
+        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight", x[0], added, x[1])
+        if added:
+            x.reverse()
+        self._product(name + "attn_qkv", self._in_qkv, self._qkv)
         self._attention(i)
-        self._input(self._in_dense.x, self._in_dense, name + "attn_output.weight")
-        self._product(name + "attn_output", self._in_dense, self._y, ADD)
-        if not is_parallel:
-            self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight")
-        self._product(name + "ffn_up", self._in_up, self._h, self._gelu)
-        self._input(self._h, self._in_down, name + "ffn_down.weight")
-        self._product(name + "ffn_down", self._in_down, self._y, ADD)
+        self._no_wait()
+        self._product(name + "ffn_up", self._in_up, self._h, after=self._gelu, to=self._in_down, counter=SECOND_TAKEN)
+        self._input(self._in_dense.x, self._in_dense, name + "attn_output.weight", self._config.head_dim)
+        self._input(self._h, self._in_down, name + "ffn_down.weight", self._config.n_ffn)
+        self._product(name + "attn_output", self._in_dense, self._from_attention)
+        self._no_wait()
+        self._product(name + "ffn_down", self._in_down, self._from_ffn, counter=SECOND_TAKEN)
+        return self._from_attention, self._from_ffn
+
+    def _sequential_layer(self, i: int, x: list[np.ndarray], added: _Added) -> _Added:
+        """The feed-forward half reads what the attention half gave; the rest as above."""
+        name = f"blk.{i}."
+        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight", x[0], added, x[1])
+        if added:
+            x.reverse()
+        self._product(name + "attn_qkv", self._in_qkv, self._qkv)
+        self._attention(i)
+        self._input(self._in_dense.x, self._in_dense, name + "attn_output.weight", self._config.head_dim)
+        self._product(name + "attn_output", self._in_dense, self._from_attention)
+        self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", x[0], (self._from_attention,), x[1])
+        x.reverse()
+        self._product(name + "ffn_up", self._in_up, self._h, after=self._gelu, to=self._in_down)
+        self._input(self._h, self._in_down, name + "ffn_down.weight", self._config.n_ffn)
+        self._product(name + "ffn_down", self._in_down, self._from_ffn)
+        return (self._from_ffn,)
+
+    def _no_wait(self) -> None:
+        """Threads go on from the last op to the next without waiting for each other."""
+        self._rows[-1][NO_WAIT] = 1
 
     def _quantizer(self, matrix: Matrix) -> int:
         return quantize_address() if matrix.activations(self._activations) == "int8" else 0
 
-    def _norm(self, name: str, to: _Input, reader: str, *, begins: int = 0, only_wanted: bool = False) -> None:
+    def _norm(
+        self,
+        name: str,
+        to: _Input,
+        reader: str,
+        x: np.ndarray,
+        added: _Added,
+        kept: np.ndarray | None = None,
+        *,
+        begins: int = 0,
+        only_wanted: bool = False,
+    ) -> None:
         vectors, matrix = self._weights.vectors, self._weights.matrices[reader]
         eps = int(np.float32(self._config.layer_norm_eps).view(np.int32))
-        x, weight, bias = self.x, vectors[f"{name}.weight"], vectors[f"{name}.bias"]
+        weight, bias = vectors[f"{name}.weight"], vectors[f"{name}.bias"]
         row = [norm_op.address, x.ctypes.data, x.shape[1], to.n_columns, weight.ctypes.data, bias.ctypes.data, eps]
-        self._add([*row, to.x.ctypes.data, self._quantizer(matrix), to.records.ctypes.data, begins, int(only_wanted)])
+        row += [to.x.ctypes.data, self._quantizer(matrix), to.records.ctypes.data, begins, int(only_wanted)]
+        row += [a.ctypes.data for a in added] + [0] * (2 - len(added))
+        self._add([*row, 0 if kept is None or not added else kept.ctypes.data])
 
-    def _input(self, x: np.ndarray, to: _Input, reader: str) -> None:
+    def _input(self, x: np.ndarray, to: _Input, reader: str, run: int) -> None:
+        """Unless the op that made x has made all that is needed; it makes `run` columns at a time."""
         quantizer = self._quantizer(self._weights.matrices[reader])
-        if quantizer == 0 and x is to.x:
+        if x is to.x and (quantizer == 0 or run % 32 == 0):
             return
         where = [a.ctypes.data for a in (to.x, to.records)]
         self._add([input_op.address, x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, where[1]])
 
-    def _product(self, name: str, given: _Input, out: np.ndarray, after: int, *, only_wanted: bool = False) -> None:
+    def _product(
+        self,
+        name: str,
+        given: _Input,
+        out: np.ndarray,
+        *,
+        after: int = PLAIN,
+        to: _Input | None = None,
+        counter: int = FIRST_TAKEN,
+        only_wanted: bool = False,
+    ) -> None:
+        """`to`: the input that the result becomes, quantized as it is made where its rows have no gaps."""
         matrix = self._weights.matrices[f"{name}.weight"]
         activations = matrix.activations(self._activations)
         packed, bias = matrix.packed, self._weights.vectors.get(f"{name}.bias")
@@ -163,24 +221,31 @@ class OpList:
             self._kept.append(padded)
         x = given.records if activations == "int8" else given.x
         piece = max(2, packed.n_groups // (4 * self._n_threads) // 2 * 2)
+        quantizer = 0
+        if to is not None and to.x is out:
+            quantizer = self._quantizer(self._weights.matrices[name.replace("ffn_up", "ffn_down") + ".weight"])
         addresses = [a.ctypes.data for a in (packed.data, x, out)]
         self._add(
             [
                 *(product_op.address, matmul_address(packed.format, activations), *addresses),
                 *(packed.n_columns, out.shape[1], packed.n_groups, 0 if bias is None else padded.ctypes.data),
-                *(after, self.x.ctypes.data, piece, int(only_wanted)),
+                *(after, counter, piece, int(only_wanted)),
+                *(quantizer, 0 if to is None else to.records.ctypes.data),
             ]
         )
 
     def _attention(self, i: int) -> None:
         config, shape = self._config, self._cache_shape
         scale = np.float32(1) / np.sqrt(np.float32(config.head_dim))
+        to = self._in_dense
+        quantizer = self._quantizer(self._weights.matrices[f"blk.{i}.attn_output.weight"])
         self._add(
             [
-                *(attention_op.address, self._qkv.ctypes.data, self._qkv.shape[1], self._in_dense.x.ctypes.data),
+                *(attention_op.address, self._qkv.ctypes.data, self._qkv.shape[1], to.x.ctypes.data),
                 *(self._cache[i].ctypes.data, config.head_dim, shape.width(config), config.n_heads),
                 *(config.rotary_dims, shape.n_context, self._cos_sin.ctypes.data, int(scale.view(np.int32))),
                 *(int(shape.dtype == np.uint16), self._cache[i, 0].nbytes),
+                *(quantizer if config.head_dim % 32 == 0 else 0, to.records.ctypes.data),
             ]
         )
 
@@ -189,8 +254,10 @@ class OpList:
 
 
 def scratch_bytes(config: GPTNeoXConfig, n_context: int) -> int:
-    """What one thread needs for a product (1 MiB) or for attention."""
-    return max(1 << 20, rounded_up(4 * (n_context + config.head_dim + 4 * LANES), 64))
+    """What one thread needs for a product, for attention or for a norm."""
+    products = max(product_scratch(n, SLICE_TOKENS) for n in (config.hidden, config.n_ffn))
+    attention = 4 * (4 * (n_context + config.head_dim + LANES) + LANES)
+    return rounded_up(max(products, attention, 4 * (config.hidden + LANES)), 64)
 
 
 def _rotation_table(config: GPTNeoXConfig, n_context: int) -> np.ndarray:

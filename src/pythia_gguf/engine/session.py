@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pythia_gguf.engine.oplist import CacheShape, OpList, rounded_up
+from pythia_gguf.engine.oplist import SLICE_TOKENS, CacheShape, OpList, rounded_up
 from pythia_gguf.errors import UsageError
 from pythia_gguf.kernels.driver import N_SEGMENTS, N_TOKENS, N_WANTED, SEGMENT_WORDS, SEGMENTS, WANTED
 from pythia_gguf.kernels.memory import aligned
@@ -20,9 +20,6 @@ from pythia_gguf.kernels.simd import LANES
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
-
-# Tokens that go through the model at once. More share the reading of weights; fewer can be stopped sooner.
-SLICE_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

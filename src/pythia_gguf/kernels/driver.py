@@ -12,13 +12,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pythia_gguf.kernels.attention import attend, keep, rotate
+from pythia_gguf.kernels.attention import attend_four, attend_one, keep, rotate
 from pythia_gguf.kernels.curves import gelu_erf, gelu_tanh
 from pythia_gguf.kernels.jit import c_kernel, inlined, kernel
 from pythia_gguf.kernels.layer_norm import normalize
 from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u16_at
 from pythia_gguf.kernels.simd import LANES, load, store
-from pythia_gguf.kernels.threads import DONE, STATE_WORDS, take, wait
+from pythia_gguf.kernels.threads import DONE, FIRST_TAKEN, STATE_WORDS, take, wait
 
 OP_WORDS = 24
 NO_WAIT = OP_WORDS - 1
@@ -28,7 +28,7 @@ STEP_WORDS = 10
 N_TOKENS, N_WANTED, WANTED, N_SEGMENTS, SEGMENTS, STATE, SCRATCH, SCRATCH_BYTES, N_THREADS, SERIAL = range(STEP_WORDS)
 # A segment: its first token of this step, how many, its slot in the cache, position of the first.
 SEGMENT_WORDS = 4
-PLAIN, ADD, GELU_ERF, GELU_TANH = range(4)
+PLAIN, GELU_ERF, GELU_TANH = range(3)
 
 
 @intrinsic
@@ -66,12 +66,19 @@ def _float(word):
     return np.int32(word).view(np.float32)
 
 
+@inlined
+def _quantize(quantizer, x, records, n_columns, n_tokens):
+    """One row of n_columns at an address into int8 records."""
+    call_at(quantizer, (x, records, n_columns, np.int64(0), np.int64(1), n_tokens))
+
+
 @c_kernel(3)
 def norm_op(op_address, step_address, thread):
-    """LayerNorm of rows, and their int8 form where the next product wants it.
+    """What the last products add to rows, then their LayerNorm, and its int8 form where the next product wants it.
 
     1 x, 2 its stride, 3 n, 4 weight, 5 bias, 6 bits of eps, 7 out f32 [T, n], 8 quantizer or 0, 9 its records,
-    10 which thread begins, 11 whether only the wanted rows, packed
+    10 which thread begins, 11 whether only the wanted rows, packed, 12 13 what is added to x, of its stride, or 0,
+    14 where x goes then, of its stride, or 0; not x itself, which other threads may still read
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
     n, stride = op[3], op[2]
@@ -80,12 +87,23 @@ def norm_op(op_address, step_address, thread):
     weight, bias = f32_at(op[4], n), f32_at(op[5], n)
     eps = _float(op[6])
     out = f32_at(op[7], n_rows * n)
+    own = step[SCRATCH] + thread * step[SCRATCH_BYTES]
     for t in range((thread + op[10]) % step[N_THREADS], n_rows, step[N_THREADS]):
-        source = wanted[t] if op[11] else t
-        x = f32_at(op[1] + source * stride * 4, n)
+        row = (wanted[t] if op[11] else t) * stride * 4
+        x = f32_at(op[1] + row, stride)
+        if op[12]:
+            a = f32_at(op[12] + row, stride)
+            total = f32_at(op[14] + row if op[14] else own, stride)
+            for i in range(0, stride, LANES):
+                store(total, i, load(x, i) + load(a, i))
+            x = total
+            if op[13]:
+                b = f32_at(op[13] + row, stride)
+                for i in range(0, stride, LANES):
+                    store(total, i, load(total, i) + load(b, i))
         normalize(x, 0, n, weight, bias, eps, out, t * n)
         if op[8]:
-            call_at(op[8], (op[7], op[9], n, np.int64(t), np.int64(t + 1)))
+            _quantize(op[8], op[7] + t * n * 4, op[9] + t * n * 2, n, n_rows)
 
 
 @c_kernel(3)
@@ -102,7 +120,26 @@ def input_op(op_address, step_address, thread):
             for i in range(n):
                 out[i] = x[i]
         if op[5]:
-            call_at(op[5], (op[4], op[6], n, np.int64(t), np.int64(t + 1)))
+            _quantize(op[5], op[4] + t * n * 4, op[6] + t * n * 2, n, step[N_TOKENS])
+
+
+@inlined
+def _finish(op, n_tokens, first, last):
+    """Bias, activation and int8 form of columns 16 first .. 16 last - 1 of a product."""
+    stride, after, n = op[6], op[9], (last - first) * 16
+    out = f32_at(op[4], n_tokens * stride)
+    bias = f32_at(op[8], stride)
+    for t in range(n_tokens):
+        for j in range(first * 16, last * 16, LANES):
+            at = t * stride + j
+            v = load(out, at) + load(bias, j)
+            if after == GELU_ERF:
+                v = gelu_erf(v)
+            elif after == GELU_TANH:
+                v = gelu_tanh(v)
+            store(out, at, v)
+        if op[13]:
+            _quantize(op[13], op[4] + (t * stride + first * 16) * 4, op[14] + (t * stride + first * 16) * 2, n, n_tokens)
 
 
 @c_kernel(3)
@@ -110,67 +147,77 @@ def product_op(op_address, step_address, thread):
     """Matrix product of a piece of its rows at a time, bias, and what comes after it; threads take pieces.
 
     1 kernel (kernels/matmul.py), 2 weights, 3 x, 4 out f32, 5 n_columns, 6 stride of out, a multiple of LANES,
-    7 groups of 16 rows, 8 bias f32 [stride] or 0, 9 PLAIN, ADD, GELU_ERF or GELU_TANH, 10 for ADD what it is added to,
-    of the same stride, 11 groups in a piece, even, 12 whether for the wanted rows only
+    7 groups of 16 rows, 8 bias f32 [stride] or 0, 9 PLAIN, GELU_ERF or GELU_TANH, 10 counter of pieces,
+    11 groups in a piece, even, 12 whether for the wanted rows only, 13 quantizer of the result or 0 (then the stride is
+    the number of rows), 14 its records
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
     n_tokens = step[N_WANTED] if op[12] else step[N_TOKENS]
     state = i64_at(step[STATE], STATE_WORDS)
     scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
-    stride, n_groups, after = op[6], op[7], op[9]
     if n_tokens == 0:
         return
-    out = f32_at(op[4], n_tokens * stride)
-    bias = f32_at(op[8], stride)
-    total = f32_at(op[10], n_tokens * stride)
     while True:
-        first = take(state) * op[11]
-        if first >= n_groups:
+        first = take(state, op[10]) * op[11]
+        if first >= op[7]:
             return
-        last = min(first + op[11], n_groups)
-        call_at(op[1], (op[2], op[3], op[4], n_tokens, op[5], stride, first, last, scratch))
-        if op[8] == 0:
-            continue
-        for t in range(n_tokens):
-            for j in range(first * 16, last * 16, LANES):
-                at = t * stride + j
-                v = load(out, at) + load(bias, j)
-                if after == ADD:
-                    store(total, at, load(total, at) + v)
-                elif after == GELU_ERF:
-                    store(out, at, gelu_erf(v))
-                elif after == GELU_TANH:
-                    store(out, at, gelu_tanh(v))
-                else:
-                    store(out, at, v)
+        last = min(first + op[11], op[7])
+        call_at(op[1], (op[2], op[3], op[4], n_tokens, op[5], op[6], first, last, scratch))
+        if op[8]:
+            _finish(op, n_tokens, first, last)
 
 
 @inlined
-def _attend_segment(op, step, segment, head, keys, values, scratch):
-    """All tokens of a segment, one head: turn, keep keys and values, then attend."""
-    head_dim, width, n_heads, stride = op[5], op[6], op[7], op[2]
-    n_context, n_rotated = op[9], op[8]
-    hidden = head_dim * n_heads
-    first, n, position = segment[0], segment[1], segment[3]
-    cos_sin = f32_at(op[10], n_context * n_rotated)
+def _keep_segment(op, segment, head, keys, values, scratch):
+    """Turn queries and keys of a segment's tokens, put keys and values into the cache."""
+    head_dim, width, stride, n_rotated = op[5], op[6], op[2], op[8]
+    hidden = head_dim * op[7]
+    cos_sin = f32_at(op[10], op[9] * n_rotated)
     words = i32_at(scratch, LANES)
-    mixed = f32_at(scratch + LANES * 4, width)
-    scores = f32_at(scratch + (LANES + width) * 4, n_context)
-    scale = _float(op[11])
-    for t in range(n):
-        qkv = f32_at(op[1] + (first + t) * stride * 4, stride)
-        p = position + t
+    for t in range(segment[1]):
+        qkv = f32_at(op[1] + (segment[0] + t) * stride * 4, stride)
+        p = segment[3] + t
         rotate(qkv, head * head_dim, cos_sin, p * n_rotated, n_rotated)
         rotate(qkv, hidden + head * head_dim, cos_sin, p * n_rotated, n_rotated)
         tile = (p // LANES) * head_dim * LANES + p % LANES
         keep(qkv, hidden + head * head_dim, head_dim, words, keys, tile, LANES)
         keep(qkv, 2 * hidden + head * head_dim, head_dim, words, values, p * width, 1)
-    for t in range(n):
-        qkv = f32_at(op[1] + (first + t) * stride * 4, stride)
-        attend(qkv, head * head_dim, head_dim, width, keys, values, position + t + 1, scale, scores, mixed)
-        out = f32_at(op[3] + (first + t) * hidden * 4, hidden)
-        for i in range(head_dim):
-            out[head * head_dim + i] = mixed[i]
+
+
+@inlined
+def _give(op, t, head, mixed, start, n_tokens):
+    """What a head gives for a token: into the output, and into its int8 form."""
+    head_dim = op[5]
+    hidden = head_dim * op[7]
+    out = f32_at(op[3] + t * hidden * 4, hidden)
+    for i in range(head_dim):
+        out[head * head_dim + i] = mixed[start + i]
+    if op[14]:
+        at = t * hidden + head * head_dim
+        _quantize(op[14], op[3] + at * 4, op[15] + at * 2, head_dim, n_tokens)
+
+
+@inlined
+def _attend_segment(op, step, segment, head, keys, values, scratch):
+    """All tokens of a segment, one head, four at a time."""
+    head_dim, width, stride, n_context = op[5], op[6], op[2], op[9]
+    mixed = f32_at(scratch + LANES * 4, 4 * width)
+    scores = f32_at(scratch + (LANES + 4 * width) * 4, 4 * n_context)
+    scale = _float(op[11])
+    _keep_segment(op, segment, head, keys, values, scratch)
+    q = f32_at(op[1] + segment[0] * stride * 4, segment[1] * stride)
+    t, n_tokens = 0, step[N_TOKENS]
+    while t + 4 <= segment[1]:
+        n, at = segment[3] + t + 1, t * stride + head * head_dim
+        attend_four(q, at, stride, head_dim, width, keys, values, n, scale, scores, n_context, mixed)
+        for j in range(4):
+            _give(op, segment[0] + t + j, head, mixed, j * width, n_tokens)
+        t += 4
+    while t < segment[1]:
+        at = t * stride + head * head_dim
+        attend_one(q, at, head_dim, width, keys, values, segment[3] + t + 1, scale, scores, mixed)
+        _give(op, segment[0] + t, head, mixed, 0, n_tokens)
+        t += 1
 
 
 @c_kernel(3)
@@ -179,7 +226,8 @@ def attention_op(op_address, step_address, thread):
 
     1 qkv f32, 2 its stride, at least 3 hidden + LANES, 3 out f32 [T, hidden], 4 cache of the layer, 5 head_dim,
     6 width of a cached value, 7 heads, 8 rotated dimensions, 9 positions of a slot, a multiple of LANES, 10 cosines and
-    sines f32 [positions, rotated], 11 bits of the scale, 12 whether the cache is float16, 13 bytes of a slot
+    sines f32 [positions, rotated], 11 bits of the scale, 12 whether the cache is float16, 13 bytes of a slot,
+    14 quantizer of the result or 0 (then head_dim is whole 32), 15 its records
     A slot: keys of all heads, each [positions / LANES][head_dim][LANES]; values, each [positions][width].
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
@@ -189,7 +237,7 @@ def attention_op(op_address, step_address, thread):
     scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
     size = 2 if op[12] else 4
     while True:
-        i = take(state)
+        i = take(state, FIRST_TAKEN)
         if i >= step[N_SEGMENTS] * n_heads:
             return
         head = i % n_heads

@@ -1,185 +1,270 @@
 """Matrix products with int8 activations: exact dot products of 32 columns, then float arithmetic in one order.
 
-Knows no model; the interface is that of kernels/matmul.py. Few tokens: codes go from memory straight into the dot
-products. Many: a group of 16 rows is unpacked once into the thread's scratch, then tokens pass by in tiles of eight.
-Both do, for 32 columns after 32 columns, the same operations on the same numbers:
+Knows no model; the interface is that of kernels/matmul.py. For 32 columns after 32 columns, however many tokens there are:
 
-    total = fused(float(sum of code * q) - offset * sum of q, scale * d, total)
-    total = fused(minimum, -d * sum of q, total)
+    v = float(sum of (code - offset) * q)      exact: fewer than 2**24
+    t = v * scale; t = fused(minimum, -sum of q, t); total = fused(t, d, total)
 
-An unpacked block of 32 columns is a record of 12 vectors: 8 of codes, two scales, two minima.
+with t = fused(v of the upper half, its scale, v of the lower half * scale) where 16 columns have a scale.
+
+Few tokens: codes go from memory straight into the dot products, unsigned times signed, and the offset is taken off after.
+Many: two groups of 16 rows are unpacked into the thread's scratch, signed, 512 columns at a time so that they stay in the
+first cache, and tokens, unsigned, pass by in tiles of four; a loaded activation serves 32 rows. Their codes are 128 too
+large, which `base` = -128 * sum of weights makes good before the first product. An unpacked block of 32 columns is a
+record of vectors: 8 of codes, then a base, a scale and a minimum for each scale that 32 columns have.
 """
 
 import numpy as np
 
-from pythia_gguf.kernels.activations import MINUS_HIGH, MINUS_LOW, MINUS_SUM, SUM, SUM_HIGH, SUM_LOW, D
+from pythia_gguf.kernels.activations import MANY_TOKENS, MINUS_HIGH, MINUS_LOW, MINUS_SUM, D
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.memory import f32_at, i32_at, u8_at
 from pythia_gguf.kernels.simd import load16, store
 from pythia_gguf.kernels.unpack import Layout
-from pythia_gguf.kernels.words import as_floats, dot4, floats, fused, no_floats, no_words, number, prefetch
+from pythia_gguf.kernels.words import (
+    as_floats,
+    dot4,
+    floats,
+    fused,
+    lowered,
+    no_floats,
+    no_words,
+    number,
+    prefetch,
+    spread,
+)
 
-# From here on unpacking a group once is cheaper than unpacking it for every token.
-MANY_TOKENS = 4
-TILE = 8
+TILE = 4
+CHUNK_COLUMNS = 512
 # How far ahead of the dot products memory is asked for; without it a third of the time of Q4_K is waiting.
 AHEAD_BYTES = 2048
-ROOM_WORDS = 12 * 16
+ONES = 0x01010101
+RECORD_VECTORS = 14
+# Of two unpacked groups.
+ROOM_WORDS = 2 * CHUNK_COLUMNS // 32 * RECORD_VECTORS * 16
 
 
-def _adder(layout: Layout):
-    """The function for what 32 columns add to the total of one token, for 16 rows."""
-    n_scales, has_min, has_offset = layout.n_scales, layout.has_min, layout.offset != 0
-    minus = np.float32(-layout.offset)
+def _joiner(layout: Layout):
+    """The function that adds 32 columns to the total of one token, for 16 rows."""
+    n_scales, has_min = layout.n_scales, layout.has_min
 
     @inlined
-    def add(total, codes, factors, x, at):
-        """codes: 8 vectors; factors: scales and minima of both halves; x: records, of which one begins at word `at`."""
-        a = dot4(no_words(), codes[0], x, at)
-        a = dot4(a, codes[1], x, at + 1)
-        a = dot4(a, codes[2], x, at + 2)
-        a = dot4(a, codes[3], x, at + 3)
-        d = number(x, at + D)
-        if n_scales == 1:
-            a = dot4(a, codes[4], x, at + 4)
-            a = dot4(a, codes[5], x, at + 5)
-            a = dot4(a, codes[6], x, at + 6)
-            a = dot4(a, codes[7], x, at + 7)
-            v = floats(a)
-            if has_offset:
-                v = fused(no_floats() + minus, number(x, at + SUM), v)
-            total = fused(v, factors[0] * d, total)
-            if has_min:
-                total = fused(factors[2], number(x, at + MINUS_SUM), total)
-            return total
-        b = dot4(no_words(), codes[4], x, at + 4)
-        b = dot4(b, codes[5], x, at + 5)
-        b = dot4(b, codes[6], x, at + 6)
-        b = dot4(b, codes[7], x, at + 7)
-        v, w = floats(a), floats(b)
-        if has_offset:
-            v = fused(no_floats() + minus, number(x, at + SUM_LOW), v)
-            w = fused(no_floats() + minus, number(x, at + SUM_HIGH), w)
-        total = fused(v, factors[0] * d, total)
-        total = fused(w, factors[1] * d, total)
+    def join(total, v, w, s, s2, m, m2, x, at):
+        """v, w: dot products of both halves (one: v alone); s, m: scales and minima; a record of x begins at `at`."""
+        t = v * s
+        if n_scales == 2:
+            t = fused(w, s2, t)
         if has_min:
-            total = fused(factors[2], number(x, at + MINUS_LOW), total)
-            total = fused(factors[3], number(x, at + MINUS_HIGH), total)
+            if n_scales == 2:
+                t = fused(m, number(x, at + MINUS_LOW), t)
+                t = fused(m2, number(x, at + MINUS_HIGH), t)
+            else:
+                t = fused(m, number(x, at + MINUS_SUM), t)
+        return fused(t, number(x, at + D), total)
+
+    return join
+
+
+def _direct(layout: Layout):
+    """The function for one token against one group, from packed data."""
+    columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
+    codes_of, scales_of, minima_of, n_scales = layout.codes, layout.scales, layout.minima, layout.n_scales
+    has_offset, offset = layout.offset != 0, np.float32(layout.offset)
+    sub_bytes, join = n_bytes // n_subs, _joiner(layout)
+
+    @inlined
+    def direct(data, start, x, first, n_columns):
+        total = no_floats()
+        for block in range(n_columns // columns):
+            for sub in range(n_subs):
+                place = start + block * n_bytes
+                for line in range(0, sub_bytes, 64):
+                    prefetch(data, place + sub * sub_bytes + AHEAD_BYTES + line)
+                at = first + (block * n_subs + sub) * 16
+                codes = codes_of(data, place, sub)
+                a = dot4(no_words(), codes[0], spread(x, at))
+                a = dot4(a, codes[1], spread(x, at + 1))
+                a = dot4(a, codes[2], spread(x, at + 2))
+                a = dot4(a, codes[3], spread(x, at + 3))
+                b = no_words() if n_scales == 2 else a
+                b = dot4(b, codes[4], spread(x, at + 4))
+                b = dot4(b, codes[5], spread(x, at + 5))
+                b = dot4(b, codes[6], spread(x, at + 6))
+                b = dot4(b, codes[7], spread(x, at + 7))
+                v, w = floats(a if n_scales == 2 else b), floats(b)
+                if has_offset:
+                    v = fused(no_floats() + offset, number(x, at + (MINUS_LOW if n_scales == 2 else MINUS_SUM)), v)
+                    w = fused(no_floats() + offset, number(x, at + MINUS_HIGH), w)
+                s, m = scales_of(data, place, sub), minima_of(data, place, sub)
+                total = join(total, v, w, s[0], s[1], m[0], m[1], x, at)
         return total
 
-    return add
+    return direct
 
 
 def _unpacker(layout: Layout):
-    """The function that writes a group into scratch."""
+    """The function that writes blocks of a group into scratch."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
-    n_scales, has_min = layout.n_scales, layout.has_min
+    n_scales, has_min, offset = layout.n_scales, layout.has_min, layout.offset
     codes_of, scales_of, minima_of = layout.codes, layout.scales, layout.minima
 
     @inlined
-    def unpack(data, start, n_columns, room, factors):
-        """room, factors: the same scratch as int32 and as float32."""
+    def unpack(data, start, n_columns, room, factors, to):
+        """room, factors: the same scratch as int32 and as float32, from word `to`."""
         for block in range(n_columns // columns):
-            at = start + block * n_bytes
+            place = start + block * n_bytes
             for sub in range(n_subs):
-                i = (block * n_subs + sub) * ROOM_WORDS
-                codes = codes_of(data, at, sub)
+                i = to + (block * n_subs + sub) * RECORD_VECTORS * 16
+                codes = codes_of(data, place, sub)
+                sums = no_words()
                 for j in range(8):
-                    store(room, i + j * 16, codes[j])
-                scales = scales_of(data, at, sub)
-                store(factors, i + 128, scales[0])
+                    if n_scales == 2 and j == 4:
+                        store(room, i + 128, no_words() - (sums << 7))
+                        sums = no_words()
+                    signed = lowered(codes[j], offset)
+                    store(room, i + j * 16, signed)
+                    sums = dot4(sums, no_words() + ONES, signed)
+                scales, minima = scales_of(data, place, sub), minima_of(data, place, sub)
+                store(room, i + (144 if n_scales == 2 else 128), no_words() - (sums << 7))
+                store(factors, i + 160, scales[0])
                 if n_scales == 2:
-                    store(factors, i + 144, scales[1])
+                    store(factors, i + 176, scales[1])
                 if has_min:
-                    minima = minima_of(data, at, sub)
-                    store(factors, i + 160, minima[0])
+                    store(factors, i + 192, minima[0])
                     if n_scales == 2:
-                        store(factors, i + 176, minima[1])
+                        store(factors, i + 208, minima[1])
 
     return unpack
 
 
 @inlined
-def _codes_in(room, i):
-    """The codes of a record."""
-    return (
-        load16(room, i),
-        load16(room, i + 16),
-        load16(room, i + 32),
-        load16(room, i + 48),
-        load16(room, i + 64),
-        load16(room, i + 80),
-        load16(room, i + 96),
-        load16(room, i + 112),
-    )
+def _half(p, q, room, i, j, x, at, token):
+    """Four dot products more of four tokens for both groups: columns of vectors j .. j + 3 of the records at i."""
+    p0, p1, p2, p3 = p
+    q0, q1, q2, q3 = q
+    for k in range(j, j + 4):
+        a, b = load16(room, i + k * 16), load16(room, i + ROOM_WORDS // 2 + k * 16)
+        u = spread(x, at + k)
+        p0, q0 = dot4(p0, u, a), dot4(q0, u, b)
+        u = spread(x, at + token + k)
+        p1, q1 = dot4(p1, u, a), dot4(q1, u, b)
+        u = spread(x, at + 2 * token + k)
+        p2, q2 = dot4(p2, u, a), dot4(q2, u, b)
+        u = spread(x, at + 3 * token + k)
+        p3, q3 = dot4(p3, u, a), dot4(q3, u, b)
+    return (p0, p1, p2, p3), (q0, q1, q2, q3)
 
 
 @inlined
-def _factors_in(room, i):
-    """The scales and minima of a record; what the format has none of is not looked at."""
-    return (
-        as_floats(load16(room, i + 128)),
-        as_floats(load16(room, i + 144)),
-        as_floats(load16(room, i + 160)),
-        as_floats(load16(room, i + 176)),
-    )
+def _floats(p):
+    """Four vectors of integers as float32."""
+    return floats(p[0]), floats(p[1]), floats(p[2]), floats(p[3])
+
+
+@inlined
+def _bases(room, i):
+    """Where the dot products of a group begin."""
+    base = load16(room, i)
+    return base, base, base, base
+
+
+def _tiles(layout: Layout):
+    """The functions for one and for four tokens against two unpacked groups."""
+    n_scales, join = layout.n_scales, _joiner(layout)
+    step, other = RECORD_VECTORS * 16, ROOM_WORDS // 2
+
+    @inlined
+    def joined(total, v, w, room, i, x, at):
+        """The total of one token for one group."""
+        s, s2 = as_floats(load16(room, i + 160)), as_floats(load16(room, i + 176))
+        m, m2 = as_floats(load16(room, i + 192)), as_floats(load16(room, i + 208))
+        return join(total, v, w, s, s2, m, m2, x, at)
+
+    @inlined
+    def joined_all(c, v, w, room, i, x, at, token):
+        """The totals of four tokens for one group."""
+        return (
+            joined(c[0], v[0], w[0], room, i, x, at),
+            joined(c[1], v[1], w[1], room, i, x, at + token),
+            joined(c[2], v[2], w[2], room, i, x, at + 2 * token),
+            joined(c[3], v[3], w[3], room, i, x, at + 3 * token),
+        )
+
+    @inlined
+    def four(room, n_blocks, x, first, token, sums, at):
+        c = (load16(sums, at), load16(sums, at + 32), load16(sums, at + 64), load16(sums, at + 96))
+        d = (load16(sums, at + 16), load16(sums, at + 48), load16(sums, at + 80), load16(sums, at + 112))
+        for k in range(n_blocks):
+            i, place = k * step, first + k * 16
+            p, q = _half(_bases(room, i + 128), _bases(room, i + other + 128), room, i, 0, x, place, token)
+            if n_scales == 2:
+                v, w = _floats(p), _floats(q)
+                p, q = _bases(room, i + 144), _bases(room, i + other + 144)
+            p, q = _half(p, q, room, i, 4, x, place, token)
+            if n_scales == 1:
+                v, w = _floats(p), _floats(q)
+            c = joined_all(c, v, _floats(p), room, i, x, place, token)
+            d = joined_all(d, w, _floats(q), room, i + other, x, place, token)
+        for t in range(4):
+            store(sums, at + t * 32, c[t])
+            store(sums, at + t * 32 + 16, d[t])
+
+    @inlined
+    def single(c, room, i, x, at):
+        """32 columns of one token against one group."""
+        p = load16(room, i + 128)
+        for k in range(4):
+            p = dot4(p, spread(x, at + k), load16(room, i + k * 16))
+        v = floats(p)
+        if n_scales == 2:
+            p = load16(room, i + 144)
+        for k in range(4, 8):
+            p = dot4(p, spread(x, at + k), load16(room, i + k * 16))
+        if n_scales == 1:
+            v = floats(p)
+        return joined(c, v, floats(p), room, i, x, at)
+
+    @inlined
+    def one(room, n_blocks, x, first, sums, at):
+        c, d = load16(sums, at), load16(sums, at + 16)
+        for k in range(n_blocks):
+            c = single(c, room, k * step, x, first + k * 16)
+            d = single(d, room, k * step + other, x, first + k * 16)
+        store(sums, at, c)
+        store(sums, at + 16, d)
+
+    return one, four
+
+
+def int8_scratch_bytes(n_tokens: int) -> int:
+    """Scratch for so many tokens: two unpacked groups and the totals."""
+    return ROOM_WORDS * 4 + n_tokens * 32 * 4
 
 
 def int8_product(format_name: str, layout: Layout) -> CKernel:
     """The product for a format of blocks."""
-    columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
-    codes_of, scales_of, minima_of = layout.codes, layout.scales, layout.minima
-    sub_bytes = n_bytes // n_subs
-    add, unpack = _adder(layout), _unpacker(layout)
+    columns, n_bytes = layout.columns, layout.n_bytes
+    direct, unpack = _direct(layout), _unpacker(layout)
+    one, four = _tiles(layout)
 
     @inlined
-    def direct(data, start, x, first, n_columns):
-        """One token against one group, from packed data."""
-        total = no_floats()
-        for block in range(n_columns // columns):
-            at = start + block * n_bytes
-            for sub in range(n_subs):
-                for line in range(0, sub_bytes, 64):
-                    prefetch(data, at + sub * sub_bytes + AHEAD_BYTES + line)
-                factors = scales_of(data, at, sub) + minima_of(data, at, sub)
-                total = add(total, codes_of(data, at, sub), factors, x, first + (block * n_subs + sub) * 16)
-        return total
-
-    @inlined
-    def one(room, x, first, n_columns):
-        """One token against an unpacked group."""
-        total = no_floats()
-        for i in range(n_columns // 32):
-            at = i * ROOM_WORDS
-            total = add(total, _codes_in(room, at), _factors_in(room, at), x, first + i * 16)
-        return total
-
-    @inlined
-    def eight(room, x, first, n_columns, out, out_at, stride):
-        """Eight tokens against an unpacked group."""
-        a = no_floats()
-        b, c, d, e, f, g, h = a, a, a, a, a, a, a
+    def many(data, start, group_bytes, n_pair, x, n_tokens, n_columns, room, factors, sums):
+        """All tokens against one or two groups, the totals into `sums`, f32 [n_tokens, 32]."""
         token = n_columns // 2
-        for i in range(n_columns // 32):
-            codes = _codes_in(room, i * ROOM_WORDS)
-            factors = _factors_in(room, i * ROOM_WORDS)
-            at = first + i * 16
-            a = add(a, codes, factors, x, at)
-            b = add(b, codes, factors, x, at + token)
-            c = add(c, codes, factors, x, at + 2 * token)
-            d = add(d, codes, factors, x, at + 3 * token)
-            e = add(e, codes, factors, x, at + 4 * token)
-            f = add(f, codes, factors, x, at + 5 * token)
-            g = add(g, codes, factors, x, at + 6 * token)
-            h = add(h, codes, factors, x, at + 7 * token)
-        store(out, out_at, a)
-        store(out, out_at + stride, b)
-        store(out, out_at + 2 * stride, c)
-        store(out, out_at + 3 * stride, d)
-        store(out, out_at + 4 * stride, e)
-        store(out, out_at + 5 * stride, f)
-        store(out, out_at + 6 * stride, g)
-        store(out, out_at + 7 * stride, h)
+        for i in range(0, n_tokens * 32, 16):
+            store(sums, i, no_floats())
+        for k in range(0, n_columns, CHUNK_COLUMNS):
+            n = min(CHUNK_COLUMNS, n_columns - k)
+            for g in range(n_pair):
+                place = start + g * group_bytes + k // columns * n_bytes
+                unpack(data, place, n, room, factors, g * (ROOM_WORDS // 2))
+            t = 0
+            while t + TILE <= n_tokens:
+                four(room, n // 32, x, t * token + k // 2, token, sums, t * 32)
+                t += TILE
+            while t < n_tokens:
+                one(room, n // 32, x, t * token + k // 2, sums, t * 32)
+                t += 1
 
     def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
         group_bytes = n_columns // columns * n_bytes
@@ -187,21 +272,20 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
         token = n_columns // 2
         records = i32_at(x, n_tokens * token)
         result = f32_at(out, n_tokens * out_stride)
-        room = i32_at(scratch, n_columns // 32 * ROOM_WORDS)
-        for group in range(first_group, last_group):
-            start = group * group_bytes
-            if n_tokens < MANY_TOKENS:
+        if n_tokens < MANY_TOKENS:
+            for group in range(first_group, last_group):
                 for t in range(n_tokens):
-                    store(result, t * out_stride + group * 16, direct(data, start, records, t * token, n_columns))
-                continue
-            unpack(data, start, n_columns, room, f32_at(scratch, n_columns // 32 * ROOM_WORDS))
-            t = 0
-            while t + TILE <= n_tokens:
-                eight(room, records, t * token, n_columns, result, t * out_stride + group * 16, out_stride)
-                t += TILE
-            while t < n_tokens:
-                store(result, t * out_stride + group * 16, one(room, records, t * token, n_columns))
-                t += 1
+                    total = direct(data, group * group_bytes, records, t * token, n_columns)
+                    store(result, t * out_stride + group * 16, total)
+            return
+        room, factors = i32_at(scratch, ROOM_WORDS), f32_at(scratch, ROOM_WORDS)
+        sums = f32_at(scratch + ROOM_WORDS * 4, n_tokens * 32)
+        for group in range(first_group, last_group, 2):
+            n_pair = min(2, last_group - group)
+            many(data, group * group_bytes, group_bytes, n_pair, records, n_tokens, n_columns, room, factors, sums)
+            for t in range(n_tokens):
+                for g in range(n_pair):
+                    store(result, t * out_stride + (group + g) * 16, load16(sums, t * 32 + g * 16))
 
     product.__name__ = product.__qualname__ = f"product_int8_{format_name.lower()}"
     return c_kernel(9)(product)

@@ -14,7 +14,8 @@ no instruction here may be contracted or reordered (no fast-math flags), every l
     to_float, to_int     integer <-> float lanes; to_int truncates and needs |v| < 2**31
     narrow(v), widen(v)  integer lanes -> their low 8 bits; unsigned bytes or 16-bit words -> integer lanes
     transpose16(...)     a 16 x 16 tile of float32 or uint8
-    load_number(a, i)    LANES elements as float32, from float32 or from float16 bit patterns of finite values
+    load_number16(a, i)  16 elements as float32, from float32 or from float16 bit patterns of finite values
+    low_half, high_half  half of the lanes
     fold_sum, fold_max   all lanes to one float32, halves onto halves: one fixed order
 
 Sources: LLVM language reference, "Vector Operations"; Numba's extension API ("Low-level extension API").
@@ -334,29 +335,53 @@ def widened_half(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
     return builder.bitcast(builder.or_(builder.bitcast(scaled, words), sign), numbers)
 
 
-@intrinsic
-def load_number(typing_context, array, index):
-    """LANES consecutive elements, float32 or uint16 (float16 bit patterns of finite values), as float32 lanes."""
+def _number_loader(lanes: int) -> Callable:
+    @intrinsic
+    def load_number(typing_context, array, index):
+        """Consecutive elements, float32 or uint16 (float16 bit patterns of finite values), as float32 lanes."""
 
-    def emit(context, builder, sig, args):
-        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
-        kind = Vector(array.dtype, LANES).llvm
-        value = builder.load(builder.bitcast(at, kind.as_pointer()))
-        value.align = array.dtype.bitwidth // 8
-        if array.dtype == types.float32:
-            return value
-        if has_feature(context, "f16c"):  # one instruction, the same values
-            return builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), LANES)), F32.llvm)
-        return widened_half(builder, value)
+        def emit(context, builder, sig, args):
+            at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+            kind = Vector(array.dtype, lanes).llvm
+            value = builder.load(builder.bitcast(at, kind.as_pointer()))
+            value.align = array.dtype.bitwidth // 8
+            if array.dtype == types.float32:
+                return value
+            if has_feature(context, "f16c"):  # one instruction, the same values
+                return builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), lanes)), sig.return_type.llvm)
+            return widened_half(builder, value)
 
-    return F32(array, index), emit
+        return Vector(types.float32, lanes)(array, index), emit
+
+    return load_number
+
+
+load_number16 = _number_loader(16)
+
+
+def _half(start: int) -> Callable:
+    @intrinsic
+    def half(typing_context, value):
+        result = Vector(value.element, value.lanes // 2)
+
+        def emit(context, builder, sig, args):
+            n = result.lanes
+            order = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(start * n, start * n + n)))
+            return builder.shuffle_vector(args[0], ir.Constant(args[0].type, ir.Undefined), order)
+
+        return result(value), emit
+
+    return half
+
+
+low_half, high_half = _half(0), _half(1)
 
 
 def _fold(combine: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> Callable:
     @intrinsic
     def fold(typing_context, value):
         def emit(context, builder, sig, args):
-            folded, n = args[0], LANES
+            folded, n = args[0], value.lanes
             while n > 1:
                 n //= 2
                 undefined = ir.Constant(folded.type, ir.Undefined)

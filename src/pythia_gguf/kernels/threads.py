@@ -1,7 +1,7 @@
 """What threads that run kernels side by side share: atomic numbers, and a barrier that gives way on busy CPUs.
 
-Knows no work. Four cache lines of int64: threads that have arrived, barriers passed, pieces of work taken, number
-of the last step that is done.
+Knows no work. Five cache lines of int64: threads that have arrived, barriers passed, pieces taken of two kinds of
+work, number of the last step that is done.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numba.extending import intrinsic
 
 from pythia_gguf.kernels.jit import inlined
 
-STATE_WORDS = 32
-_ARRIVED, _PASSED, _TAKEN, DONE = 0, 8, 16, 24
+STATE_WORDS = 40
+_ARRIVED, _PASSED, FIRST_TAKEN, SECOND_TAKEN, DONE = 0, 8, 16, 24, 32
 # About 20 microseconds of looking; then whoever shares this CPU may run.
 _LOOKS = 2000
 _GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
@@ -56,9 +56,18 @@ def _give_way(typing_context):
 
 
 @inlined
-def take(state):
-    """The next piece of work that nobody has: 0, 1, 2, ... since the last barrier."""
-    return _atomic_add(state, _TAKEN, 1)
+def take(state, counter):
+    """The next piece of work that nobody has: 0, 1, 2, ... since the last barrier.
+
+    counter  FIRST_TAKEN or SECOND_TAKEN, for work between the same two barriers
+    """
+    return _atomic_add(state, counter, 1)
+
+
+@inlined
+def _count_anew(state):
+    state[FIRST_TAKEN] = 0
+    state[SECOND_TAKEN] = 0
 
 
 @inlined
@@ -68,12 +77,12 @@ def wait(state, n_threads):
     state  i64 [STATE_WORDS]  zeros at first, the same for all threads
     """
     if n_threads == 1:
-        state[_TAKEN] = 0
+        _count_anew(state)
         return
     passed = _atomic_load(state, _PASSED)
     if _atomic_add(state, _ARRIVED, 1) + 1 == n_threads:
         state[_ARRIVED] = 0
-        state[_TAKEN] = 0
+        _count_anew(state)
         _atomic_add(state, _PASSED, 1)
         return
     looks = 0

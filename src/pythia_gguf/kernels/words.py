@@ -9,7 +9,9 @@ a column.
     shorts(a, i)             16 unsigned int16 from byte i, as int32
     no_words(), no_floats()  zeros
     floats(v), as_floats(v)  int32 lanes -> float32: the same number, the same bits
-    dot4(s, w, x, i)         s + sum of four products in every lane: unsigned bytes of w, signed bytes of x[i] (int32)
+    spread(x, i)             x[i], int32, in every lane
+    dot4(t, u, s)            t + sum of four products in every lane: unsigned bytes of u, signed bytes of s
+    lowered(w, n)            every byte of w less n
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
     prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end
     number(x, i)             the float32 whose bits are x[i], x int32
@@ -107,51 +109,74 @@ def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     return builder.add(even, odd)
 
 
+def _spread(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_WORD, 0))
+    return builder.shuffle_vector(first, undefined, _constant(ir.VectorType(_WORD, lanes), 0))
+
+
 @intrinsic
-def dot4(typing_context, total, weights, x, index):
-    """total + w0 x0 + w1 x1 + w2 x2 + w3 x3 lane by lane, exact; bytes w unsigned, bytes x of x[index] signed."""
+def spread(typing_context, x, index):
+    """x[index], int32, in every lane; no index counts from the end."""
 
     def emit(context, builder, sig, args):
-        at = pointer_to(context, builder, x, args[2], index_of(context, builder, args[3], index))
-        word = builder.load(at)
-        undefined = ir.Constant(I32X16.llvm, ir.Undefined)
-        first = builder.insert_element(undefined, word, ir.Constant(_WORD, 0))
-        activations = builder.shuffle_vector(first, undefined, _constant(I32X16.llvm, 0))
+        at = pointer_to(context, builder, x, args[0], index_of(context, builder, args[1], index))
+        return _spread(builder, builder.load(at), 16)
+
+    return I32X16(x, index), emit
+
+
+@intrinsic
+def dot4(typing_context, total, unsigned, signed):
+    """total + u0 s0 + u1 s1 + u2 s2 + u3 s3 lane by lane, exact; bytes u unsigned, bytes s signed."""
+
+    def emit(context, builder, sig, args):
         if has_feature(context, "avx512vnni"):
             kind = ir.FunctionType(I32X16.llvm, [I32X16.llvm, _BYTES, _BYTES])
             function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-            as_bytes = [builder.bitcast(v, _BYTES) for v in (args[1], activations)]
+            as_bytes = [builder.bitcast(v, _BYTES) for v in args[1:]]
             return builder.call(function, [args[0], *as_bytes])
         pairs = ir.VectorType(_HALF, 32)
-        w, a = builder.bitcast(args[1], pairs), builder.bitcast(activations, pairs)
+        u, s = builder.bitcast(args[1], pairs), builder.bitcast(args[2], pairs)
         eight = _constant(pairs, 8)
         even = _pair_products(
-            builder, builder.and_(w, _constant(pairs, 255)), builder.ashr(builder.shl(a, eight), eight)
+            builder, builder.and_(u, _constant(pairs, 255)), builder.ashr(builder.shl(s, eight), eight)
         )
-        odd = _pair_products(builder, builder.lshr(w, eight), builder.ashr(a, eight))
+        odd = _pair_products(builder, builder.lshr(u, eight), builder.ashr(s, eight))
         return builder.add(args[0], builder.add(even, odd))
 
-    return I32X16(total, weights, x, index), emit
+    return I32X16(total, unsigned, signed), emit
+
+
+@intrinsic
+def lowered(typing_context, value, by):
+    """Each byte of the words less a number, without borrowing from its neighbour."""
+
+    def emit(context, builder, sig, args):
+        bytes_each = _spread(builder, builder.trunc(args[1], _BYTE), 64)
+        return builder.bitcast(builder.sub(builder.bitcast(args[0], _BYTES), bytes_each), I32X16.llvm)
+
+    return I32X16(value, by), emit
 
 
 @intrinsic
 def fused(typing_context, a, b, c):
     """a * b + c lane by lane, scalars count for all lanes; one rounding with FMA, two without."""
+    (vector,) = {v for v in (a, b, c) if isinstance(v, Vector)}
 
     def emit(context, builder, sig, args):
-        def lanes(value: ir.Value, given: types.Type) -> ir.Value:
-            if isinstance(given, Vector):
-                return value
-            first = builder.insert_element(ir.Constant(F32X16.llvm, ir.Undefined), value, ir.Constant(_WORD, 0))
-            return builder.shuffle_vector(first, ir.Constant(F32X16.llvm, ir.Undefined), _constant(I32X16.llvm, 0))
-
-        x, y, z = (lanes(value, given) for value, given in zip(args, sig.args, strict=True))
+        x, y, z = (
+            value if isinstance(given, Vector) else _spread(builder, value, vector.lanes)
+            for value, given in zip(args, sig.args, strict=True)
+        )
         if not has_feature(context, "fma") and not has_feature(context, "avx512f"):
             return builder.fadd(builder.fmul(x, y), z)
-        kind = ir.FunctionType(F32X16.llvm, [F32X16.llvm] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32"), [x, y, z])
+        kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{vector.lanes}f32"), [x, y, z]
+        )
 
-    return F32X16(a, b, c), emit
+    return vector(a, b, c), emit
 
 
 @intrinsic
