@@ -220,7 +220,7 @@ class OpList:
             padded[: bias.size] = bias
             self._kept.append(padded)
         x = given.records if activations == "int8" else given.x
-        piece = max(2, packed.n_groups // (4 * self._n_threads) // 2 * 2)
+        piece = max(2, packed.n_groups // (8 * self._n_threads) // 2 * 2)
         quantizer = 0
         if to is not None and to.x is out:
             quantizer = self._quantizer(self._weights.matrices[name.replace("ffn_up", "ffn_down") + ".weight"])
@@ -255,9 +255,8 @@ class OpList:
 
 def scratch_bytes(config: GPTNeoXConfig, n_context: int) -> int:
     """What one thread needs for a product, for attention or for a norm."""
-    products = max(product_scratch(n, SLICE_TOKENS) for n in (config.hidden, config.n_ffn))
     attention = 4 * (4 * (n_context + config.head_dim + LANES) + LANES)
-    return rounded_up(max(products, attention, 4 * (config.hidden + LANES)), 64)
+    return rounded_up(max(product_scratch(SLICE_TOKENS), attention, 4 * (config.hidden + LANES)), 64)
 
 
 def _rotation_table(config: GPTNeoXConfig, n_context: int) -> np.ndarray:

@@ -139,7 +139,9 @@ def _finish(op, n_tokens, first, last):
                 v = gelu_tanh(v)
             store(out, at, v)
         if op[13]:
-            _quantize(op[13], op[4] + (t * stride + first * 16) * 4, op[14] + (t * stride + first * 16) * 2, n, n_tokens)
+            _quantize(
+                op[13], op[4] + (t * stride + first * 16) * 4, op[14] + (t * stride + first * 16) * 2, n, n_tokens
+            )
 
 
 @c_kernel(3)

@@ -16,17 +16,24 @@ from numba.core.ccallback import CFunc
 from pythia_gguf.kernels.cache import CodeCache
 
 
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+
+
 def kernel(function: Callable) -> Callable:
     """Compile on first call, without the interpreter lock, kept on disk; integer division by zero does not raise."""
-    dispatcher = inlined(function)
+    dispatcher = numba.njit(**_OPTIONS)(function)
     # Numba has no public way to give a function another cache; `cache=True` sets the same attribute.
     dispatcher._cache = CodeCache(function)
     return dispatcher
 
 
 def inlined(function: Callable) -> Any:
-    """A piece of a kernel: compiled into its callers, never called from Python."""
-    return numba.njit(nogil=True, error_model="numpy")(function)
+    """A piece of a kernel: compiled into its callers, never called from Python.
+
+    Forced: what stays a function of its own has a symbol made of its name and a counter of the process, so closures of
+    one name that were compiled in different processes would be taken for each other when their callers are loaded.
+    """
+    return numba.njit(**_OPTIONS, forceinline=True)(function)
 
 
 def is_compiled(compiled: Any, *arguments: np.ndarray) -> bool:

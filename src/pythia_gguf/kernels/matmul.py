@@ -14,7 +14,7 @@ import numpy as np
 
 from pythia_gguf.kernels.activations import RECORD_WORDS, quantize_activations
 from pythia_gguf.kernels.jit import CKernel
-from pythia_gguf.kernels.matmul_float import block_product, plain_product
+from pythia_gguf.kernels.matmul_float import block_product, float_scratch_bytes, plain_product
 from pythia_gguf.kernels.matmul_int8 import int8_product, int8_scratch_bytes
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.packed import Packed
@@ -27,7 +27,7 @@ def matmul_address(format_name: str, activations: str) -> int:
 
     f(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch), all int64: addresses of
     packed data, of x (records of activations.py, or f32 [T, n_columns]), of out f32 [T, out_stride >= 16 * groups], of
-    scratch of `product_scratch(n_columns, n_tokens)`, 64-byte aligned
+    scratch of `product_scratch(n_tokens)`, 64-byte aligned
     """
     return _kernel(format_name, activations).address
 
@@ -46,9 +46,9 @@ def quantize_address() -> int:
     return quantize_activations.address
 
 
-def product_scratch(n_columns: int, n_tokens: int) -> int:
-    """Scratch that a product of so many tokens over so many columns needs."""
-    return max(64 * (-(-n_columns // 256) * 256), int8_scratch_bytes(n_tokens))
+def product_scratch(n_tokens: int) -> int:
+    """Scratch that a product of so many tokens needs, in bytes."""
+    return max(float_scratch_bytes(n_tokens), int8_scratch_bytes(n_tokens))
 
 
 def quantize(x: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def matmul(packed: Packed, x: np.ndarray, activations: str, groups: range | None
         raise ValueError(f"{groups} of {packed.n_groups} groups")
     out = np.zeros((x.shape[0], packed.n_groups * 16), np.float32)
     given = quantize(x) if activations == "int8" else np.ascontiguousarray(x)
-    scratch = aligned((product_scratch(packed.n_columns, x.shape[0]),), np.uint8)
+    scratch = aligned((product_scratch(x.shape[0]),), np.uint8)
     sizes = (x.shape[0], packed.n_columns, out.shape[1], groups.start, groups.stop)
     _call(matmul_address(packed.format, activations), packed.data, given, out, *sizes, scratch)
     return out

@@ -1,7 +1,8 @@
 """Matrix products with float32 activations: weights as formats/ decodes them, and plain numbers.
 
 Knows no model; the interface is that of kernels/matmul.py. Each 32 columns are summed one after the other, then added
-to the total: a chain short enough that the next one runs beside it, and the same for one token as for many.
+to the total: a chain short enough that the next one runs beside it, and the same for one token as for many. For many,
+two groups of 16 rows are unpacked, some columns at a time, and tokens pass by in tiles of six.
 """
 
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
@@ -10,68 +11,97 @@ from pythia_gguf.kernels.simd import load16, store
 from pythia_gguf.kernels.unpack import Layout
 from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_floats, shorts, words
 
-TILE = 8
+TILE = 6
+FEW_TOKENS = 3
+# Two unpacked groups of so many columns stay in the first cache.
+CHUNK_COLUMNS = 128
+ROOM_NUMBERS = CHUNK_COLUMNS * 32
 
 
 @inlined
-def _one(room, x, start, n_columns):
-    """One token against an unpacked group, f32 [n_columns, 16]."""
-    total = no_floats()
-    for i in range(0, n_columns, 32):
-        s = no_floats()
-        for k in range(i, min(i + 32, n_columns)):
-            s = fused(load16(room, k * 16), x[start + k], s)
-        total = total + s
-    return total
-
-
-@inlined
-def _eight(room, x, t, n_columns, out, at, stride):
-    """Eight tokens against an unpacked group."""
-    a = no_floats()
-    b, c, d, e, f, g, h = a, a, a, a, a, a, a
-    start = t * n_columns
-    for i in range(0, n_columns, 32):
+def _one(room, n, x, start, sums, at):
+    """One token against n unpacked columns of two groups; totals are kept in `sums`."""
+    c, d = load16(sums, at), load16(sums, at + 16)
+    for i in range(0, n, 32):
         p = no_floats()
-        q, r, s, u, v, w, y = p, p, p, p, p, p, p
-        for k in range(i, min(i + 32, n_columns)):
-            z = load16(room, k * 16)
-            p = fused(z, x[start + k], p)
-            q = fused(z, x[start + n_columns + k], q)
-            r = fused(z, x[start + 2 * n_columns + k], r)
-            s = fused(z, x[start + 3 * n_columns + k], s)
-            u = fused(z, x[start + 4 * n_columns + k], u)
-            v = fused(z, x[start + 5 * n_columns + k], v)
-            w = fused(z, x[start + 6 * n_columns + k], w)
-            y = fused(z, x[start + 7 * n_columns + k], y)
-        a = a + p
-        b = b + q
-        c = c + r
-        d = d + s
-        e = e + u
-        f = f + v
-        g = g + w
-        h = h + y
-    store(out, at, a)
-    store(out, at + stride, b)
-    store(out, at + 2 * stride, c)
-    store(out, at + 3 * stride, d)
-    store(out, at + 4 * stride, e)
-    store(out, at + 5 * stride, f)
-    store(out, at + 6 * stride, g)
-    store(out, at + 7 * stride, h)
+        q = p
+        for k in range(i, min(i + 32, n)):
+            w = x[start + k]
+            p, q = fused(load16(room, k * 32), w, p), fused(load16(room, k * 32 + 16), w, q)
+        c, d = c + p, d + q
+    store(sums, at, c)
+    store(sums, at + 16, d)
 
 
 @inlined
-def _unpacked_product(room, x, n_tokens, n_columns, out, at, stride):
-    """All tokens against an unpacked group."""
-    t = 0
-    while t + TILE <= n_tokens:
-        _eight(room, x, t, n_columns, out, at + t * stride, stride)
-        t += TILE
-    while t < n_tokens:
-        store(out, at + t * stride, _one(room, x, t * n_columns, n_columns))
-        t += 1
+def _six(room, n, x, start, token, sums, at):
+    """Six tokens, `token` apart; a loaded weight serves all of them, a loaded activation two groups."""
+    for i in range(0, n, 32):
+        p0 = no_floats()
+        p1, p2, p3, p4, p5 = p0, p0, p0, p0, p0
+        q0, q1, q2, q3, q4, q5 = p0, p0, p0, p0, p0, p0
+        for k in range(i, min(i + 32, n)):
+            a, b = load16(room, k * 32), load16(room, k * 32 + 16)
+            w = x[start + k]
+            p0, q0 = fused(a, w, p0), fused(b, w, q0)
+            w = x[start + token + k]
+            p1, q1 = fused(a, w, p1), fused(b, w, q1)
+            w = x[start + 2 * token + k]
+            p2, q2 = fused(a, w, p2), fused(b, w, q2)
+            w = x[start + 3 * token + k]
+            p3, q3 = fused(a, w, p3), fused(b, w, q3)
+            w = x[start + 4 * token + k]
+            p4, q4 = fused(a, w, p4), fused(b, w, q4)
+            w = x[start + 5 * token + k]
+            p5, q5 = fused(a, w, p5), fused(b, w, q5)
+        _add_to(sums, at, p0, q0)
+        _add_to(sums, at + 32, p1, q1)
+        _add_to(sums, at + 64, p2, q2)
+        _add_to(sums, at + 96, p3, q3)
+        _add_to(sums, at + 128, p4, q4)
+        _add_to(sums, at + 160, p5, q5)
+
+
+@inlined
+def _add_to(sums, at, p, q):
+    store(sums, at, load16(sums, at) + p)
+    store(sums, at + 16, load16(sums, at + 16) + q)
+
+
+def float_scratch_bytes(n_tokens: int) -> int:
+    """Scratch for so many tokens: two unpacked groups and the totals."""
+    return (ROOM_NUMBERS + n_tokens * 32) * 4
+
+
+def _unpacked_product(unpack):
+    """The function for all tokens against groups that `unpack` writes into scratch, some columns at a time.
+
+    unpack(data, group, first_column, n_columns, room, to)  writes column k to room[to + 32 * k]
+    """
+
+    @inlined
+    def product(data, x, n_tokens, n_columns, out, out_stride, first_group, last_group, scratch):
+        room, sums = f32_at(scratch, ROOM_NUMBERS), f32_at(scratch + ROOM_NUMBERS * 4, n_tokens * 32)
+        for group in range(first_group, last_group, 2):
+            n_pair = min(2, last_group - group)
+            for i in range(0, n_tokens * 32, 16):
+                store(sums, i, no_floats())
+            for k in range(0, n_columns, CHUNK_COLUMNS):
+                n = min(CHUNK_COLUMNS, n_columns - k)
+                for g in range(n_pair):
+                    unpack(data, group + g, k, n, n_columns, room, g * 16)
+                t = 0
+                while t + TILE <= n_tokens:
+                    _six(room, n, x, t * n_columns + k, n_columns, sums, t * 32)
+                    t += TILE
+                while t < n_tokens:
+                    _one(room, n, x, t * n_columns + k, sums, t * 32)
+                    t += 1
+            for t in range(n_tokens):
+                for g in range(n_pair):
+                    store(out, t * out_stride + (group + g) * 16, load16(sums, t * 32 + g * 16))
+
+    return product
 
 
 def block_product(format_name: str, layout: Layout) -> CKernel:
@@ -81,40 +111,38 @@ def block_product(format_name: str, layout: Layout) -> CKernel:
     n_subs = columns // 32
 
     @inlined
-    def put(room, k, code, scale, minimum):
+    def put(room, at, code, scale, minimum):
         """Four columns of 16 rows."""
         for b in range(4):
             w = floats(((code >> (8 * b)) & 255) - offset) * scale
             if has_min:
                 w = w - minimum
-            store(room, (k + b) * 16, w)
+            store(room, at + b * 32, w)
 
     @inlined
-    def unpack(data, start, n_columns, room):
-        for block in range(n_columns // columns):
-            at = start + block * n_bytes
-            for sub in range(n_subs):
-                k = block * columns + sub * 32
-                c0, c1, c2, c3, c4, c5, c6, c7 = codes(data, at, sub)
-                s0, s1 = scales(data, at, sub)
-                m0, m1 = minima(data, at, sub)
-                put(room, k, c0, s0, m0)
-                put(room, k + 4, c1, s0, m0)
-                put(room, k + 8, c2, s0, m0)
-                put(room, k + 12, c3, s0, m0)
-                put(room, k + 16, c4, s1, m1)
-                put(room, k + 20, c5, s1, m1)
-                put(room, k + 24, c6, s1, m1)
-                put(room, k + 28, c7, s1, m1)
+    def unpack(data, group, first, n, n_columns, room, to):
+        start = group * (n_columns // columns * n_bytes)
+        for i in range(first // 32, (first + n) // 32):
+            at, sub = start + i // n_subs * n_bytes, i % n_subs
+            k = to + (i * 32 - first) * 32
+            c0, c1, c2, c3, c4, c5, c6, c7 = codes(data, at, sub)
+            s0, s1 = scales(data, at, sub)
+            m0, m1 = minima(data, at, sub)
+            put(room, k, c0, s0, m0)
+            put(room, k + 128, c1, s0, m0)
+            put(room, k + 256, c2, s0, m0)
+            put(room, k + 384, c3, s0, m0)
+            put(room, k + 512, c4, s1, m1)
+            put(room, k + 640, c5, s1, m1)
+            put(room, k + 768, c6, s1, m1)
+            put(room, k + 896, c7, s1, m1)
+
+    all_tokens = _unpacked_product(unpack)
 
     def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
-        group_bytes = n_columns // columns * n_bytes
-        data = u8_at(weights, last_group * group_bytes)
+        data = u8_at(weights, last_group * (n_columns // columns * n_bytes))
         given, result = f32_at(x, n_tokens * n_columns), f32_at(out, n_tokens * out_stride)
-        room = f32_at(scratch, n_columns * 16)
-        for group in range(first_group, last_group):
-            unpack(data, group * group_bytes, n_columns, room)
-            _unpacked_product(room, given, n_tokens, n_columns, result, group * 16, out_stride)
+        all_tokens(data, given, n_tokens, n_columns, result, out_stride, first_group, last_group, scratch)
 
     product.__name__ = product.__qualname__ = f"product_float_{format_name.lower()}"
     return c_kernel(9)(product)
@@ -157,20 +185,25 @@ def plain_product(format_name: str) -> CKernel:
             total = total + s
         return total
 
+    @inlined
+    def unpack(data, group, first, n, n_columns, room, to):
+        start = group * ((n_columns + 31) // 32 * 32 * step)
+        for k in range(n):
+            store(room, to + k * 32, read(data, start + (first + k) * step))
+
+    all_tokens = _unpacked_product(unpack)
+
     def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
         group_bytes = (n_columns + 31) // 32 * 32 * step
         data = u8_at(weights, last_group * group_bytes)
         given, result = f32_at(x, n_tokens * n_columns), f32_at(out, n_tokens * out_stride)
-        room = f32_at(scratch, n_columns * 16)
+        if n_tokens > FEW_TOKENS:
+            all_tokens(data, given, n_tokens, n_columns, result, out_stride, first_group, last_group, scratch)
+            return
         for group in range(first_group, last_group):
-            start = group * group_bytes
-            if n_tokens >= TILE // 2:
-                for k in range(n_columns):
-                    store(room, k * 16, read(data, start + k * step))
-                _unpacked_product(room, given, n_tokens, n_columns, result, group * 16, out_stride)
-            else:
-                for t in range(n_tokens):
-                    store(result, t * out_stride + group * 16, direct(data, start, given, t * n_columns, n_columns))
+            for t in range(n_tokens):
+                total = direct(data, group * group_bytes, given, t * n_columns, n_columns)
+                store(result, t * out_stride + group * 16, total)
 
     product.__name__ = product.__qualname__ = f"product_float_{format_name.lower()}"
     return c_kernel(9)(product)

@@ -1,16 +1,17 @@
 """Matrix products with int8 activations: exact dot products of 32 columns, then float arithmetic in one order.
 
-Knows no model; the interface is that of kernels/matmul.py. For 32 columns after 32 columns, however many tokens there are:
+Knows no model; the interface is that of kernels/matmul.py. For 32 columns after 32 columns, however many tokens there
+are:
 
     v = float(sum of (code - offset) * q)      exact: fewer than 2**24
     t = v * scale; t = fused(minimum, -sum of q, t); total = fused(t, d, total)
 
 with t = fused(v of the upper half, its scale, v of the lower half * scale) where 16 columns have a scale.
 
-Few tokens: codes go from memory straight into the dot products, unsigned times signed, and the offset is taken off after.
-Many: two groups of 16 rows are unpacked into the thread's scratch, signed, 512 columns at a time so that they stay in the
-first cache, and tokens, unsigned, pass by in tiles of four; a loaded activation serves 32 rows. Their codes are 128 too
-large, which `base` = -128 * sum of weights makes good before the first product. An unpacked block of 32 columns is a
+Few tokens: codes go from memory straight into the dot products, unsigned times signed, and the offset is taken off
+after. Many: two groups of 16 rows are unpacked into the thread's scratch, signed, 512 columns at a time so that they
+stay in the first cache, and tokens, unsigned, pass by in tiles of four; a loaded activation serves 32 rows. Their
+codes are 128 too large, which `base` = -128 * sum of weights makes good before the first product. An unpacked block of 32 columns is a
 record of vectors: 8 of codes, then a base, a scale and a minimum for each scale that 32 columns have.
 """
 

@@ -1,0 +1,48 @@
+"""Machine code that is kept on disk has one function, so that none is taken for another one when both are loaded.
+
+Numba names a function by its name and a counter of the process that compiled it. Two closures of one name, compiled in
+two processes, can have one symbol; then whichever is loaded first would serve both kernels.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Compiles one kernel in a process of its own, and prints the functions that its code has.
+COMPILE = """
+import sys
+from pythia_gguf.kernels import matmul
+matmul.matmul_address(*sys.argv[1:])
+library = matmul._kernel(*sys.argv[1:])._compiled._library
+print(*[f.name for f in library._final_module.functions if not f.is_declaration])
+"""
+# Takes both from disk; the product of ones with ones is the number of columns.
+RUN = """
+import numpy as np
+from pythia_gguf.kernels.matmul import matmul
+from pythia_gguf.kernels.packed import new_packed, pack_rows
+for name, kind in (("F32", np.float32), ("F16", np.float16)):
+    packed = new_packed(name, 16, 64)
+    pack_rows(packed, 0, np.ones((16, 64), kind).view(np.uint8))
+    assert (matmul(packed, np.ones((8, 64), np.float32), "float32") == 64).all(), name
+"""
+
+
+@pytest.mark.slow
+def test_kernels_of_different_processes_are_not_taken_for_each_other(tmp_path: Path):
+    env = os.environ | {"PYTHIA_GGUF_CACHE": str(tmp_path)}
+
+    def python(code: str, *args: str) -> str:
+        run = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=True)
+        return run.stdout
+
+    for name, activations in (("F32", "float32"), ("F16", "float32"), ("Q4_0", "int8")):
+        functions = python(COMPILE, name, activations).split()
+        own = f"product_{'int8' if activations == 'int8' else 'float'}_{name.lower()}"
+        assert [f for f in functions if own not in f and not f.startswith("NRT_")] == []
+    python(RUN)
