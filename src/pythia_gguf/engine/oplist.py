@@ -111,7 +111,8 @@ class OpList:
         if self._h.shape[1] == config.n_ffn:
             self._in_down.x = self._h
         self._cos_sin = _rotation_table(config, cache_shape.n_context)
-        current, added = [self.x, self._x], ()
+        current = [self.x, self._x]
+        added: _Added = ()
         for i in range(config.n_layers):
             added = (self._parallel_layer if config.parallel_residual else self._sequential_layer)(i, current, added)
         self.n_body = len(self._rows)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pythia_gguf.engine.generation import log_sum_exp
 from pythia_gguf.engine.session import Part, Session
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
@@ -74,6 +74,11 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
         continuation = prompt[len(bare) :] + continuation
         before = encode(bare)
         after = encode(bare + continuation)[len(before) :]
+    if not after and continuation:
+        raise UsageError(
+            f"the continuation {one_line(continuation, 40)!r} becomes part of the prompt's last token: begin it with a"
+            " space, or use --encoding separate"
+        )
     if not after:
         raise UsageError("a continuation must have at least one token")
     before = before or [model.tokenizer.i_eos or 0]

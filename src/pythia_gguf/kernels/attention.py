@@ -10,9 +10,10 @@ Sums run over absolute positions in one order, whatever else is computed with th
 import numpy as np
 
 from pythia_gguf.kernels.curves import exponential
+from pythia_gguf.kernels.halves import load_number16
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import to_half
-from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, load, load_number16, select, splat, store
+from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, load, select, splat, store
 from pythia_gguf.kernels.words import fused, no_floats
 
 ZERO = np.float32(0)

@@ -15,8 +15,7 @@ from numba.core.ccallback import CFunc
 
 from pythia_gguf.kernels.cache import CodeCache
 
-
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def kernel(function: Callable) -> Callable:

@@ -11,8 +11,8 @@ with t = fused(v of the upper half, its scale, v of the lower half * scale) wher
 Few tokens: codes go from memory straight into the dot products, unsigned times signed, and the offset is taken off
 after. Many: two groups of 16 rows are unpacked into the thread's scratch, signed, 512 columns at a time so that they
 stay in the first cache, and tokens, unsigned, pass by in tiles of four; a loaded activation serves 32 rows. Their
-codes are 128 too large, which `base` = -128 * sum of weights makes good before the first product. An unpacked block of 32 columns is a
-record of vectors: 8 of codes, then a base, a scale and a minimum for each scale that 32 columns have.
+codes are 128 too large, which `base` = -128 * sum of weights makes good before the first product. An unpacked block of
+32 columns is a record of vectors: 8 of codes, then a base, a scale and a minimum for each scale that 32 columns have.
 """
 
 import numpy as np

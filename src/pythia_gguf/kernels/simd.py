@@ -14,7 +14,6 @@ no instruction here may be contracted or reordered (no fast-math flags), every l
     to_float, to_int     integer <-> float lanes; to_int truncates and needs |v| < 2**31
     narrow(v), widen(v)  integer lanes -> their low 8 bits; unsigned bytes or 16-bit words -> integer lanes
     transpose16(...)     a 16 x 16 tile of float32 or uint8
-    load_number16(a, i)  16 elements as float32, from float32 or from float16 bit patterns of finite values
     low_half, high_half  half of the lanes
     fold_sum, fold_max   all lanes to one float32, halves onto halves: one fixed order
 
@@ -318,45 +317,6 @@ def transpose16(typing_context, source, source_start, source_stride, target, tar
 def has_feature(context: Any, feature: str) -> bool:
     """Whether the CPU that is compiled for has a feature, as LLVM names it."""
     return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
-
-
-def widened_half(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
-    """float16 bit patterns of finite values as float32: the bits moved, and 2**112 for the difference of exponents."""
-    n = halves.type.count
-    words, numbers = ir.VectorType(ir.IntType(32), n), ir.VectorType(ir.FloatType(), n)
-
-    def lanes(value: int) -> ir.Constant:
-        return ir.Constant(words, [value] * n)
-
-    wide = builder.zext(halves, words)
-    magnitude = builder.bitcast(builder.shl(builder.and_(wide, lanes(0x7FFF)), lanes(13)), numbers)
-    scaled = builder.fmul(magnitude, ir.Constant(numbers, [2.0**112] * n))
-    sign = builder.shl(builder.and_(wide, lanes(0x8000)), lanes(16))
-    return builder.bitcast(builder.or_(builder.bitcast(scaled, words), sign), numbers)
-
-
-def _number_loader(lanes: int) -> Callable:
-    @intrinsic
-    def load_number(typing_context, array, index):
-        """Consecutive elements, float32 or uint16 (float16 bit patterns of finite values), as float32 lanes."""
-
-        def emit(context, builder, sig, args):
-            at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
-            kind = Vector(array.dtype, lanes).llvm
-            value = builder.load(builder.bitcast(at, kind.as_pointer()))
-            value.align = array.dtype.bitwidth // 8
-            if array.dtype == types.float32:
-                return value
-            if has_feature(context, "f16c"):  # one instruction, the same values
-                return builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), lanes)), sig.return_type.llvm)
-            return widened_half(builder, value)
-
-        return Vector(types.float32, lanes)(array, index), emit
-
-    return load_number
-
-
-load_number16 = _number_loader(16)
 
 
 def _half(start: int) -> Callable:

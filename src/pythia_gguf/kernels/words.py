@@ -30,7 +30,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to, widened_half
+from pythia_gguf.kernels.halves import widened_half
+from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to
 
 I32X16 = Vector(types.int32, 16)
 F32X16 = Vector(types.float32, 16)
