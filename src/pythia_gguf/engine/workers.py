@@ -6,13 +6,25 @@ Knows no op. The caller's thread works too, as number 0, so that one thread mean
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
-from pythia_gguf.kernels.driver import N_THREADS, OP_WORDS, SCRATCH, SCRATCH_BYTES, SERIAL, STATE, STEP_WORDS, run_ops
+from pythia_gguf.engine.pace import Pace
+from pythia_gguf.kernels.driver import (
+    N_THREADS,
+    N_TOKENS,
+    OP_WORDS,
+    SCRATCH,
+    SCRATCH_BYTES,
+    SERIAL,
+    STATE,
+    STEP_WORDS,
+    run_ops,
+)
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.threads import DONE, STATE_WORDS
 
@@ -39,6 +51,8 @@ class Workers:
         self._scratch = aligned((n_threads, scratch_bytes), np.uint8)
         self._state = aligned((STATE_WORDS,), np.int64)
         self._serial = 0
+        # By the length of the stretch and the number of tokens.
+        self._paces: dict[tuple[int, int], Pace] = {}
         self._one_caller = threading.Lock()
         # Compiled before there is anything to wait for; see `run`.
         run_ops(aligned((0, OP_WORDS), np.int64), 0, 0, self.new_step(), 0)
@@ -66,15 +80,19 @@ class Workers:
             self._serial += 1
             step[SERIAL] = self._serial
             task = Task(self._serial, ops, first, last, step)
+            pace = self._paces.setdefault((last - first, int(step[N_TOKENS])), Pace(self.n_threads))
+            n_threads = step[N_THREADS] = pace.choose()
+            started = time.perf_counter()
             try:
-                self._do(task)
+                self._do(task, n_threads)
             except BaseException:
                 if self._state[DONE] != task.serial:
-                    self._do(task)
+                    self._do(task, n_threads)
                 raise
+            pace.learn(n_threads, time.perf_counter() - started)
 
-    def _do(self, task: Task) -> None:
-        for queue in self._queues:
+    def _do(self, task: Task, n_threads: int) -> None:
+        for queue in self._queues[: n_threads - 1]:
             queue.put(task)
         run_ops(task.ops, task.first, task.last, task.step, 0)
 

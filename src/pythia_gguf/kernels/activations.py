@@ -19,7 +19,7 @@ from pythia_gguf.kernels.simd import LANES, absolute, bits, fold_max, fold_sum, 
 RECORD_WORDS = 16
 D, MINUS_SUM, MINUS_LOW, MINUS_HIGH = range(8, 12)
 # Records for at least so many tokens have unsigned codes: see kernels/matmul_int8.py.
-MANY_TOKENS = 4
+MANY_TOKENS = 16
 ZERO = np.float32(0)
 MOST = np.float32(127)
 MAGIC = np.float32(12582912.0)  # 1.5 * 2**23: adding it leaves the nearest integer, ties to even

@@ -32,6 +32,7 @@ from pythia_gguf.kernels.words import (
     no_words,
     number,
     prefetch,
+    prefetch_second,
     spread,
 )
 
@@ -67,40 +68,61 @@ def _joiner(layout: Layout):
 
 
 def _direct(layout: Layout):
-    """The function for one token against one group, from packed data."""
-    columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
+    """The functions for one and for four tokens against one group, from packed data."""
+    n_bytes, n_subs = layout.n_bytes, layout.columns // 32
     codes_of, scales_of, minima_of, n_scales = layout.codes, layout.scales, layout.minima, layout.n_scales
     has_offset, offset = layout.offset != 0, np.float32(layout.offset)
     sub_bytes, join = n_bytes // n_subs, _joiner(layout)
 
     @inlined
+    def add(total, codes, s, m, x, at):
+        """32 columns of one token."""
+        a = dot4(no_words(), codes[0], spread(x, at))
+        a = dot4(a, codes[1], spread(x, at + 1))
+        a = dot4(a, codes[2], spread(x, at + 2))
+        a = dot4(a, codes[3], spread(x, at + 3))
+        b = no_words() if n_scales == 2 else a
+        b = dot4(b, codes[4], spread(x, at + 4))
+        b = dot4(b, codes[5], spread(x, at + 5))
+        b = dot4(b, codes[6], spread(x, at + 6))
+        b = dot4(b, codes[7], spread(x, at + 7))
+        v, w = floats(a if n_scales == 2 else b), floats(b)
+        if has_offset:
+            v = fused(no_floats() + offset, number(x, at + (MINUS_LOW if n_scales == 2 else MINUS_SUM)), v)
+            w = fused(no_floats() + offset, number(x, at + MINUS_HIGH), w)
+        return join(total, v, w, s[0], s[1], m[0], m[1], x, at)
+
+    @inlined
+    def ask_ahead(data, at):
+        for line in range(0, sub_bytes, 64):
+            prefetch(data, at + AHEAD_BYTES + line)
+
+    @inlined
     def direct(data, start, x, first, n_columns):
         total = no_floats()
-        for block in range(n_columns // columns):
-            for sub in range(n_subs):
-                place = start + block * n_bytes
-                for line in range(0, sub_bytes, 64):
-                    prefetch(data, place + sub * sub_bytes + AHEAD_BYTES + line)
-                at = first + (block * n_subs + sub) * 16
-                codes = codes_of(data, place, sub)
-                a = dot4(no_words(), codes[0], spread(x, at))
-                a = dot4(a, codes[1], spread(x, at + 1))
-                a = dot4(a, codes[2], spread(x, at + 2))
-                a = dot4(a, codes[3], spread(x, at + 3))
-                b = no_words() if n_scales == 2 else a
-                b = dot4(b, codes[4], spread(x, at + 4))
-                b = dot4(b, codes[5], spread(x, at + 5))
-                b = dot4(b, codes[6], spread(x, at + 6))
-                b = dot4(b, codes[7], spread(x, at + 7))
-                v, w = floats(a if n_scales == 2 else b), floats(b)
-                if has_offset:
-                    v = fused(no_floats() + offset, number(x, at + (MINUS_LOW if n_scales == 2 else MINUS_SUM)), v)
-                    w = fused(no_floats() + offset, number(x, at + MINUS_HIGH), w)
-                s, m = scales_of(data, place, sub), minima_of(data, place, sub)
-                total = join(total, v, w, s[0], s[1], m[0], m[1], x, at)
+        for i in range(n_columns // 32):
+            place, sub = start + i // n_subs * n_bytes, i % n_subs
+            ask_ahead(data, place + sub * sub_bytes)
+            s, m = scales_of(data, place, sub), minima_of(data, place, sub)
+            total = add(total, codes_of(data, place, sub), s, m, x, first + i * 16)
         return total
 
-    return direct
+    @inlined
+    def direct_four(data, start, x, first, token, n_columns):
+        a = no_floats()
+        b, c, d = a, a, a
+        for i in range(n_columns // 32):
+            place, sub, at = start + i // n_subs * n_bytes, i % n_subs, first + i * 16
+            ask_ahead(data, place + sub * sub_bytes)
+            s, m = scales_of(data, place, sub), minima_of(data, place, sub)
+            codes = codes_of(data, place, sub)
+            a = add(a, codes, s, m, x, at)
+            b = add(b, codes, s, m, x, at + token)
+            c = add(c, codes, s, m, x, at + 2 * token)
+            d = add(d, codes, s, m, x, at + 3 * token)
+        return a, b, c, d
+
+    return direct, direct_four
 
 
 def _unpacker(layout: Layout):
@@ -245,8 +267,23 @@ def int8_scratch_bytes(n_tokens: int) -> int:
 def int8_product(format_name: str, layout: Layout) -> CKernel:
     """The product for a format of blocks."""
     columns, n_bytes = layout.columns, layout.n_bytes
-    direct, unpack = _direct(layout), _unpacker(layout)
+    (direct, direct_four), unpack = _direct(layout), _unpacker(layout)
     one, four = _tiles(layout)
+
+    @inlined
+    def few(data, start, x, n_tokens, n_columns, result, stride, at):
+        """All tokens against one group; its data stays in the first cache between them."""
+        token, t = n_columns // 2, 0
+        while t + TILE <= n_tokens:
+            a, b, c, d = direct_four(data, start, x, t * token, token, n_columns)
+            store(result, t * stride + at, a)
+            store(result, (t + 1) * stride + at, b)
+            store(result, (t + 2) * stride + at, c)
+            store(result, (t + 3) * stride + at, d)
+            t += TILE
+        while t < n_tokens:
+            store(result, t * stride + at, direct(data, start, x, t * token, n_columns))
+            t += 1
 
     @inlined
     def many(data, start, group_bytes, n_pair, x, n_tokens, n_columns, room, factors, sums):
@@ -259,6 +296,11 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
             for g in range(n_pair):
                 place = start + g * group_bytes + k // columns * n_bytes
                 unpack(data, place, n, room, factors, g * (ROOM_WORDS // 2))
+            # What is unpacked next, of these groups or of the next ones, comes while tokens pass by.
+            ahead = start + (k + n) // columns * n_bytes if k + n < n_columns else start + 2 * group_bytes
+            for line in range(0, n // columns * n_bytes, 64):
+                prefetch_second(data, ahead + line)
+                prefetch_second(data, ahead + group_bytes + line)
             t = 0
             while t + TILE <= n_tokens:
                 four(room, n // 32, x, t * token + k // 2, token, sums, t * 32)
@@ -275,9 +317,7 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
         result = f32_at(out, n_tokens * out_stride)
         if n_tokens < MANY_TOKENS:
             for group in range(first_group, last_group):
-                for t in range(n_tokens):
-                    total = direct(data, group * group_bytes, records, t * token, n_columns)
-                    store(result, t * out_stride + group * 16, total)
+                few(data, group * group_bytes, records, n_tokens, n_columns, result, out_stride, group * 16)
             return
         room, factors = i32_at(scratch, ROOM_WORDS), f32_at(scratch, ROOM_WORDS)
         sums = f32_at(scratch + ROOM_WORDS * 4, n_tokens * 32)

@@ -13,7 +13,8 @@ a column.
     dot4(t, u, s)            t + sum of four products in every lane: unsigned bytes of u, signed bytes of s
     lowered(w, n)            every byte of w less n
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
-    prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end
+    prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end;
+    prefetch_second(a, i)    into the second cache only
     number(x, i)             the float32 whose bits are x[i], x int32
     levels(table, w)         table[b] for every byte b < 16 of the words
 
@@ -180,18 +181,24 @@ def fused(typing_context, a, b, c):
     return vector(a, b, c), emit
 
 
-@intrinsic
-def prefetch(typing_context, array, index):
-    """Ask for the cache line of byte `index`; nothing is read, so no index is wrong."""
+def _prefetcher(locality: int) -> Any:
+    @intrinsic
+    def ask(typing_context, array, index):
+        """Ask for the cache line of byte `index`; nothing is read, so no index is wrong."""
 
-    def emit(context, builder, sig, args):
-        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, 3), ir.Constant(_WORD, 1)])
-        return context.get_dummy_value()
+        def emit(context, builder, sig, args):
+            at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+            kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, locality), ir.Constant(_WORD, 1)])
+            return context.get_dummy_value()
 
-    return types.void(array, index), emit
+        return types.void(array, index), emit
+
+    return ask
+
+
+prefetch, prefetch_second = _prefetcher(3), _prefetcher(2)
 
 
 @intrinsic

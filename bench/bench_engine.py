@@ -1,0 +1,253 @@
+"""The engine against llama.cpp: every distinct file and F16 of a random 410M-shaped model, in one run, taking turns.
+
+    python bench/bench_engine.py [--turns 3] [--save]     about a quarter of an hour; builds llama.cpp's tools the
+    first time python bench/bench_engine.py --quants Q4_K_M --turns 1
+
+llama.cpp's side is llama-bench of the tree in llama-cpp-python 0.3.36, built by cmake with its default flags: native
+code. It is taken at its best of flash attention on and off and ubatch 128 and 512, found in the first turn. Both get
+the same threads. The limit of writing is the bytes of weights that a token needs (the file without token_embd) over
+the bandwidth of the same threads, measured before each file. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import numba
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench"), str(ROOT / "scripts")]
+
+from bandwidth import read_bandwidth  # noqa: E402
+from bench_encoders import cpu  # noqa: E402
+from bench_press import DISTINCT, N_TOKENS, SHAPES  # noqa: E402
+from golden_tools import tools  # noqa: E402
+
+from press.toy_gguf import model_metadata, write_gguf  # noqa: E402
+from pythia_gguf import open_gguf, quantize  # noqa: E402
+
+FLAGS = [("0", "128"), ("0", "512"), ("1", "128"), ("1", "512")]
+PROMPT, TOKENS, DEPTH, BATCH = 512, 64, 1900, 8
+
+
+def main() -> None:
+    """Measure, print, and save when asked to."""
+    options = parse()
+    quants = options.quants.split(",") if options.quants else [*DISTINCT, "F16"]
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        files = make_files(Path(work), quants)
+        rows = measured(files, options.turns, options.threads)
+        facts = more(files, options.threads)
+    show(rows, facts)
+    if options.save:
+        save("engine.csv", rows, options.threads)
+        save("engine_more.csv", [{"fact": name, "value": value} for name, value in facts.items()], options.threads)
+    print(json.dumps({"schema_version": 1, "cpu": cpu(), "files": rows, "more": facts}))
+
+
+def parse() -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quants", help="some of them, separated by commas")
+    parser.add_argument("--work", help="folder for 6 GB of files; default the system's")
+    parser.add_argument("--save", action="store_true", help="write bench/results/engine.csv and engine_more.csv")
+    return parser.parse_args()
+
+
+def make_files(work: Path, quants: list[str]) -> dict[str, Path]:
+    """Quant -> file, of a seeded random model."""
+    metadata = model_metadata(**SHAPES["410m"])
+    metadata["gptneox.context_length"] = np.uint32(2048)
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    metadata["tokenizer.ggml.tokens"] = [*tokens, *(f"t{i}" for i in range(len(tokens), N_TOKENS))]
+    metadata["tokenizer.ggml.token_type"] = np.ones(N_TOKENS, np.int32)
+    source = write_gguf(work / "random.F16.gguf", metadata, seed=410, hard=False)
+    wanted = sorted({*quants, "Q4_K_M", "Q8_0"} - {"F16"})
+    return {f.quant: f.path for f in quantize(source, work / "out", quants=wanted).files} | {"F16": source}
+
+
+def ours(path: Path, threads: int, **options: int) -> dict[str, float]:
+    """What `pythia bench` says."""
+    command = [sys.executable, "-m", "pythia_gguf", "bench", str(path), "--threads", str(threads)]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run([*command, "--output-format", "json"], check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def theirs(path: Path, threads: int, flags: tuple[str, str], *, n_prompt: int, n_tokens: int, depth: int = 0,
+           repeats: int = 2) -> dict[str, float]:  # fmt: skip
+    """Tokens per second of llama-bench: "prefill" and "decode"."""
+    command = [tools() / "llama-bench", "-m", path, "-t", threads, "-fa", flags[0], "-ub", flags[1], "-r", repeats]
+    command += ["-p", n_prompt, "-n", n_tokens, "-d", depth, "-o", "json"]
+    done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
+    return {"prefill" if r["n_gen"] == 0 else "decode": r["avg_ts"] for r in json.loads(done.stdout)}
+
+
+def measured(files: dict[str, Path], turns: int, threads: int) -> list[dict[str, float | str]]:
+    """A row for each file."""
+    seen: dict[str, list[dict[str, float]]] = {quant: [] for quant in files}
+    best: dict[str, dict[str, tuple[str, str]]] = {}
+    for turn in range(turns):
+        for quant, path in files.items():
+            result = {"bandwidth": read_bandwidth(threads)}
+            mine = ours(path, threads)
+            result |= {"ours_prefill": mine["prefill_tokens_per_s"], "ours_decode": mine["decode_tokens_per_s"]}
+            result["rss"] = mine["rss_bytes"]
+            if quant not in best:
+                found = {f: theirs(path, threads, f, n_prompt=PROMPT, n_tokens=TOKENS) for f in FLAGS}
+                best[quant] = {kind: max(FLAGS, key=lambda f, k=kind: found[f][k]) for kind in ("prefill", "decode")}
+            for kind, n_prompt, n_tokens in (("prefill", PROMPT, 0), ("decode", 0, TOKENS)):
+                flags = best[quant][kind]
+                result[f"theirs_{kind}"] = theirs(path, threads, flags, n_prompt=n_prompt, n_tokens=n_tokens)[kind]
+            seen[quant].append(result)
+            print(f"turn {turn + 1} {quant:7}", {name: round(v) for name, v in result.items()}, flush=True)
+    return [row(quant, path, seen[quant], best[quant]) for quant, path in files.items()]
+
+
+def row(
+    quant: str, path: Path, turns: list[dict[str, float]], best: dict[str, tuple[str, str]]
+) -> dict[str, float | str]:
+    """Medians over turns; ratios are those of one turn."""
+    gguf = open_gguf(path)
+    n_bytes = sum(t.n_bytes for name, t in gguf.tensors.items() if name != "token_embd.weight")
+
+    def median(name: str) -> float:
+        return statistics.median(t[name] for t in turns)
+
+    made: dict[str, float | str] = {"quant": quant}
+    for kind in ("prefill", "decode"):
+        ratios = sorted(t[f"ours_{kind}"] / t[f"theirs_{kind}"] for t in turns)
+        made |= {
+            f"{kind}": round(median(f"ours_{kind}"), 1),
+            f"{kind}_llama_cpp": round(median(f"theirs_{kind}"), 1),
+            f"{kind}_ratio": round(statistics.median(ratios), 2),
+            f"{kind}_ratio_min": round(ratios[0], 2),
+            f"{kind}_ratio_max": round(ratios[-1], 2),
+            f"{kind}_flags": "-fa {} -ub {}".format(*best[kind]),
+        }
+    share = statistics.median(t["ours_decode"] * n_bytes / t["bandwidth"] for t in turns)
+    made |= {
+        "weights_bytes": n_bytes,
+        "bandwidth_gb_per_s": round(median("bandwidth") / 1e9, 1),
+        "decode_limit": round(statistics.median(t["bandwidth"] / n_bytes for t in turns), 1),
+        "decode_of_limit": round(share, 2),
+        "decode_limited_by": "memory" if share > 0.8 else "processor",
+        "rss_mb": round(median("rss") / 1e6),
+    }
+    return made
+
+
+def more(files: dict[str, Path], threads: int) -> dict[str, float]:
+    """What is measured on one or two files: depth, batches, drafts, busy processors, memory."""
+    path = files["Q4_K_M"]
+    facts: dict[str, float] = {}
+    for quant in ("Q4_K_M", "Q8_0"):
+        mine = ours(files[quant], threads, tokens=32, depth=DEPTH, repeats=2)["decode_tokens_per_s"]
+        best = max(
+            theirs(files[quant], threads, f, n_prompt=0, n_tokens=32, depth=DEPTH, repeats=1)["decode"]
+            for f in (FLAGS[1], FLAGS[3])
+        )
+        facts[f"{quant} decode at depth {DEPTH}, tokens/s"] = mine
+        facts[f"{quant} the same, ratio to llama.cpp"] = mine / best
+    one, many = (ours(path, threads, batch=n, prompt=8)["decode_tokens_per_s"] for n in (1, BATCH))
+    facts |= {"8 sequences, tokens/s": many, "8 sequences, ratio to one": many / one}
+    facts |= busy(path)
+    facts |= lookup(path, threads)
+    return {name: round(value, 2) for name, value in facts.items()}
+
+
+def busy(path: Path) -> dict[str, float]:
+    """Decode with more threads than processors, and with one processor taken by another process."""
+    n = os.cpu_count() or 1
+
+    def both(threads: int) -> tuple[float, float]:
+        mine = ours(path, threads, prompt=8, tokens=32)["decode_tokens_per_s"]
+        return mine, theirs(path, threads, FLAGS[3], n_prompt=0, n_tokens=32)["decode"]
+
+    alone, quiet, crowded = ours(path, 1, prompt=8, tokens=32)["decode_tokens_per_s"], both(n), both(2 * n)
+    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        shared = both(n)
+    finally:
+        hog.kill()
+        hog.wait()
+    return {
+        "one thread, tokens/s": alone,
+        f"{2 * n} threads on {n} processors, of own speed": crowded[0] / quiet[0],
+        "the same, llama.cpp": crowded[1] / quiet[1],
+        "one processor busy, of own speed with one thread": shared[0] / alone,
+        "one processor busy, of own speed": shared[0] / quiet[0],
+        "one processor busy, of own speed, llama.cpp": shared[1] / quiet[1],
+    }
+
+
+def lookup(path: Path, threads: int) -> dict[str, float]:
+    """Seconds a token without drafts over seconds with them, median of five pairs.
+
+    Greedy text of a random model falls into a cycle; sampled at temperature 5 it never repeats itself.
+    """
+    from pythia_gguf.engine.generation import Generation, Wanted
+    from pythia_gguf.engine.model import load
+    from pythia_gguf.engine.sampling import Sampling
+
+    model = load(path, threads=threads)
+    prompt = np.random.default_rng(0).integers(0, N_TOKENS, 64).tolist()
+
+    def seconds(sampling: Sampling, drafts: bool) -> float:
+        generation = Generation(model, prompt, Wanted(max_tokens=200, lookup=drafts), sampling)
+        for _ in generation:
+            pass
+        return generation.completion.timings.generate_s
+
+    cycle, never = Sampling(temperature=0), Sampling(temperature=5, top_k=0, top_p=1, min_p=0)
+    facts = {}
+    for name, sampling in (("repetitive text", cycle), ("text that never repeats", never)):
+        ratios = [seconds(sampling, False) / seconds(sampling, True) for _ in range(5)]
+        facts[f"--lookup, {name}, ratio to plain"] = statistics.median(ratios)
+    return facts
+
+
+def show(rows: list[dict[str, float | str]], facts: dict[str, float]) -> None:
+    """The tables for people."""
+    titles = ("prefill", "llama", "ratio", "decode", "llama", "ratio", "of limit")
+    print(f"\n{'quant':8}" + "".join(f"{title:>9}" for title in titles) + "  limited by")
+    for r in rows:
+        print(
+            f"{r['quant']:8}{r['prefill']:9}{r['prefill_llama_cpp']:9}{r['prefill_ratio']:9}{r['decode']:9}"
+            f"{r['decode_llama_cpp']:9}{r['decode_ratio']:9}{r['decode_of_limit']:9}  {r['decode_limited_by']}"
+        )
+    for name in ("prefill_ratio", "decode_ratio", "decode_of_limit"):
+        values = [float(r[name]) for r in rows if r["quant"] != "F16"]
+        if values:
+            print(f"{name}: geometric mean {math.exp(statistics.mean(map(math.log, values))):.2f}, least {min(values)}")
+    for fact, value in facts.items():
+        print(f"{fact}: {value}")
+
+
+def save(file: str, rows: list[dict[str, float | str]] | list[dict[str, object]], threads: int) -> None:
+    """A table with machine, date and versions."""
+    where = {"threads": threads, "cpu": cpu(), "date": str(date.today()), "numba": numba.__version__}
+    where["llama_cpp"] = "0c1e57098"
+    with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
+        writer = csv.DictWriter(f, [*rows[0], *where], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**r, **where} for r in rows)
+
+
+if __name__ == "__main__":
+    main()
