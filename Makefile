@@ -10,14 +10,14 @@ export PYTHIA_GGUF_CACHE ?= $(CURDIR)/.cache
 .PHONY: help demo test test-fast check golden bench readme campaign clean
 
 help:
-	@echo "make demo       install, quantize the sample to all 19 files, check every byte"
+	@echo "make demo       install, quantize the sample to all 19 files, check every byte, let one of them write"
 	@echo "make test       install what the tests need and run all of them"
 	@echo "make test-fast  the tests that take under a minute together"
 	@echo "make check      format, lint, types, import arrows, conventions"
 	@echo "make golden     remake the frozen outputs of llama.cpp's own tools (pip downloads what it needs)"
-	@echo "make bench      measure; writes bench/results/"
+	@echo "make bench      measure for half an hour; writes bench/results/"
 	@echo "make readme     put the tables of bench/results into README.md"
-	@echo "make campaign   every format on every kind of CPU (minutes)"
+	@echo "make campaign   every format on every kind of CPU, harm at every step (minutes)"
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is %d.%d. Try: make PYTHON=python3.12 ...' % sys.version_info[:2] if sys.version_info < (3, 11) else 0)"
@@ -43,6 +43,7 @@ demo: $(VENV)/.installed
 	rm -rf out/nano-GGUF
 	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF
 	$(BIN)/pythia verify out/nano-GGUF
+	$(BIN)/pythia generate out/nano-GGUF/nano.Q4_K_M.gguf "def main(" --max-tokens 48 --seed 7
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -61,12 +62,14 @@ golden: $(VENV)/.test-installed
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_encoders.py --save
+	$(BIN)/python bench/bench_press.py --save
+	$(BIN)/python bench/bench_engine.py --save
 
 readme:
 	$(BIN)/python scripts/readme.py
 
 campaign: $(VENV)/.test-installed
-	$(BIN)/python -m pytest tests/kernels -m campaign
+	$(BIN)/python -m pytest -m campaign
 
 clean:
 	rm -rf $(VENV) $(VENV)-transformers4 .cache out build dist src/*.egg-info

@@ -109,7 +109,7 @@ def measured(files: dict[str, Path], turns: int, threads: int) -> list[dict[str,
             result |= {"ours_prefill": mine["prefill_tokens_per_s"], "ours_decode": mine["decode_tokens_per_s"]}
             result["rss"] = mine["rss_bytes"]
             if quant not in best:
-                found = {f: theirs(path, threads, f, n_prompt=PROMPT, n_tokens=TOKENS) for f in FLAGS}
+                found = {f: theirs(path, threads, f, n_prompt=PROMPT, n_tokens=TOKENS, repeats=1) for f in FLAGS}
                 best[quant] = {kind: max(FLAGS, key=lambda f, k=kind: found[f][k]) for kind in ("prefill", "decode")}
             for kind, n_prompt, n_tokens in (("prefill", PROMPT, 0), ("decode", 0, TOKENS)):
                 flags = best[quant][kind]

@@ -10,11 +10,12 @@ from pythia_gguf.arch.gpt_neox import (
     config_from_hf,
     metadata_of,
 )
-from pythia_gguf.arch.tensors import gguf_name, hf_name, layer_of, qkv_runs, role_of, tensor_shapes
+from pythia_gguf.arch.tensors import check_shapes, gguf_name, hf_name, layer_of, qkv_runs, role_of, tensor_shapes
 
 __all__ = [
     "ARCHITECTURE",
     "GPTNeoXConfig",
+    "check_shapes",
     "config_from_gguf",
     "config_from_hf",
     "gguf_name",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import NoReturn
 
 from pythia_gguf.arch.gpt_neox import MAX_LAYERS, GPTNeoXConfig
@@ -92,6 +93,28 @@ def tensor_shapes(config: GPTNeoXConfig) -> dict[str, tuple[int, ...]]:
         shape = weights[role_of(name)]
         shapes[name] = shape[:1] if name.endswith(".bias") else shape
     return shapes
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: str | os.PathLike[str]
+) -> None:
+    """Raises ModelFileError for the first tensor of a model that is unknown, missing or of another shape.
+
+    found     name -> shape, in the order of the file
+    expected  what `tensor_shapes` says
+    """
+    for name in found:
+        if name not in expected:
+            raise ModelFileError(
+                "no GPT-NeoX model of these sizes has such a tensor", path=path, field=f"tensor {name}"
+            )
+    for name, shape in expected.items():
+        if name not in found:
+            raise ModelFileError("tensor is missing", path=path, field=f"tensor {name}")
+        if found[name] != shape:
+            raise ModelFileError(
+                f"expected shape {list(shape)}, got {list(found[name])}", path=path, field=f"tensor {name}"
+            )
 
 
 def qkv_runs(config: GPTNeoXConfig) -> list[tuple[int, int, int]]:

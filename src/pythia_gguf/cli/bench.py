@@ -40,14 +40,22 @@ def command(
     pythia bench pythia-410m.Q4_K_M.gguf
     pythia bench pythia-410m.Q4_K_M.gguf --depth 1900 --batch 8 --output-format json
     """
+    from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.engine.speed import measure_speed
 
     started = time.perf_counter()
     loaded = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
     load_s = time.perf_counter() - started
-    speed = measure_speed(
-        loaded, n_prompt=min(prompt, loaded.n_context), n_tokens=tokens, depth=depth, n_sequences=batch, repeats=repeats
-    )
+    with make_progress() as progress:
+        speed = measure_speed(
+            loaded,
+            n_prompt=min(prompt, loaded.n_context),
+            n_tokens=tokens,
+            depth=depth,
+            n_sequences=batch,
+            repeats=repeats,
+            progress=progress,
+        )
     result = {
         "schema_version": SCHEMA_VERSION,
         **asdict(speed),
@@ -65,17 +73,13 @@ def command(
         return
     from pythia_gguf.cli.tables import print_columns
 
-    rss = result["rss_bytes"]
+    rss, n_bytes = result["rss_bytes"], result["weights_bytes"]
     written = f"{tokens} tokens, depth {depth}, batch {batch}"
     print_columns(
         [
             ("prefill", f"{speed.prefill_tokens_per_s:,.1f} tokens/s", f"{result['prompt']} tokens"),
             ("decode", f"{speed.decode_tokens_per_s:,.1f} tokens/s", written),
-            (
-                "weights read",
-                f"{speed.weights_bytes_per_s / 1e9:.1f} GB/s",
-                f"{result['weights_bytes']:,} bytes a step",
-            ),
+            ("weights read", f"{speed.weights_bytes_per_s / 1e9:.1f} GB/s", f"{n_bytes:,} bytes a step"),
             ("loading", f"{load_s:.2f} s", f"{loaded.threads} threads"),
             ("memory", "unknown" if rss is None else f"{rss / 1e6:,.0f} MB", f"{loaded.activations} activations"),
         ]

@@ -15,20 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from pythia_gguf.arch import GPTNeoXConfig, config_from_gguf
+from pythia_gguf.arch import GPTNeoXConfig, check_shapes, config_from_gguf, tensor_shapes
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.engine.generation import Completion, Generation, Wanted, sampling_of
-from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
+from pythia_gguf.engine.oplist import compile_ops, rounded_up, scratch_bytes
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Part, Session
-from pythia_gguf.engine.weights import PLAIN_FORMATS, Weights, check_tensors, load_weights, matrix_formats
+from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats
 from pythia_gguf.engine.workers import Workers
 from pythia_gguf.errors import UsageError, nearest
-from pythia_gguf.gguf.reader import GGUFFile, open_gguf
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
 from pythia_gguf.kernels.matmul import compile_products
+from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer import TextTokenizer
+from pythia_gguf.tokenizer import TextTokenizer, check_tokenizer_keys
 
 GELUS = ("auto", "erf", "tanh")
 ACTIVATIONS = ("int8", "float32")
@@ -152,8 +154,10 @@ def load(
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, got {threads}")
     gguf = open_gguf(path)
+    refuse_part(gguf)
+    check_tokenizer_keys(gguf.metadata, gguf.path)
     config = config_from_gguf(gguf.metadata, gguf.path)
-    check_tensors(gguf, config)
+    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
     n_threads = threads or _cpus()
     progress = progress or Silence()
     compile_products(matrix_formats(gguf), activations, progress)
@@ -171,9 +175,12 @@ def load(
     )
 
 
-def is_exact(model: Model) -> bool:
-    """Whether all weights are plain numbers (F16, BF16, F32)."""
-    return all(m.packed.format in PLAIN_FORMATS for m in model.weights.matrices.values())
+def compile_engine(progress: Progress) -> None:
+    """Compile all that running any file needs, or take it from disk."""
+    compile_ops()
+    Workers(1, ALIGNMENT_BYTES)
+    for activations in ACTIVATIONS:
+        compile_products(FORMATS, activations, progress)
 
 
 def _gelu_beside(path: Path) -> str:

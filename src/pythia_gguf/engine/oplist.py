@@ -254,6 +254,13 @@ class OpList:
         self._rows.append(row + [0] * (OP_WORDS - len(row)))
 
 
+def compile_ops() -> None:
+    """Compile the ops that every model has, or take them from disk."""
+    for op in (norm_op, input_op, product_op, attention_op):
+        _ = op.address
+    _ = quantize_address()
+
+
 def scratch_bytes(config: GPTNeoXConfig, n_context: int) -> int:
     """What one thread needs for a product, for attention or for a norm."""
     attention = 4 * (4 * (n_context + config.head_dim + LANES) + LANES)

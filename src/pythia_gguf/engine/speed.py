@@ -15,6 +15,7 @@ import numpy as np
 
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.errors import UsageError
+from pythia_gguf.progress import Progress, Silence
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
@@ -35,7 +36,14 @@ class Speed:
 
 
 def measure_speed(
-    model: Model, *, n_prompt: int, n_tokens: int, depth: int = 0, n_sequences: int = 1, repeats: int = 3
+    model: Model,
+    *,
+    n_prompt: int,
+    n_tokens: int,
+    depth: int = 0,
+    n_sequences: int = 1,
+    repeats: int = 3,
+    progress: Progress | None = None,
 ) -> Speed:
     """Time steps over random tokens, after one round that is not counted.
 
@@ -43,6 +51,8 @@ def measure_speed(
     n_tokens     written after it was forgotten
     depth        tokens that are there when writing begins
     n_sequences  written side by side, each of that depth
+    repeats      rounds that count
+    progress     hears of rounds
     Raises       UsageError when that does not fit into the context, or a number is too small
     """
     for name, n, least in (
@@ -50,6 +60,7 @@ def measure_speed(
         ("tokens", n_tokens, 1),
         ("depth", depth, 0),
         ("batch", n_sequences, 1),
+        ("repeats", repeats, 1),
     ):
         if n < least:
             raise UsageError(f"--{name} must be at least {least}, got {n}")
@@ -59,6 +70,8 @@ def measure_speed(
     session = Session(model, n_sequences=n_sequences, n_context=n_context)
     ids = np.random.default_rng(0).integers(0, model.n_vocab, n_context)
     prefill, decode = [], []
+    progress = progress or Silence()
+    progress.stage("measuring", repeats + 1, "rounds")
     for _ in range(repeats + 1):
         seq = session.open()
         started = time.perf_counter()
@@ -66,6 +79,7 @@ def measure_speed(
         prefill.append(time.perf_counter() - started)
         session.close(seq)
         decode.append(_decode_s(session, ids, n_tokens, depth))
+        progress.advance("prefill and decode", 1)
     prefill_s, decode_s = statistics.median(prefill[1:]), statistics.median(decode[1:])
     return Speed(
         prefill_tokens_per_s=n_prompt / prefill_s,

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_gguf.arch import GPTNeoXConfig, tensor_shapes
-from pythia_gguf.errors import ModelFileError
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import TensorInfo
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, read_tensor
@@ -59,27 +57,13 @@ class Weights:
         return sum(m.packed.data.nbytes for m in self.matrices.values()) + sum(v.nbytes for v in self.vectors.values())
 
 
-def check_tensors(gguf: GGUFFile, config: GPTNeoXConfig) -> None:
-    """Raises ModelFileError for the first tensor that is missing, unknown or of another shape."""
-    expected = tensor_shapes(config)
-    for name, shape in expected.items():
-        if name not in gguf.tensors:
-            raise ModelFileError("is missing", path=gguf.path, field=f"tensor {name}")
-        if gguf.tensors[name].shape != shape:
-            got = list(gguf.tensors[name].shape)
-            raise ModelFileError(f"expected shape {list(shape)}, got {got}", path=gguf.path, field=f"tensor {name}")
-    for name in gguf.tensors:
-        if name not in expected:
-            raise ModelFileError("no tensor of this model", path=gguf.path, field=f"tensor {name}")
-
-
 def matrix_formats(gguf: GGUFFile) -> set[str]:
     """Formats that are multiplied with."""
     return {info.format for info in _matrices(gguf)}
 
 
 def load_weights(gguf: GGUFFile, n_threads: int, progress: Progress) -> Weights:
-    """Read all tensors of a file that `check_tensors` has seen."""
+    """Read all tensors of a file whose shapes are checked."""
     progress.stage("loading", sum(info.n_bytes for info in _matrices(gguf)), "bytes")
     vectors = {name: _vector(gguf, name) for name, info in gguf.tensors.items() if len(info.shape) == 1}
     matrices = {name: Matrix(packed=packed) for name, packed in _rooms(gguf).items()}

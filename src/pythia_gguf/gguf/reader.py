@@ -262,3 +262,16 @@ def _check_extent(
     if have > need and not allow_trailing:
         cursor.field = "end of file"
         raise cursor.fault(f"{have - need} bytes follow the last tensor: expected {need} bytes in all", need)
+
+
+def refuse_part(gguf: GGUFFile) -> None:
+    """Raises ModelFileError for one of several files: it holds only some tensors, the others are not looked for."""
+    n_files = gguf.metadata.get("split.count", np.uint16(1))
+    if not isinstance(n_files, np.uint16):
+        raise ModelFileError(f"expected a uint16, got {n_files!r}", path=gguf.path, field="split.count")
+    if n_files > 1:
+        raise ModelFileError(
+            f"expected a whole model, got one of {n_files} files. Put them together with llama-gguf-split --merge",
+            path=gguf.path,
+            field="split.count",
+        )

@@ -35,7 +35,7 @@ def matmul_address(format_name: str, activations: str) -> int:
 def compile_products(formats: Iterable[str], activations: str, progress: Progress) -> None:
     """Compile what weights in these formats are multiplied with, or take it from disk."""
     names = sorted(formats)
-    progress.stage("compiling", len(names), "kernels")
+    progress.stage("compiling products", len(names), "kernels")
     for name in names:
         _ = matmul_address(name, activations if name in LAYOUTS else "float32")
         progress.advance(name, 1)

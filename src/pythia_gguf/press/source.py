@@ -6,18 +6,15 @@ Knows where bytes are; not which quants will be made.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pythia_gguf.arch import config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
+from pythia_gguf.arch import check_shapes, config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.checkpoint.checkpoint import open_checkpoint
 from pythia_gguf.checkpoint.tensor import LazyTensor
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.gguf.container import Metadata
-from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.gguf.reader import open_gguf, refuse_part
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 from pythia_gguf.press.names import repo_of, snapshot_of
@@ -122,11 +119,11 @@ def _how_to_get(path: Path) -> str:
 
 def _open_gguf(path: Path, name: str) -> Source:
     gguf = open_gguf(path)
-    _refuse_split(gguf.metadata, path)
+    refuse_part(gguf)
     check_tokenizer_keys(gguf.metadata, path)
     config = config_from_gguf(gguf.metadata, path=path)
     shapes = tensor_shapes(config)
-    _check_tensors({n: t.shape for n, t in gguf.tensors.items()}, shapes, path)
+    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, shapes, path)
     tensors = []
     for tensor_name, shape in shapes.items():
         info = gguf.tensors[tensor_name]
@@ -175,7 +172,7 @@ def _open_folder(folder: Path, name: str) -> Source:
                 )
             found[gguf] = tensor
     shapes = tensor_shapes(model.config)
-    _check_tensors({n: t.shape for n, t in found.items()}, shapes, folder)
+    check_shapes({n: t.shape for n, t in found.items()}, shapes, folder)
     runs = tuple(qkv_runs(model.config))
     tensors = tuple(
         PressTensor(
@@ -206,19 +203,6 @@ def _open_folder(folder: Path, name: str) -> Source:
     )
 
 
-def _refuse_split(metadata: Metadata, path: Path) -> None:
-    """One of several files holds only some tensors; the others are never looked for."""
-    n_files = metadata.get("split.count", np.uint16(1))
-    if not isinstance(n_files, np.uint16):
-        raise ModelFileError(f"expected a uint16, got {n_files!r}", path=path, field="split.count")
-    if n_files > 1:
-        raise ModelFileError(
-            f"expected a whole model, got one of {n_files} files. Put them together with llama-gguf-split --merge",
-            path=path,
-            field="split.count",
-        )
-
-
 def _check_stored(tensor: LazyTensor) -> None:
     if tensor.dtype not in UNQUANTIZED:
         raise ModelFileError(
@@ -226,18 +210,3 @@ def _check_stored(tensor: LazyTensor) -> None:
             path=tensor.path,
             field=f"tensor {tensor.name}",
         )
-
-
-def _check_tensors(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    for name in found:
-        if name not in expected:
-            raise ModelFileError(
-                "no GPT-NeoX model of these sizes has such a tensor", path=path, field=f"tensor {name}"
-            )
-    for name, shape in expected.items():
-        if name not in found:
-            raise ModelFileError("tensor is missing", path=path, field=f"tensor {name}")
-        if found[name] != shape:
-            raise ModelFileError(
-                f"expected shape {list(shape)}, got {list(found[name])}", path=path, field=f"tensor {name}"
-            )

@@ -1,0 +1,74 @@
+"""A GGUF with an impossible model in it is refused at load, in one line, before a kernel sees a byte of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.nano import nano_files
+from press import tiny
+from press.hostile_gguf import CASES, Case
+from pythia_gguf import load
+from pythia_gguf.errors import ModelFileError, PythiaGGUFError, UsageError
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_impossible_model_is_refused_at_load(case: Case, tmp_path: Path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny.gguf_bytes(keys=case.keys, shapes=case.shapes))
+    with pytest.raises(ModelFileError) as caught:
+        load(path, threads=1)
+    message = str(caught.value)
+    assert case.says in message
+    assert message.startswith(f"{path}: ") and message.isprintable()
+
+
+def test_bytes_that_change_after_the_header_never_crash(tmp_path: Path):
+    """Files with random bytes in their weights: whatever they say, logits come out or an error does."""
+    whole = bytearray(nano_files()["Q4_K_M"].read_bytes())
+    rng = np.random.default_rng(5)
+    path = tmp_path / "mutant.gguf"
+    for _ in range(12):
+        data = np.frombuffer(bytes(whole), np.uint8).copy()
+        at = rng.integers(400_000, data.size, 20_000)
+        data[at] = rng.integers(0, 256, at.size)
+        path.write_bytes(data.tobytes())
+        with np.errstate(all="ignore"):
+            assert load(path, threads=2).logits([1, 2, 3]).shape == (3, 4096)
+
+
+def test_file_cut_short_while_it_waits(tmp_path: Path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(nano_files()["Q8_0"].read_bytes()[:-1000])
+    with pytest.raises(PythiaGGUFError, match=r"cut\.gguf"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gelu": "tan"}, r"--gelu must be one of auto, erf, tanh, got 'tan'\. Did you mean tanh"),
+        ({"activations": "int4"}, "--activations must be one of int8, float32, got 'int4'"),
+        ({"cache": "f8"}, "--kv must be one of auto, f16, f32, got 'f8'"),
+        ({"threads": 0}, "--threads must be at least 1, got 0"),
+    ],
+)
+def test_unknown_options_are_refused_by_name(options: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        load(nano_files()["Q8_0"], **options)
+
+
+def test_gelu_is_what_the_folder_says(tmp_path: Path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(nano_files()["Q8_0"].read_bytes())
+    assert load(path).gelu == "erf"
+    (tmp_path / "config.json").write_text('{"hidden_act": "gelu_new"}')
+    assert load(path).gelu == "tanh"
+    (tmp_path / "manifest.json").write_text('{"hidden_act": "gelu"}')  # of the press itself: it comes first
+    assert load(path).gelu == "erf"
+    for odd in ("[]", "{", '{"hidden_act": 3}', "\xff"):
+        (tmp_path / "manifest.json").write_text(odd)
+        assert load(path).gelu == "tanh"
+    assert load(path, gelu="erf").gelu == "erf"
