@@ -6,6 +6,7 @@ Knows no measurement; a test fails when README.md and the tables differ.
 from __future__ import annotations
 
 import csv
+import math
 import re
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """README text with every table made from its results."""
-    for name, table in {"press": press(), "encoders": encoders()}.items():
+    for name, table in {"press": press(), "encoders": encoders(), "engine": engine()}.items():
         pattern = re.compile(rf"(<!-- {name} start -->\n).*?(<!-- {name} end -->)", re.DOTALL)
         text = pattern.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", text)
     return text
@@ -58,6 +59,33 @@ def encoders() -> str:
         f"\nMachine: {rows[0]['cpu']}; {rows[0]['date']}, Numba {rows[0]['numba']}, llama.cpp {rows[0]['llama_cpp']}.\n"
     )
     return "\n".join(lines) + "\n" + where
+
+
+def engine() -> str:
+    """Tokens per second of ours and of llama.cpp per file, geometric means, and what else was measured."""
+    with open(RESULTS / "engine.csv", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    with open(RESULTS / "engine_more.csv", encoding="utf-8") as f:
+        facts = list(csv.DictReader(f))
+    lines = [
+        "| file | prefill, tokens/s | llama.cpp | ratio | decode, tokens/s | llama.cpp | ratio | of the limit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        cells = [r["quant"]]
+        for kind in ("prefill", "decode"):
+            cells += [r[kind], r[f"{kind}_llama_cpp"], r[f"{kind}_ratio"]]
+        lines.append(f"| {' | '.join(cells)} | {float(r['decode_of_limit']):.0%} |")
+    quantized = [r for r in rows if r["quant"] != "F16"]
+
+    def mean(column: str) -> float:
+        return math.exp(sum(math.log(float(r[column])) for r in quantized) / len(quantized))
+
+    means = f"| geometric mean of 16 | | | {mean('prefill_ratio'):.2f} | | | {mean('decode_ratio'):.2f} |"
+    lines.append(f"{means} {mean('decode_of_limit'):.0%} |")
+    more = ["", *(f"- {fact['fact']}: {fact['value']}" for fact in facts)]
+    where = f"\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
+    return "\n".join(lines + more) + "\n" + where
 
 
 if __name__ == "__main__":
