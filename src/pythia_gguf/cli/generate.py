@@ -50,7 +50,7 @@ def command(
 
     \b
     pythia generate pythia-70m.Q4_K_M.gguf "Hello, I am"
-    pythia generate pythia-70m.Q4_K_M.gguf "def main(" --temperature 0 --stop "\n\n"
+    pythia generate pythia-70m.Q4_K_M.gguf "def main(" --temperature 0 --stop "class "
     cat notes.txt | pythia generate pythia-70m.Q8_0.gguf - --max-tokens 200 --lookup --output-format json
     """
     if prompt == "-":
