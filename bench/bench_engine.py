@@ -12,7 +12,6 @@ the bandwidth of the same threads, measured before each file. The last line is o
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -20,10 +19,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 
-import numba
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +28,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench"), str(ROOT / "scripts")]
 
 from bandwidth import read_bandwidth  # noqa: E402
 from bench_encoders import cpu  # noqa: E402
-from bench_press import DISTINCT, N_TOKENS, SHAPES  # noqa: E402
+from bench_press import DISTINCT, N_TOKENS, SHAPES, write_table  # noqa: E402
 from golden_tools import tools  # noqa: E402
 
 from press.toy_gguf import model_metadata, write_gguf  # noqa: E402
@@ -51,8 +48,10 @@ def main() -> None:
         facts = more(files, options.threads)
     show(rows, facts)
     if options.save:
-        save("engine.csv", rows, options.threads)
-        save("engine_more.csv", [{"fact": name, "value": value} for name, value in facts.items()], options.threads)
+        write_table("engine.csv", rows, options.threads)
+        write_table(
+            "engine_more.csv", [{"fact": name, "value": value} for name, value in facts.items()], options.threads
+        )
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "files": rows, "more": facts}))
 
 
@@ -237,16 +236,6 @@ def show(rows: list[dict[str, float | str]], facts: dict[str, float]) -> None:
             print(f"{name}: geometric mean {math.exp(statistics.mean(map(math.log, values))):.2f}, least {min(values)}")
     for fact, value in facts.items():
         print(f"{fact}: {value}")
-
-
-def save(file: str, rows: list[dict[str, float | str]] | list[dict[str, object]], threads: int) -> None:
-    """A table with machine, date and versions."""
-    where = {"threads": threads, "cpu": cpu(), "date": str(date.today()), "numba": numba.__version__}
-    where["llama_cpp"] = "0c1e57098"
-    with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
-        writer = csv.DictWriter(f, [*rows[0], *where], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**r, **where} for r in rows)
 
 
 if __name__ == "__main__":

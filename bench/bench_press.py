@@ -207,6 +207,14 @@ def show(rows: list[dict], stages: dict[str, float], rss: dict[str, int], thread
 
 def save(rows: list[dict], stages: dict[str, float], rss: dict[str, int], threads: int) -> None:
     """press.csv: one row a menu; press_stages.csv: seconds and memory; both with machine, date and versions."""
+    facts = [{"fact": f"{name}, thread seconds", "value": s} for name, s in stages.items()]
+    facts += [{"fact": f"peak memory {name}, MB", "value": round(n / 1e6)} for name, n in rss.items()]
+    write_table("press.csv", rows, threads)
+    write_table("press_stages.csv", facts, threads)
+
+
+def write_table(file: str, rows: list[dict], threads: int) -> None:
+    """A file of bench/results: rows with machine, date and versions."""
     where = {
         "threads": threads,
         "cpu": cpu(),
@@ -214,13 +222,10 @@ def save(rows: list[dict], stages: dict[str, float], rss: dict[str, int], thread
         "numba": numba.__version__,
         "llama_cpp": "0c1e57098",
     }
-    facts = [{"fact": f"{name}, thread seconds", "value": s} for name, s in stages.items()]
-    facts += [{"fact": f"peak memory {name}, MB", "value": round(n / 1e6)} for name, n in rss.items()]
-    for file, table in (("press.csv", rows), ("press_stages.csv", facts)):
-        with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
-            writer = csv.DictWriter(f, [*table[0], *where], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({**r, **where} for r in table)
+    with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
+        writer = csv.DictWriter(f, [*rows[0], *where], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**r, **where} for r in rows)
 
 
 if __name__ == "__main__":

@@ -5,28 +5,11 @@ from __future__ import annotations
 import io
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from engine.nano import nano_files
 from pythia_gguf import load
-from pythia_gguf.cli.main import main
-
-
-@pytest.fixture
-def pythia(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs the entry point with arguments; gives exit code, stdout and stderr."""
-
-    def run(*args: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pythia", *map(str, args)])
-        with pytest.raises(SystemExit) as e:
-            main()
-        out, err = capsys.readouterr()
-        return int(e.value.code or 0), out, err
-
-    return run
-
 
 GREEDY = ("--temperature", "0", "--max-tokens", "12")
 

@@ -12,23 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pythia_gguf.cli.main import COMMANDS, main
+from pythia_gguf.cli.main import COMMANDS
 
 NANO = "examples/nano"
-
-
-@pytest.fixture
-def pythia(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs the entry point with arguments; gives exit code, stdout and stderr."""
-
-    def run(*args: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pythia", *map(str, args)])
-        with pytest.raises(SystemExit) as e:
-            main()
-        out, err = capsys.readouterr()
-        return int(e.value.code or 0), out, err
-
-    return run
 
 
 def test_quantize_prints_the_table_and_where_it_is(pythia, tmp_path: Path):

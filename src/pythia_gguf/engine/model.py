@@ -17,6 +17,7 @@ import numpy as np
 
 from pythia_gguf.arch import GPTNeoXConfig, check_shapes, config_from_gguf, tensor_shapes
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
+from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, Wanted, sampling_of
 from pythia_gguf.engine.oplist import compile_ops, rounded_up, scratch_bytes
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
@@ -151,14 +152,12 @@ def load(
     ):
         if value not in known:
             raise UsageError(f"--{option} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be at least 1, got {threads}")
+    n_threads = threads_of(threads)
     gguf = open_gguf(path)
     refuse_part(gguf)
     check_tokenizer_keys(gguf.metadata, gguf.path)
     config = config_from_gguf(gguf.metadata, gguf.path)
     check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
-    n_threads = threads or _cpus()
     progress = progress or Silence()
     compile_products(matrix_formats(gguf), activations, progress)
     weights = load_weights(gguf, n_threads, progress)
@@ -194,9 +193,3 @@ def _gelu_beside(path: Path) -> str:
         if isinstance(act, str) and act in GELU_OF_ACT:
             return GELU_OF_ACT[act]
     return "erf"
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
-from pythia_gguf.errors import StorageError, UsageError
+from pythia_gguf.cpus import threads_of
+from pythia_gguf.errors import StorageError
 from pythia_gguf.files import storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.compiling import Compiling
@@ -115,8 +116,7 @@ def quantize(
     path = Path(source)
     chosen = select_quants(quants if isinstance(quants, str) else ",".join(quants))
     find_mix(mix)
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be at least 1, got {threads}")
+    n_threads = threads_of(threads)
     opened = open_source(path, check_name(name if name is not None else name_of(path)))
     folder = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
     if dry_run:
@@ -139,7 +139,7 @@ def quantize(
         job = _Job(source=opened, items=items, finished=finished, staging=staging, progress=progress)
         if not force and not job.is_done:
             refuse_unknown(folder, finished, items)
-        sums = _fill(job, run, threads or _cpus())
+        sums = _fill(job, run, n_threads)
     return _result(opened, folder, mix, items, sums, there, started)
 
 
@@ -348,12 +348,6 @@ def _notes(items: Sequence[MenuItem], mix: str) -> tuple[str, ...]:
             f" llama.cpp; e.g. {next(iter(fallen))}: {next(iter(fallen.values()))}"
         )
     return tuple(notes)
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _call(source: Source, quants: str | Iterable[str], mix: str) -> str:
