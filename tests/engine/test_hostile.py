@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,6 @@ def test_gelu_is_what_the_folder_says(tmp_path: Path):
         (tmp_path / "manifest.json").write_text(odd)
         assert load(path).gelu == "tanh"
     assert load(path, gelu="erf").gelu == "erf"
+    (tmp_path / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "manifest.json")  # opening it would wait for ever
+    assert load(path).gelu == "tanh"

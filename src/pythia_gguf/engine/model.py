@@ -24,7 +24,8 @@ from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats
 from pythia_gguf.engine.workers import Workers
-from pythia_gguf.errors import UsageError, nearest
+from pythia_gguf.errors import PythiaGGUFError, UsageError, nearest
+from pythia_gguf.files import RegularFile
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
 from pythia_gguf.kernels.matmul import compile_products
@@ -36,6 +37,8 @@ from pythia_gguf.tokenizer import TextTokenizer, check_tokenizer_keys
 GELUS = ("auto", "erf", "tanh")
 ACTIVATIONS = ("int8", "float32")
 CACHES = ("auto", "f16", "f32")
+# Of a manifest or config.json; a longer one is cut, and then is no JSON.
+_LARGEST_BYTES = 256 << 20
 
 
 class Model:
@@ -186,8 +189,9 @@ def _gelu_beside(path: Path) -> str:
     """What manifest.json or config.json in the same folder says; erf, which the suite's configs say, without them."""
     for name in ("manifest.json", "config.json"):
         try:
-            said = json.loads((path.parent / name).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            with RegularFile(path.parent / name) as file:
+                said = json.loads(file.read(0, min(file.size, _LARGEST_BYTES)))
+        except (PythiaGGUFError, ValueError, RecursionError):
             continue
         act = said.get("hidden_act") if isinstance(said, dict) else None
         if isinstance(act, str) and act in GELU_OF_ACT:
