@@ -31,7 +31,6 @@ from pythia_gguf.kernels.words import (
     no_floats,
     no_words,
     number,
-    prefetch,
     prefetch_second,
     spread,
 )
@@ -39,7 +38,7 @@ from pythia_gguf.kernels.words import (
 TILE = 4
 CHUNK_COLUMNS = 512
 # How far ahead of the dot products memory is asked for; without it a third of the time of Q4_K is waiting.
-AHEAD_BYTES = 2048
+AHEAD_BYTES = 4096
 ONES = 0x01010101
 RECORD_VECTORS = 14
 # Of two unpacked groups.
@@ -69,7 +68,7 @@ def _joiner(layout: Layout):
 
 def _direct(layout: Layout):
     """The functions for one and for four tokens against one group, from packed data."""
-    n_bytes, n_subs = layout.n_bytes, layout.columns // 32
+    columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     codes_of, scales_of, minima_of, n_scales = layout.codes, layout.scales, layout.minima, layout.n_scales
     has_offset, offset = layout.offset != 0, np.float32(layout.offset)
     sub_bytes, join = n_bytes // n_subs, _joiner(layout)
@@ -95,31 +94,34 @@ def _direct(layout: Layout):
     @inlined
     def ask_ahead(data, at):
         for line in range(0, sub_bytes, 64):
-            prefetch(data, at + AHEAD_BYTES + line)
+            prefetch_second(data, at + AHEAD_BYTES + line)
 
     @inlined
     def direct(data, start, x, first, n_columns):
         total = no_floats()
-        for i in range(n_columns // 32):
-            place, sub = start + i // n_subs * n_bytes, i % n_subs
-            ask_ahead(data, place + sub * sub_bytes)
-            s, m = scales_of(data, place, sub), minima_of(data, place, sub)
-            total = add(total, codes_of(data, place, sub), s, m, x, first + i * 16)
+        for block in range(n_columns // columns):
+            place, at = start + block * n_bytes, first + block * n_subs * 16
+            for sub in range(n_subs):
+                ask_ahead(data, place + sub * sub_bytes)
+                s, m = scales_of(data, place, sub), minima_of(data, place, sub)
+                total = add(total, codes_of(data, place, sub), s, m, x, at + sub * 16)
         return total
 
     @inlined
     def direct_four(data, start, x, first, token, n_columns):
         a = no_floats()
         b, c, d = a, a, a
-        for i in range(n_columns // 32):
-            place, sub, at = start + i // n_subs * n_bytes, i % n_subs, first + i * 16
-            ask_ahead(data, place + sub * sub_bytes)
-            s, m = scales_of(data, place, sub), minima_of(data, place, sub)
-            codes = codes_of(data, place, sub)
-            a = add(a, codes, s, m, x, at)
-            b = add(b, codes, s, m, x, at + token)
-            c = add(c, codes, s, m, x, at + 2 * token)
-            d = add(d, codes, s, m, x, at + 3 * token)
+        for block in range(n_columns // columns):
+            place = start + block * n_bytes
+            for sub in range(n_subs):
+                at = first + (block * n_subs + sub) * 16
+                ask_ahead(data, place + sub * sub_bytes)
+                s, m = scales_of(data, place, sub), minima_of(data, place, sub)
+                codes = codes_of(data, place, sub)
+                a = add(a, codes, s, m, x, at)
+                b = add(b, codes, s, m, x, at + token)
+                c = add(c, codes, s, m, x, at + 2 * token)
+                d = add(d, codes, s, m, x, at + 3 * token)
         return a, b, c, d
 
     return direct, direct_four

@@ -17,11 +17,8 @@ import numpy as np
 
 from pythia_gguf.formats.iq4_nl import LEVELS
 from pythia_gguf.kernels.jit import inlined
-from pythia_gguf.kernels.words import floats, halves, levels, no_floats, signed, small, words
+from pythia_gguf.kernels.words import floats, halves, levels, moved, no_floats, signed, small, words
 
-NIBBLES = 0x0F0F0F0F
-PAIRS = 0x03030303
-BITS = 0x01010101
 LEVELS_64 = np.tile((LEVELS.astype(np.int32) + 128).astype(np.uint8), 4)
 
 
@@ -47,43 +44,53 @@ class Layout:
 
 
 @inlined
-def _four(data, at, shift):
-    """Four vectors shifted and masked to their nibbles."""
-    return (
-        (words(data, at) >> shift) & NIBBLES,
-        (words(data, at + 64) >> shift) & NIBBLES,
-        (words(data, at + 128) >> shift) & NIBBLES,
-        (words(data, at + 192) >> shift) & NIBBLES,
-    )
+def _nibbles(data, at):
+    """Four bits of 32 columns, from four vectors."""
+    a, b, c, d = words(data, at), words(data, at + 64), words(data, at + 128), words(data, at + 192)
+    return _LOW(a), _LOW(b), _LOW(c), _LOW(d), _HIGH(a), _HIGH(b), _HIGH(c), _HIGH(d)
+
+
+def _pairs(target: int) -> Callable:
+    """The function that reads two bits of 32 columns, from two vectors, to bits `target` and the next."""
+    m0, m1, m2, m3 = (moved(i, 2, target) for i in range(0, 8, 2))
+
+    @inlined
+    def pairs(data, at):
+        a, b = words(data, at), words(data, at + 64)
+        return m0(a), m0(b), m1(a), m1(b), m2(a), m2(b), m3(a), m3(b)
+
+    return pairs
+
+
+def _plane(target: int) -> Callable:
+    """The function that reads one bit of 32 columns, from one vector, to bit `target`."""
+    m0, m1, m2, m3, m4, m5, m6, m7 = (moved(i, 1, target) for i in range(8))
+
+    @inlined
+    def plane(data, at):
+        w = words(data, at)
+        return m0(w), m1(w), m2(w), m3(w), m4(w), m5(w), m6(w), m7(w)
+
+    return plane
+
+
+_LOW, _HIGH = moved(0, 4, 0), moved(4, 4, 0)
+_lowest_pairs, _upper_pairs = _pairs(0), _pairs(4)
+_third_bits, _fifth_bits = _plane(2), _plane(4)
 
 
 @inlined
-def _eight(data, at, shift, mask):
-    """Eight vectors shifted and masked."""
-    return (
-        (words(data, at) >> shift) & mask,
-        (words(data, at + 64) >> shift) & mask,
-        (words(data, at + 128) >> shift) & mask,
-        (words(data, at + 192) >> shift) & mask,
-        (words(data, at + 256) >> shift) & mask,
-        (words(data, at + 320) >> shift) & mask,
-        (words(data, at + 384) >> shift) & mask,
-        (words(data, at + 448) >> shift) & mask,
-    )
-
-
-@inlined
-def _joined(low, high, shift):
+def _joined(low, high):
     """Codes from their lower and upper bits."""
     return (
-        low[0] | (high[0] << shift),
-        low[1] | (high[1] << shift),
-        low[2] | (high[2] << shift),
-        low[3] | (high[3] << shift),
-        low[4] | (high[4] << shift),
-        low[5] | (high[5] << shift),
-        low[6] | (high[6] << shift),
-        low[7] | (high[7] << shift),
+        low[0] | high[0],
+        low[1] | high[1],
+        low[2] | high[2],
+        low[3] | high[3],
+        low[4] | high[4],
+        low[5] | high[5],
+        low[6] | high[6],
+        low[7] | high[7],
     )
 
 
@@ -101,80 +108,69 @@ def _looked_up(i):
     )
 
 
+def _four_bit_codes(head: int) -> Callable:
+    @inlined
+    def codes(data, at, sub):
+        return _nibbles(data, at + head + sub * 256)
+
+    return codes
+
+
+def _five_bit_codes(head: int) -> Callable:
+    @inlined
+    def codes(data, at, sub):
+        base = at + head + sub * 320
+        return _joined(_nibbles(data, base + 64), _fifth_bits(data, base))
+
+    return codes
+
+
+def _level_codes(head: int) -> Callable:
+    @inlined
+    def codes(data, at, sub):
+        return _looked_up(_nibbles(data, at + head + sub * 256))
+
+    return codes
+
+
 @inlined
-def _plane(data, at):
-    """The fifth bits of 32 columns, from one vector."""
-    w = words(data, at)
+def _byte_codes(data, at, sub):
     return (
-        w & BITS,
-        (w >> 1) & BITS,
-        (w >> 2) & BITS,
-        (w >> 3) & BITS,
-        (w >> 4) & BITS,
-        (w >> 5) & BITS,
-        (w >> 6) & BITS,
-        (w >> 7) & BITS,
+        words(data, at + 32),
+        words(data, at + 96),
+        words(data, at + 160),
+        words(data, at + 224),
+        words(data, at + 288),
+        words(data, at + 352),
+        words(data, at + 416),
+        words(data, at + 480),
     )
 
 
-def _nibble_codes(start: int) -> Callable:
+def _two_bit_codes(head: int) -> Callable:
     @inlined
     def codes(data, at, sub):
-        return _four(data, at + start, 0) + _four(data, at + start, 4)
+        return _lowest_pairs(data, at + head + sub * 128)
 
     return codes
 
 
-def _five_bit_codes(plane: int) -> Callable:
+def _three_bit_codes(head: int) -> Callable:
     @inlined
     def codes(data, at, sub):
-        low = _four(data, at + plane + 64, 0) + _four(data, at + plane + 64, 4)
-        return _joined(low, _plane(data, at + plane), 4)
+        base = at + head + sub * 192
+        return _joined(_lowest_pairs(data, base + 64), _third_bits(data, base))
 
     return codes
 
 
-def _level_codes(start: int) -> Callable:
+def _six_bit_codes(head: int) -> Callable:
     @inlined
     def codes(data, at, sub):
-        base = at + start + sub * 256
-        return _looked_up(_four(data, base, 0) + _four(data, base, 4))
+        base = at + head + sub * 384
+        return _joined(_nibbles(data, base + 128), _upper_pairs(data, base))
 
     return codes
-
-
-@inlined
-def _q8_0_codes(data, at, sub):
-    return _eight(data, at + 32, 0, -1)
-
-
-@inlined
-def _q2_k_codes(data, at, sub):
-    return _eight(data, at + 320 + (sub >> 2) * 512, (sub & 3) * 2, PAIRS)
-
-
-@inlined
-def _q3_k_codes(data, at, sub):
-    low = _eight(data, at + 800 + (sub >> 2) * 512, (sub & 3) * 2, PAIRS)
-    return _joined(low, _eight(data, at + 288, sub, BITS), 2)
-
-
-@inlined
-def _q4_k_codes(data, at, sub):
-    return _eight(data, at + 320 + (sub >> 1) * 512, (sub & 1) * 4, NIBBLES)
-
-
-@inlined
-def _q5_k_codes(data, at, sub):
-    low = _eight(data, at + 832 + (sub >> 1) * 512, (sub & 1) * 4, NIBBLES)
-    return _joined(low, _eight(data, at + 320, sub, BITS), 4)
-
-
-@inlined
-def _q6_k_codes(data, at, sub):
-    half, run = sub >> 2, sub & 3
-    low = _eight(data, at + 288 + half * 1024 + (run & 1) * 512, (run >> 1) * 4, NIBBLES)
-    return _joined(low, _eight(data, at + 2336 + half * 512, run * 2, PAIRS), 4)
 
 
 @inlined
@@ -246,16 +242,16 @@ def _layout(columns, n_bytes, offset, n_scales, codes, scales, minima=_no_minima
 
 
 LAYOUTS = {
-    "Q4_0": _layout(32, 288, 8, 1, _nibble_codes(32), _d),
-    "Q4_1": _layout(32, 320, 0, 1, _nibble_codes(64), _d, _m_minima),
+    "Q4_0": _layout(32, 288, 8, 1, _four_bit_codes(32), _d),
+    "Q4_1": _layout(32, 320, 0, 1, _four_bit_codes(64), _d, _m_minima),
     "Q5_0": _layout(32, 352, 16, 1, _five_bit_codes(32), _d),
     "Q5_1": _layout(32, 384, 0, 1, _five_bit_codes(64), _d, _m_minima),
-    "Q8_0": _layout(32, 544, 128, 1, _q8_0_codes, _d),
-    "Q2_K": _layout(256, 1344, 0, 2, _q2_k_codes, _q2_k_scales, _q2_k_minima),
-    "Q3_K": _layout(256, 1824, 4, 2, _q3_k_codes, _signed_pair_scales),
-    "Q4_K": _layout(256, 2368, 0, 1, _q4_k_codes, _k_scales, _k_minima),
-    "Q5_K": _layout(256, 2880, 0, 1, _q5_k_codes, _k_scales, _k_minima),
-    "Q6_K": _layout(256, 3360, 32, 2, _q6_k_codes, _signed_pair_scales),
+    "Q8_0": _layout(32, 544, 128, 1, _byte_codes, _d),
+    "Q2_K": _layout(256, 1344, 0, 2, _two_bit_codes(320), _q2_k_scales, _q2_k_minima),
+    "Q3_K": _layout(256, 1824, 4, 2, _three_bit_codes(288), _signed_pair_scales),
+    "Q4_K": _layout(256, 2368, 0, 1, _four_bit_codes(320), _k_scales, _k_minima),
+    "Q5_K": _layout(256, 2880, 0, 1, _five_bit_codes(320), _k_scales, _k_minima),
+    "Q6_K": _layout(256, 3360, 32, 2, _six_bit_codes(288), _signed_pair_scales),
     "IQ4_NL": _layout(32, 288, 128, 1, _level_codes(32), _d),
     "IQ4_XS": _layout(256, 2208, 128, 1, _level_codes(160), _iq4_xs_scales),
 }

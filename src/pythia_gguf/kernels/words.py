@@ -12,6 +12,7 @@ a column.
     spread(x, i)             x[i], int32, in every lane
     dot4(t, u, s)            t + sum of four products in every lane: unsigned bytes of u, signed bytes of s
     lowered(w, n)            every byte of w less n
+    moved(i, n, j)(w)        bits i .. i + n - 1 of every byte of w, at j .. j + n - 1; all else zero
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
     prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end;
     prefetch_second(a, i)    into the second cache only
@@ -24,6 +25,7 @@ that LLVM knows how to add in pairs.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -159,6 +161,34 @@ def lowered(typing_context, value, by):
         return builder.bitcast(builder.sub(builder.bitcast(args[0], _BYTES), bytes_each), I32X16.llvm)
 
     return I32X16(value, by), emit
+
+
+@cache
+def moved(source: int, n_bits: int, target: int) -> Any:
+    """The function that takes bits `source` .. `source + n_bits - 1` of every byte to `target`, all else zero.
+
+    Where bytes can be multiplied with a matrix of bits (GFNI) it is one instruction, else a shift and a mask.
+    """
+    kept = ((1 << n_bits) - 1) << target
+    # Row 7 - i of the matrix says which bits of a byte make bit i of the result.
+    matrix = sum(1 << (i - target + source) << 8 * (7 - i) for i in range(target, target + n_bits))
+
+    @intrinsic
+    def move(typing_context, value):
+        def emit(context, builder, sig, args):
+            if source != target and has_feature(context, "gfni") and has_feature(context, "avx512f"):
+                kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES, _BYTE])
+                function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.vgf2p8affineqb.512")
+                rows = builder.bitcast(ir.Constant(ir.VectorType(ir.IntType(64), 8), [matrix] * 8), _BYTES)
+                moved_bytes = builder.call(function, [builder.bitcast(args[0], _BYTES), rows, ir.Constant(_BYTE, 0)])
+                return builder.bitcast(moved_bytes, I32X16.llvm)
+            shift = builder.lshr if source > target else builder.shl
+            by = _constant(I32X16.llvm, abs(source - target))
+            return builder.and_(shift(args[0], by), _constant(I32X16.llvm, kept * 0x01010101))
+
+        return I32X16(value), emit
+
+    return move
 
 
 @intrinsic
