@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
-from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import from_half, nearest, to_half, truncate, turn_codes_back, turn_groups
 from pythia_gguf.kernels.simd import LANES, load, narrow, store
 
 
-@inlined
+@njit
 def halves_of(x, out):
     for i in range(0, x.size, LANES):
         store(out, i, to_half(load(x, i)))
 
 
-@inlined
+@njit
 def floats_of(h, out):
     for i in range(0, h.size, LANES):
         store(out, i, from_half(load(h, i)))
 
 
-@inlined
+@njit
 def nearest_of(x, out):
     for i in range(0, x.size, LANES):
         store(out, i, nearest(load(x, i)))
 
 
-@inlined
+@njit
 def truncate_of(x, out):
     for i in range(0, x.size, LANES):
         store(out, i, truncate(load(x, i)))
 
 
-@inlined
+@njit
 def turn_and_back(x, n, xt, turned, codes):
     turn_groups(x, 0, n, xt)
     for i in range(n):

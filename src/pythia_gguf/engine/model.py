@@ -19,7 +19,7 @@ from pythia_gguf.arch import GPTNeoXConfig, check_shapes, config_from_gguf, tens
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, Wanted, sampling_of
-from pythia_gguf.engine.oplist import compile_ops, rounded_up, scratch_bytes
+from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats
@@ -28,7 +28,9 @@ from pythia_gguf.errors import PythiaGGUFError, UsageError, nearest
 from pythia_gguf.files import RegularFile
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
-from pythia_gguf.kernels.matmul import compile_products
+from pythia_gguf.kernels.compiling import Job, compile_all
+from pythia_gguf.kernels.driver import OPS, op_jobs
+from pythia_gguf.kernels.matmul import product_jobs
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.progress import Progress, Silence
@@ -162,10 +164,12 @@ def load(
     config = config_from_gguf(gguf.metadata, gguf.path)
     check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
     progress = progress or Silence()
-    compile_products(matrix_formats(gguf), activations, progress)
-    weights = load_weights(gguf, n_threads, progress)
+    formats = matrix_formats(gguf)
     if cache == "auto":
-        cache = "f32" if all(m.packed.format == "F32" for m in weights.matrices.values()) else "f16"
+        cache = "f32" if formats == {"F32"} else "f16"
+    ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
+    _compile([*product_jobs(formats, activations), *op_jobs(ops)], progress)
+    weights = load_weights(gguf, n_threads, progress)
     return Model(
         gguf,
         config,
@@ -179,10 +183,14 @@ def load(
 
 def compile_engine(progress: Progress) -> None:
     """Compile all that running any file needs, or take it from disk."""
-    compile_ops()
+    products = [job for activations in ACTIVATIONS for job in product_jobs(FORMATS, activations)]
+    _compile([*products, *op_jobs(OPS)], progress)
     Workers(1, ALIGNMENT_BYTES)
-    for activations in ACTIVATIONS:
-        compile_products(FORMATS, activations, progress)
+
+
+def _compile(jobs: list[Job], progress: Progress) -> None:
+    progress.stage("compiling", len(jobs), "kernels")
+    compile_all(jobs, progress.advance)
 
 
 def _gelu_beside(path: Path) -> str:

@@ -13,17 +13,7 @@ import numpy as np
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.engine.weights import Matrix, Weights
 from pythia_gguf.kernels.activations import RECORD_WORDS
-from pythia_gguf.kernels.driver import (
-    GELU_ERF,
-    GELU_TANH,
-    NO_WAIT,
-    OP_WORDS,
-    PLAIN,
-    attention_op,
-    input_op,
-    norm_op,
-    product_op,
-)
+from pythia_gguf.kernels.driver import GELU_ERF, GELU_TANH, NO_WAIT, OP_WORDS, PLAIN, op_address
 from pythia_gguf.kernels.matmul import matmul_address, product_scratch, quantize_address
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
@@ -46,12 +36,17 @@ class CacheShape:
 
     n_slots     sequences
     n_context   positions of each, a multiple of LANES
-    dtype       uint16 (float16 bit patterns) or float32
+    kind        "f16" or "f32"
     """
 
     n_slots: int
     n_context: int
-    dtype: type[np.generic]
+    kind: str
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of the array: float16 are kept as bit patterns."""
+        return np.uint16 if self.kind == "f16" else np.float32
 
     def width(self, config: GPTNeoXConfig) -> int:
         """Numbers of a cached value."""
@@ -188,7 +183,7 @@ class OpList:
         vectors, matrix = self._weights.vectors, self._weights.matrices[reader]
         eps = int(np.float32(self._config.layer_norm_eps).view(np.int32))
         weight, bias = vectors[f"{name}.weight"], vectors[f"{name}.bias"]
-        row = [norm_op.address, x.ctypes.data, x.shape[1], to.n_columns, weight.ctypes.data, bias.ctypes.data, eps]
+        row = [op_address("norm"), x.ctypes.data, x.shape[1], to.n_columns, weight.ctypes.data, bias.ctypes.data, eps]
         row += [to.x.ctypes.data, self._quantizer(matrix), to.records.ctypes.data, begins, int(only_wanted)]
         row += [a.ctypes.data for a in added] + [0] * (2 - len(added))
         self._add([*row, 0 if kept is None or not added else kept.ctypes.data])
@@ -199,7 +194,7 @@ class OpList:
         if x is to.x and (quantizer == 0 or run % 32 == 0):
             return
         where = [a.ctypes.data for a in (to.x, to.records)]
-        self._add([input_op.address, x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, where[1]])
+        self._add([op_address("input"), x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, where[1]])
 
     def _product(
         self,
@@ -228,7 +223,7 @@ class OpList:
         addresses = [a.ctypes.data for a in (packed.data, x, out)]
         self._add(
             [
-                *(product_op.address, matmul_address(packed.format, activations), *addresses),
+                *(op_address("product"), matmul_address(packed.format, activations), *addresses),
                 *(packed.n_columns, out.shape[1], packed.n_groups, 0 if bias is None else padded.ctypes.data),
                 *(after, counter, piece, int(only_wanted)),
                 *(quantizer, 0 if to is None else to.records.ctypes.data),
@@ -242,23 +237,16 @@ class OpList:
         quantizer = self._quantizer(self._weights.matrices[f"blk.{i}.attn_output.weight"])
         self._add(
             [
-                *(attention_op.address, self._qkv.ctypes.data, self._qkv.shape[1], to.x.ctypes.data),
+                *(op_address(f"attention_{shape.kind}"), self._qkv.ctypes.data, self._qkv.shape[1], to.x.ctypes.data),
                 *(self._cache[i].ctypes.data, config.head_dim, shape.width(config), config.n_heads),
                 *(config.rotary_dims, shape.n_context, self._cos_sin.ctypes.data, int(scale.view(np.int32))),
-                *(int(shape.dtype == np.uint16), self._cache[i, 0].nbytes),
+                *(0, self._cache[i, 0].nbytes),
                 *(quantizer if config.head_dim % 32 == 0 else 0, to.records.ctypes.data),
             ]
         )
 
     def _add(self, row: list[int]) -> None:
         self._rows.append(row + [0] * (OP_WORDS - len(row)))
-
-
-def compile_ops() -> None:
-    """Compile the ops that every model has, or take them from disk."""
-    for op in (norm_op, input_op, product_op, attention_op):
-        _ = op.address
-    _ = quantize_address()
 
 
 def scratch_bytes(config: GPTNeoXConfig, n_context: int) -> int:

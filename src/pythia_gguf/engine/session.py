@@ -64,7 +64,7 @@ class Session:
         self._shape = CacheShape(
             n_slots=n_sequences,
             n_context=rounded_up(self.n_context, LANES),
-            dtype=np.uint16 if model.cache == "f16" else np.float32,
+            kind=model.cache,
         )
         elements = self._shape.slot_elements(config)
         self._cache = aligned((config.n_layers, n_sequences, elements), self._shape.dtype)

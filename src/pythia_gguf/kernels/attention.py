@@ -204,21 +204,18 @@ def attend_one(q, q_start, head_dim, width, keys, values, n_keys, scale, scores,
 
 
 @inlined
-def attend_four(q, q_start, stride, head_dim, width, keys, values, n_keys, scale, scores, row, mixed):
+def attend_four(q, q_start, stride, head_dim, width, keys, values, n_keys, scale, scores, row, factors, mixed):
     """Four queries `stride` apart, the first against n_keys positions, each against one more than the one before.
 
-    scores  f32 [4, row], scratch
-    mixed   f32 [4, width]
+    scores   f32 [4, row], scratch
+    factors  f32 [4], scratch
+    mixed    f32 [4, width]
     """
     n_tiles = (n_keys + 3 + LANES - 1) // LANES
     for tile in range(n_tiles):
         at = tile * head_dim * LANES
         _score_four_queries(q, q_start, stride, head_dim, keys, at, scale, scores, tile * LANES, row)
-    factors = (
-        _softmax(scores, 0, n_keys, n_tiles),
-        _softmax(scores, row, n_keys + 1, n_tiles),
-        _softmax(scores, 2 * row, n_keys + 2, n_tiles),
-        _softmax(scores, 3 * row, n_keys + 3, n_tiles),
-    )
+    for j in range(4):
+        factors[j] = _softmax(scores, j * row, n_keys + j, n_tiles)
     n_read = (n_keys + 4) // 2 * 2
     _mix_four(scores, row, n_read, values, width, factors, mixed, 0)

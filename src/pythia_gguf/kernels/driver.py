@@ -7,14 +7,17 @@ An op, i64 [OP_WORDS]: the address of its kernel, what the kernel wants (see the
 threads need not wait after it. A step, i64 [STEP_WORDS]: what changes from call to call.
 """
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from pythia_gguf.kernels.attention import attend_four, attend_one, keep, rotate
+from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.curves import gelu_erf, gelu_tanh
-from pythia_gguf.kernels.jit import c_kernel, inlined, kernel
+from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined, kernel
 from pythia_gguf.kernels.layer_norm import normalize
 from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u16_at
 from pythia_gguf.kernels.simd import LANES, load, store
@@ -203,7 +206,7 @@ def _give(op, t, head, mixed, start, n_tokens):
 def _attend_segment(op, step, segment, head, keys, values, scratch):
     """All tokens of a segment, one head, four at a time."""
     head_dim, width, stride, n_context = op[5], op[6], op[2], op[9]
-    mixed = f32_at(scratch + LANES * 4, 4 * width)
+    factors, mixed = f32_at(scratch, LANES), f32_at(scratch + LANES * 4, 4 * width)
     scores = f32_at(scratch + (LANES + 4 * width) * 4, 4 * n_context)
     scale = _float(op[11])
     _keep_segment(op, segment, head, keys, values, scratch)
@@ -211,7 +214,7 @@ def _attend_segment(op, step, segment, head, keys, values, scratch):
     t, n_tokens = 0, step[N_TOKENS]
     while t + 4 <= segment[1]:
         n, at = segment[3] + t + 1, t * stride + head * head_dim
-        attend_four(q, at, stride, head_dim, width, keys, values, n, scale, scores, n_context, mixed)
+        attend_four(q, at, stride, head_dim, width, keys, values, n, scale, scores, n_context, factors, mixed)
         for j in range(4):
             _give(op, segment[0] + t + j, head, mixed, j * width, n_tokens)
         t += 4
@@ -222,32 +225,52 @@ def _attend_segment(op, step, segment, head, keys, values, scratch):
         t += 1
 
 
-@c_kernel(3)
-def attention_op(op_address, step_address, thread):
+def _attention_op(name: str, numbers_at: Callable, n_bytes: int) -> CKernel:
     """Attention of every segment and head; threads take heads.
 
     1 qkv f32, 2 its stride, at least 3 hidden + LANES, 3 out f32 [T, hidden], 4 cache of the layer, 5 head_dim,
     6 width of a cached value, 7 heads, 8 rotated dimensions, 9 positions of a slot, a multiple of LANES, 10 cosines and
-    sines f32 [positions, rotated], 11 bits of the scale, 12 whether the cache is float16, 13 bytes of a slot,
-    14 quantizer of the result or 0 (then head_dim is whole 32), 15 its records
+    sines f32 [positions, rotated], 11 bits of the scale, 13 bytes of a slot, 14 quantizer of the result or 0 (then
+    head_dim is whole 32), 15 its records
     A slot: keys of all heads, each [positions / LANES][head_dim][LANES]; values, each [positions][width].
     """
-    op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
-    state = i64_at(step[STATE], STATE_WORDS)
-    n_heads, n_context = op[7], op[9]
-    n_key, n_value = n_context * op[5], n_context * op[6]
-    scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
-    size = 2 if op[12] else 4
-    while True:
-        i = take(state, FIRST_TAKEN)
-        if i >= step[N_SEGMENTS] * n_heads:
-            return
-        head = i % n_heads
-        segment = i64_at(step[SEGMENTS] + (i // n_heads) * SEGMENT_WORDS * 8, SEGMENT_WORDS)
-        slot = op[4] + segment[2] * op[13]
-        key_at = slot + head * n_key * size
-        value_at = slot + (n_heads * n_key + head * n_value) * size
-        if op[12]:
-            _attend_segment(op, step, segment, head, u16_at(key_at, n_key), u16_at(value_at, n_value), scratch)
-        else:
-            _attend_segment(op, step, segment, head, f32_at(key_at, n_key), f32_at(value_at, n_value), scratch)
+
+    def attend(op_address, step_address, thread):
+        op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
+        state = i64_at(step[STATE], STATE_WORDS)
+        n_heads, n_context = op[7], op[9]
+        n_key, n_value = n_context * op[5], n_context * op[6]
+        scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
+        while True:
+            i = take(state, FIRST_TAKEN)
+            if i >= step[N_SEGMENTS] * n_heads:
+                return
+            head = i % n_heads
+            segment = i64_at(step[SEGMENTS] + (i // n_heads) * SEGMENT_WORDS * 8, SEGMENT_WORDS)
+            slot = op[4] + segment[2] * op[13]
+            keys = numbers_at(slot + head * n_key * n_bytes, n_key)
+            values = numbers_at(slot + (n_heads * n_key + head * n_value) * n_bytes, n_value)
+            _attend_segment(op, step, segment, head, keys, values, scratch)
+
+    attend.__name__ = attend.__qualname__ = name
+    return c_kernel(3)(attend)
+
+
+OPS = {
+    "norm": norm_op,
+    "input": input_op,
+    "product": product_op,
+    # Two kernels, for float16 bit patterns and for float32 in the cache: few models need both.
+    "attention_f16": _attention_op("attention_f16", u16_at, 2),
+    "attention_f32": _attention_op("attention_f32", f32_at, 4),
+}
+
+
+def op_address(name: str) -> int:
+    """The C function of one of OPS, compiled when it is first asked for."""
+    return OPS[name].address
+
+
+def op_jobs(names: Iterable[str]) -> list[Job]:
+    """How some of OPS are compiled."""
+    return [Job(name, __name__, op_address.__name__, (name,), OPS[name].is_kept) for name in names]

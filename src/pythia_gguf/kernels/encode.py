@@ -6,17 +6,14 @@ boundary of memory safety, and kernels are called from nowhere else.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import numpy as np
 
 from pythia_gguf.formats import FORMATS
+from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.jit import is_compiled
 
 # format -> module of this package that has `encode_<format>` and CHUNK_WEIGHTS
@@ -71,44 +68,20 @@ def compile_encoder(format_name: str) -> None:
 
 
 def compile_encoders(names: Sequence[str], advance: Callable[[str, int], None] = lambda name, n: None) -> None:
-    """Compile encoders, or load them from the cache; where much is to do, in two processes.
+    """Compile encoders, or load them from the cache; `advance` hears of each that is ready.
 
-    names    some of ENCODABLE
-    advance  hears of each format that is ready; what it raises ends the work
-
-    Numba compiles in one thread at a time. So a second process begins at the other end of the list, and each finds
-    in the cache what the other has made. Without that process, or without a cache, this one does everything.
+    names  some of ENCODABLE
     """
-    missing = [name for name in names if not is_compiled(_kernel(name), *_smallest(name))]
-    # Those that take long go to the ends: where the two meet, both may compile the same one.
-    long = [name for name in missing if name.endswith("_K")]
-    missing = [*long[::2], *(name for name in missing if name not in long), *long[1::2]]
-    with _second_process(missing[:0:-1]):
-        for name in (*missing, *(name for name in names if name not in missing)):
-            compile_encoder(name)
-            advance(name, 1)
-
-
-@contextlib.contextmanager
-def _second_process(names: Sequence[str]) -> Iterator[None]:
-    """While the block runs, a process compiles `names` into the cache, where there are some and a CPU for it."""
-    process = None
-    if names and sys.executable and not hasattr(sys, "frozen") and os.cpu_count() != 1:
-        code = f"from {__name__} import compile_encoder as c\nfor name in {list(names)}: c(name)"
-        # Where no process can be started, the caller compiles alone.
-        with contextlib.suppress(OSError):
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code],  # -P: nothing is imported from the working directory
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-    try:
-        yield
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
+    long = [name for name in names if name.endswith("_K")]
+    ordered = [*long[::2], *(name for name in names if name not in long), *long[1::2]]
+    arguments = {name: _smallest(name) for name in names}
+    compile_all(
+        [
+            Job(name, __name__, compile_encoder.__name__, (name,), is_compiled(_kernel(name), *arguments[name]))
+            for name in ordered
+        ],
+        advance,
+    )
 
 
 def _check(array: np.ndarray, dtype: np.dtype, name: str) -> None:

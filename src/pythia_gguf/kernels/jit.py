@@ -12,10 +12,12 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core.ccallback import CFunc
+from numba.core.registry import cpu_target
 
 from pythia_gguf.kernels.cache import CodeCache
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Callable) -> Callable:
@@ -31,8 +33,9 @@ def inlined(function: Callable) -> Any:
 
     Forced: what stays a function of its own has a symbol made of its name and a counter of the process, so closures of
     one name that were compiled in different processes would be taken for each other when their callers are loaded.
+    Wrappers for calls from Python would take a fifth of the time that a kernel takes to compile.
     """
-    return numba.njit(**_OPTIONS, forceinline=True)(function)
+    return numba.njit(**_INLINED)(function)
 
 
 def is_compiled(compiled: Any, *arguments: np.ndarray) -> bool:
@@ -56,6 +59,13 @@ class CKernel:
     def address(self) -> int:
         """Where its machine code is; compiled, or taken from disk, when it is first asked for."""
         return self._compiled.address
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is machine code for it already, in this process or on disk."""
+        if "_compiled" in self.__dict__:
+            return True
+        return CodeCache(self._function).holds(self._signature[0], cpu_target.target_context)
 
     @cached_property
     def _compiled(self) -> Any:

@@ -13,13 +13,13 @@ from functools import cache
 import numpy as np
 
 from pythia_gguf.kernels.activations import RECORD_WORDS, quantize_activations
+from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.jit import CKernel
 from pythia_gguf.kernels.matmul_float import block_product, float_scratch_bytes, plain_product
 from pythia_gguf.kernels.matmul_int8 import int8_product, int8_scratch_bytes
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.packed import Packed
 from pythia_gguf.kernels.unpack import LAYOUTS
-from pythia_gguf.progress import Progress
 
 
 def matmul_address(format_name: str, activations: str) -> int:
@@ -32,13 +32,10 @@ def matmul_address(format_name: str, activations: str) -> int:
     return _kernel(format_name, activations).address
 
 
-def compile_products(formats: Iterable[str], activations: str, progress: Progress) -> None:
-    """Compile what weights in these formats are multiplied with, or take it from disk."""
-    names = sorted(formats)
-    progress.stage("compiling products", len(names), "kernels")
-    for name in names:
-        _ = matmul_address(name, activations if name in LAYOUTS else "float32")
-        progress.advance(name, 1)
+def product_jobs(formats: Iterable[str], activations: str) -> list[Job]:
+    """How the products of weights in these formats are compiled."""
+    pairs = [(name, activations if name in LAYOUTS else "float32") for name in sorted(formats)]
+    return [Job(pair[0], __name__, matmul_address.__name__, pair, _kernel(*pair).is_kept) for pair in pairs]
 
 
 def quantize_address() -> int:

@@ -31,14 +31,13 @@ from pythia_gguf.kernels.words import (
     no_floats,
     no_words,
     number,
-    prefetch_second,
+    prefetch,
+    prefetch_ahead,
     spread,
 )
 
 TILE = 4
 CHUNK_COLUMNS = 512
-# How far ahead of the dot products memory is asked for; without it a third of the time of Q4_K is waiting.
-AHEAD_BYTES = 4096
 ONES = 0x01010101
 RECORD_VECTORS = 14
 # Of two unpacked groups.
@@ -92,17 +91,12 @@ def _direct(layout: Layout):
         return join(total, v, w, s[0], s[1], m[0], m[1], x, at)
 
     @inlined
-    def ask_ahead(data, at):
-        for line in range(0, sub_bytes, 64):
-            prefetch_second(data, at + AHEAD_BYTES + line)
-
-    @inlined
     def direct(data, start, x, first, n_columns):
         total = no_floats()
         for block in range(n_columns // columns):
             place, at = start + block * n_bytes, first + block * n_subs * 16
             for sub in range(n_subs):
-                ask_ahead(data, place + sub * sub_bytes)
+                prefetch_ahead(data, place + sub * sub_bytes, sub_bytes)
                 s, m = scales_of(data, place, sub), minima_of(data, place, sub)
                 total = add(total, codes_of(data, place, sub), s, m, x, at + sub * 16)
         return total
@@ -115,7 +109,7 @@ def _direct(layout: Layout):
             place = start + block * n_bytes
             for sub in range(n_subs):
                 at = first + (block * n_subs + sub) * 16
-                ask_ahead(data, place + sub * sub_bytes)
+                prefetch_ahead(data, place + sub * sub_bytes, sub_bytes)
                 s, m = scales_of(data, place, sub), minima_of(data, place, sub)
                 codes = codes_of(data, place, sub)
                 a = add(a, codes, s, m, x, at)
@@ -301,8 +295,8 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
             # What is unpacked next, of these groups or of the next ones, comes while tokens pass by.
             ahead = start + (k + n) // columns * n_bytes if k + n < n_columns else start + 2 * group_bytes
             for line in range(0, n // columns * n_bytes, 64):
-                prefetch_second(data, ahead + line)
-                prefetch_second(data, ahead + group_bytes + line)
+                prefetch(data, ahead + line)
+                prefetch(data, ahead + group_bytes + line)
             t = 0
             while t + TILE <= n_tokens:
                 four(room, n // 32, x, t * token + k // 2, token, sums, t * 32)

@@ -14,8 +14,9 @@ a column.
     lowered(w, n)            every byte of w less n
     moved(i, n, j)(w)        bits i .. i + n - 1 of every byte of w, at j .. j + n - 1; all else zero
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
-    prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end;
-    prefetch_second(a, i)    into the second cache only
+    prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end, into the
+                             second cache: asking for the first takes its few places for lines on their way
+    prefetch_ahead(a, i, n)  the same for n bytes that will be read a little after byte i
     number(x, i)             the float32 whose bits are x[i], x int32
     levels(table, w)         table[b] for every byte b < 16 of the words
 
@@ -34,12 +35,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pythia_gguf.kernels.halves import widened_half
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to
 
 I32X16 = Vector(types.int32, 16)
 F32X16 = Vector(types.float32, 16)
 _BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _BYTES = ir.VectorType(_BYTE, 64)
+AHEAD_BYTES = 2048
 
 
 def _constant(kind: ir.VectorType, value: int) -> ir.Constant:
@@ -211,24 +214,25 @@ def fused(typing_context, a, b, c):
     return vector(a, b, c), emit
 
 
-def _prefetcher(locality: int) -> Any:
-    @intrinsic
-    def ask(typing_context, array, index):
-        """Ask for the cache line of byte `index`; nothing is read, so no index is wrong."""
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of byte `index`; nothing is read, so no index is wrong."""
 
-        def emit(context, builder, sig, args):
-            at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
-            kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, locality), ir.Constant(_WORD, 1)])
-            return context.get_dummy_value()
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, 2), ir.Constant(_WORD, 1)])
+        return context.get_dummy_value()
 
-        return types.void(array, index), emit
-
-    return ask
+    return types.void(array, index), emit
 
 
-prefetch, prefetch_second = _prefetcher(3), _prefetcher(2)
+@inlined
+def prefetch_ahead(data, at, n_bytes):
+    """Ask for what follows byte `at` at the distance that memory needs to answer in time."""
+    for line in range(0, n_bytes, 64):
+        prefetch(data, at + AHEAD_BYTES + line)
 
 
 @intrinsic
