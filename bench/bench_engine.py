@@ -1,6 +1,6 @@
 """The engine against llama.cpp: every distinct file and F16 of a random 410M-shaped model, in one run, taking turns.
 
-    python bench/bench_engine.py [--turns 3] [--save]     about a quarter of an hour; builds llama.cpp's tools the
+    python bench/bench_engine.py [--turns 3] [--save]     about twenty minutes; builds llama.cpp's tools the
     first time python bench/bench_engine.py --quants Q4_K_M --turns 1
 
 llama.cpp's side is llama-bench of the tree in llama-cpp-python 0.3.36, built by cmake with its default flags: native
@@ -19,6 +19,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ from press.toy_gguf import model_metadata, write_gguf  # noqa: E402
 from pythia_gguf import open_gguf, quantize  # noqa: E402
 
 FLAGS = [("0", "128"), ("0", "512"), ("1", "128"), ("1", "512")]
+# Kinds of CPU without AVX-512, with the features of theirs that kernels ask for by name.
+OTHER_CPUS = {"haswell": "+avx2,+fma,+f16c", "x86-64": ""}
 PROMPT, TOKENS, DEPTH, BATCH = 512, 64, 1900, 8
 
 
@@ -79,11 +83,12 @@ def make_files(work: Path, quants: list[str]) -> dict[str, Path]:
     return {f.quant: f.path for f in quantize(source, work / "out", quants=wanted).files} | {"F16": source}
 
 
-def ours(path: Path, threads: int, **options: int) -> dict[str, float]:
+def ours(path: Path, threads: int, environment: Mapping[str, str] = os.environ, **options: int) -> dict[str, float]:
     """What `pythia bench` says."""
     command = [sys.executable, "-m", "pythia_gguf", "bench", str(path), "--threads", str(threads)]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run([*command, "--output-format", "json"], check=True, capture_output=True, text=True)
+    command += ["--output-format", "json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
@@ -167,6 +172,12 @@ def more(files: dict[str, Path], threads: int) -> dict[str, float]:
     facts |= {"8 sequences, tokens/s": many, "8 sequences, ratio to one": many / one}
     facts |= busy(path)
     facts |= lookup(path, threads)
+    facts |= first_token(path, threads)
+    for kind, features in OTHER_CPUS.items():
+        environment = os.environ | {"NUMBA_CPU_NAME": kind, "NUMBA_CPU_FEATURES": features}
+        mine = ours(path, threads, environment)
+        for what in ("prefill", "decode"):
+            facts[f"Q4_K_M as compiled for {kind}, {what}, tokens/s"] = mine[f"{what}_tokens_per_s"]
     return {name: round(value, 2) for name, value in facts.items()}
 
 
@@ -219,6 +230,29 @@ def lookup(path: Path, threads: int) -> dict[str, float]:
         ratios = [seconds(sampling, False) / seconds(sampling, True) for _ in range(5)]
         facts[f"--lookup, {name}, ratio to plain"] = statistics.median(ratios)
     return facts
+
+
+def first_token(path: Path, threads: int) -> dict[str, float]:
+    """Seconds to the first token, of a prompt of one: from the shell, and from `load` in a process that has run one."""
+    shell = [sys.executable, "-m", "pythia_gguf", "generate", str(path), "Hello", "--max-tokens", "1"]
+    code = (
+        "import sys, time, pythia_gguf\n"
+        "for _ in range(4):\n"
+        "    started = time.perf_counter()\n"
+        "    pythia_gguf.load(sys.argv[1], threads=int(sys.argv[2])).generate('Hello', max_tokens=1)\n"
+        "    print(time.perf_counter() - started)\n"
+    )
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        subprocess.run([*shell, "--threads", str(threads)], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    told = subprocess.run([sys.executable, "-c", code, str(path), str(threads)], check=True, capture_output=True)
+    return {
+        "first token of a new process, from the shell, s": statistics.median(seconds() for _ in range(3)),
+        "first token after load() begins, s": statistics.median(map(float, told.stdout.split()[1:])),
+    }
 
 
 def show(rows: list[dict[str, float | str]], facts: dict[str, float]) -> None:
