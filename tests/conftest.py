@@ -1,12 +1,16 @@
-"""What all tests share: the GPT-NeoX-20B tokenizer, which is not in the repository."""
+"""What all tests share: the GPT-NeoX-20B tokenizer, which is not in the repository, and a hub on loopback."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hub.loopback import LoopbackHub, loopback_hub
+
+TOKEN = "hf_loopback_secret"
 _VARIABLE = "PYTHIA_GGUF_20B_TOKENIZER"
 _BESIDE = Path(__file__).parents[2] / "shared" / "data" / "20B_tokenizer.json"
 _HINT = f"get EleutherAI/pythia's utils/20B_tokenizer.json and set {_VARIABLE} to its path"
@@ -23,6 +27,22 @@ def tokenizer_20b() -> Path:
     if not path.is_file():
         pytest.fail(f"no 20B tokenizer at {path}: {_HINT}")
     return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A hub that huggingface_hub takes for the only one; caches are empty, and the token is TOKEN."""
+    from huggingface_hub import constants
+
+    with loopback_hub() as server:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+        yield server
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

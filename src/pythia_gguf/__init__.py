@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.generation import Completion
-    from pythia_gguf.engine.model import Model, load
+    from pythia_gguf.engine.model import Model
     from pythia_gguf.errors import PythiaGGUFError
+    from pythia_gguf.export.transformers_model import to_transformers
     from pythia_gguf.gguf.reader import decode_tensor, open_gguf
+    from pythia_gguf.models.load import load
     from pythia_gguf.press.quantize import PressResult, quantize
     from pythia_gguf.press.verify import verify
 
@@ -21,8 +23,9 @@ _HOME_OF = {
     "Model": "pythia_gguf.engine.model",
     "PressResult": "pythia_gguf.press.quantize",
     "PythiaGGUFError": "pythia_gguf.errors",
+    "to_transformers": "pythia_gguf.export.transformers_model",
     "decode_tensor": "pythia_gguf.gguf.reader",
-    "load": "pythia_gguf.engine.model",
+    "load": "pythia_gguf.models.load",
     "open_gguf": "pythia_gguf.gguf.reader",
     "quantize": "pythia_gguf.press.quantize",
     "verify": "pythia_gguf.press.verify",
@@ -37,6 +40,7 @@ __all__ = [
     "load",
     "open_gguf",
     "quantize",
+    "to_transformers",
     "verify",
 ]
 

@@ -12,15 +12,47 @@ import hashlib
 import os
 import secrets
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 
 CHUNK_BYTES = 4 << 20
+
+
+class ReadableFile(Protocol):
+    """An open file that threads may read at any position at the same time; see RegularFile."""
+
+    path: Path
+    size: int
+
+    def read(self, offset: int, n_bytes: int) -> bytearray:
+        """Exactly `n_bytes` from `offset`."""
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+
+    def close(self) -> None:
+        """No more reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileElsewhere:
+    """A file that is read where it lies, without a copy here.
+
+    open     opens it
+    n_bytes  its size
+    sha256   as who keeps it says
+    """
+
+    open: Callable[[], ReadableFile]
+    n_bytes: int
+    sha256: str
 
 
 class RegularFile:
@@ -190,3 +222,19 @@ def storage_error(path: Path, error: OSError) -> StorageError:
         errno.ENOENT: ". Does the folder exist?",
     }.get(error.errno or 0, "")
     return StorageError(f"{path}: cannot write: {error.strerror or error}{hint}")
+
+
+def cache_root() -> Path:
+    """PYTHIA_GGUF_CACHE, else where this platform keeps caches."""
+    if own := os.environ.get("PYTHIA_GGUF_CACHE"):
+        return Path(os.path.expanduser(own))
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():  # there is none: a place that can be neither made nor read
+        home = Path(os.devnull)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "pythia-gguf"

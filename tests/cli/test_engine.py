@@ -80,7 +80,7 @@ def test_bench_measures(pythia):
     ("args", "code", "message"),
     [
         (("generate", "none.gguf", "a"), 74, "none.gguf: cannot open: No such file or directory"),
-        (("generate", "examples/nano", "a"), 65, "not a regular file"),
+        (("generate", "docs", "a"), 74, "docs/config.json: cannot open: No such file or directory"),
         (("generate", "README.md", "a"), 65, "README.md: byte 0: header: bad magic"),
         (("generate", "NANO"), 2, "Missing argument 'PROMPT'"),
         (("generate", "NANO", "a", "--top-p", "2"), 2, "--top-p must be between 0 and 1, got 2.0"),

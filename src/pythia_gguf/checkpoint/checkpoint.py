@@ -5,10 +5,12 @@ Knows no architecture: neither which tensors a model needs nor what they are for
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pythia_gguf.checkpoint.safetensors import read_safetensors
 from pythia_gguf.checkpoint.shards import check_names_match, check_stays_inside, read_index
@@ -16,7 +18,7 @@ from pythia_gguf.checkpoint.tensor import LazyTensor
 from pythia_gguf.checkpoint.torch_zip import is_torch_zip, read_torch_zip
 from pythia_gguf.checkpoint.zip_records import checked_chunks, read_records
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
-from pythia_gguf.files import RegularFile
+from pythia_gguf.files import FileElsewhere, RegularFile
 
 _KINDS: dict[str, tuple[str, str, Callable[[RegularFile], dict[str, LazyTensor]]]] = {
     "safetensors": ("model.safetensors", ".safetensors", read_safetensors),
@@ -43,9 +45,12 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
 
 
-def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(
+    folder: str | os.PathLike[str], elsewhere: Mapping[str, FileElsewhere] = MappingProxyType({})
+) -> Checkpoint:
     """Open the first of: model.safetensors, its index, pytorch_model.bin, its index. Reads headers, no weights.
 
+    elsewhere  files that belong into the folder and are not there, by name
     Raises StorageError when the folder or a file is missing or cannot be read, ModelFileError when a file is damaged,
     hostile or of a kind that is refused.
     """
@@ -55,11 +60,11 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
         raise StorageError(f"{one_line(str(root))}: {problem}")
     for kind, (name, _, _) in _KINDS.items():
         # lexists: a link to nothing must be an error, not a reason to take the next file.
-        if os.path.lexists(root / name):
-            tensors = _read_file(root / name, kind)
+        if name in elsewhere or os.path.lexists(root / name):
+            tensors = _read_file(root / name, kind, elsewhere)
             return Checkpoint(folder=root, kind=kind, files=(root / name,), tensors=tensors)
         if os.path.lexists(root / f"{name}.index.json"):
-            return _open_shards(root, kind, root / f"{name}.index.json")
+            return _open_shards(root, kind, root / f"{name}.index.json", elsewhere)
     raise StorageError(f"{one_line(str(root))}: {_nothing_found(root)}")
 
 
@@ -74,22 +79,25 @@ def iter_file_checked(path: str | os.PathLike[str]) -> Iterator[memoryview]:
         yield from checked_chunks(file, read_records(file) if is_torch_zip(file) else ())
 
 
-def _open_shards(root: Path, kind: str, index: Path) -> Checkpoint:
+def _open_shards(root: Path, kind: str, index: Path, elsewhere: Mapping[str, FileElsewhere]) -> Checkpoint:
     check_stays_inside(index)
     shards = read_index(index, suffix=_KINDS[kind][1])
     for name in shards:
-        if not os.path.lexists(root / name):
+        if name not in elsewhere and not os.path.lexists(root / name):
             raise StorageError(f"{one_line(str(root / name))}: missing, {index.name} names it. Download it too")
     tensors: dict[str, LazyTensor] = {}
     for name, listed in shards.items():
-        found = _read_file(root / name, kind)
+        found = _read_file(root / name, kind, elsewhere)
         check_names_match(set(found), listed, shard=root / name, index=index)
         tensors.update(found)
     files = (*(root / name for name in shards), index)
     return Checkpoint(folder=root, kind=kind, files=files, tensors=tensors)
 
 
-def _read_file(path: Path, kind: str) -> dict[str, LazyTensor]:
+def _read_file(path: Path, kind: str, elsewhere: Mapping[str, FileElsewhere]) -> dict[str, LazyTensor]:
+    if path.name in elsewhere:
+        with contextlib.closing(elsewhere[path.name].open()) as remote:
+            return read_safetensors(remote)
     check_stays_inside(path)
     with RegularFile(path) as file:
         if file.read(0, min(file.size, len(_LFS_POINTER))) == _LFS_POINTER:

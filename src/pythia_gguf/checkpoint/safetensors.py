@@ -17,12 +17,12 @@ from pathlib import Path
 from pythia_gguf.checkpoint.json_scan import JsonScan
 from pythia_gguf.checkpoint.tensor import ITEM_BYTES, MAX_DIMS, MAX_TENSORS, LazyTensor, check_name, size_of
 from pythia_gguf.errors import ModelFileError, nearest
-from pythia_gguf.files import RegularFile
+from pythia_gguf.files import ReadableFile
 
 MAX_HEADER_BYTES = 16 << 20
 
 
-def read_safetensors(file: RegularFile) -> dict[str, LazyTensor]:
+def read_safetensors(file: ReadableFile) -> dict[str, LazyTensor]:
     """Every tensor of the file, names sorted as strings; only the header is read.
 
     Raises ModelFileError for anything the format or the limits of this module do not allow.

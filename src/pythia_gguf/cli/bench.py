@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 @click.option("--batch", type=int, default=1, show_default=True, help="Sequences written side by side.")
 @click.option("--repeats", type=int, default=3, show_default=True, help="Runs, of which the median counts.")
 def command(
-    model: Path,
+    model: str,
     prompt: int,
     tokens: int,
     depth: int,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,7 +34,7 @@ SCHEMA_VERSION = 1
 @click.option("--no-echo", is_flag=True, help="Do not print the prompt again.")
 @click.option("--quiet", is_flag=True, help="No progress, no figures; errors still show.")
 def command(
-    model: Path,
+    model: str,
     prompt: str,
     threads: int | None,
     gelu: str,
@@ -48,9 +47,13 @@ def command(
 ) -> None:
     """Write on from PROMPT; "-" reads it from stdin.
 
+    MODEL is a GGUF, a folder of them as FOLDER:QUANT, a Hugging Face folder, or NAME[@STEP][:QUANT] of the Hub; what
+    is missing is fetched, quantized and kept.
+
     \b
     pythia generate pythia-70m.Q4_K_M.gguf "Hello, I am"
     pythia generate pythia-70m.Q4_K_M.gguf "def main(" --temperature 0 --stop "class "
+    pythia generate pythia-70m-deduped@step3000:Q4_K_M "Hello, I am"
     cat notes.txt | pythia generate pythia-70m.Q8_0.gguf - --max-tokens 200 --lookup --output-format json
     """
     if prompt == "-":

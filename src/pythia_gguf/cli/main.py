@@ -1,6 +1,6 @@
 """The `pythia` command: finds the sub-command's file and turns errors into one line and an exit code.
 
-Knows no sub-command by heart: `cli/<name>.py` is `pythia <name>`, loaded only when it is called.
+Knows no sub-command by heart: `cli/<name>.py` is `pythia <name>`, with `-` as `_`, loaded only when it is called.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pythia_gguf.errors import PythiaGGUFError, nearest, one_line
 
 # name -> one line of help; the file cli/<name>.py defines `command`
 COMMANDS = {
+    "models": "Show the Pythia suite: sizes, names, training steps.",
+    "pull": "Fetch a model of the Hub.",
+    "check-revisions": "Compare all branches of a model, downloading nothing.",
     "quantize": "Turn a checkpoint into GGUF files: all 19 quants in one read.",
     "quants": "Show the menu, or for a model its plan and sizes.",
     "inspect": "Show what a GGUF file holds.",
@@ -22,6 +25,8 @@ COMMANDS = {
     "generate": "Write on from a text.",
     "score": "Log-likelihoods of continuations.",
     "bench": "Measure how fast a file runs here.",
+    "export": "Turn a GGUF into a Hugging Face folder.",
+    "publish": "Send a folder of files to the Hub.",
     "warmup": "Compile all kernels now, so that no later run has to.",
 }
 
@@ -37,7 +42,7 @@ class Commands(click.Group):
         """The command of that name; a usage error with the nearest names when there is none."""
         if cmd_name not in COMMANDS:
             raise click.UsageError(f"no such command {cmd_name!r}{nearest(cmd_name, COMMANDS)}", ctx=ctx)
-        command: click.Command = importlib.import_module(f"pythia_gguf.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"pythia_gguf.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

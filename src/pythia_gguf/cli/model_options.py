@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
 _OPTIONS = (
-    click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.gguf"),
+    click.argument("model"),
     click.option("--threads", type=int, help="Threads; no result depends on it.  [default: one per CPU]"),
     click.option(
         "--gelu",
@@ -42,21 +41,27 @@ _OPTIONS = (
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: MODEL.gguf, --threads, --gelu, --activations, --kv, --output-format."""
+    """Decorator: MODEL, --threads, --gelu, --activations, --kv, --output-format."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def load_model(
-    model: Path, *, threads: int | None, gelu: str, activations: str, kv: str, is_quiet: bool = False
+    model: str, *, threads: int | None, gelu: str, activations: str, kv: str, is_quiet: bool = False
 ) -> Model:
-    """The model, with progress on stderr while it is compiled and loaded."""
+    """The model, with progress on stderr while it is fetched, pressed, compiled and loaded."""
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.engine.model import load
+    from pythia_gguf.models.find import find_gguf
+
+    def tell(line: str) -> None:
+        if not is_quiet:
+            click.echo(line, err=True)
 
     with contextlib.nullcontext() if is_quiet else make_progress() as progress:
-        return load(model, threads=threads, gelu=gelu, activations=activations, cache=kv, progress=progress)
+        path = find_gguf(model, threads=threads, progress=progress, tell=tell)
+        return load(path, threads=threads, gelu=gelu, activations=activations, cache=kv, progress=progress)
 
 
 def described(model: Model) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pythia_gguf.cli.menu import menu_json, print_menu
 
 
 @click.command("quantize")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: NAME-GGUF]")
 @click.option("--quants", default="all", show_default=True, help="Names of the menu, separated by commas.")
 @click.option(
@@ -29,10 +29,11 @@ from pythia_gguf.cli.menu import menu_json, print_menu
 @click.option("--dry-run", is_flag=True, help="Show plan and exact sizes; read no weight, write nothing.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--keep-f16", is_flag=True, help="Also leave the unquantized file.")
+@click.option("--cache", is_flag=True, help="Keep a copy of the weights of a model of the Hub.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress, no table; errors still show.")
 def command(
-    source: Path,
+    source: str,
     out: Path | None,
     quants: str,
     mix: str,
@@ -42,18 +43,21 @@ def command(
     dry_run: bool,
     force: bool,
     keep_f16: bool,
+    cache: bool,
     output_format: str,
     quiet: bool,
 ) -> None:
     """Turn a checkpoint into GGUF files, byte for byte llama.cpp's.
 
     SOURCE is a Hugging Face folder of a Pythia or GPT-NeoX model (config.json, tokenizer.json, safetensors or
-    pytorch_model.bin), or an F16, BF16 or F32 GGUF of one.
+    pytorch_model.bin), an F16, BF16 or F32 GGUF of one, or a model of the Hub as NAME[@STEP]. Weights of the Hub are
+    read as they are needed, without a copy on disk.
 
     \b
     pythia quantize pythia-70m                         all 19 files in pythia-70m-GGUF/
     pythia quantize pythia-70m --quants Q4_K_M,Q8_0    two of them
     pythia quantize pythia-70m --mix 2024 --dry-run    sizes as in the model cards of 2024
+    pythia quantize pythia-70m-deduped@step3000        where there is no such folder: from the Hub
     """
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.press.quantize import quantize
@@ -70,6 +74,7 @@ def command(
             dry_run=dry_run,
             force=force,
             keep_f16=keep_f16,
+            keep_source=cache,
             command=shlex.join(["pythia", *sys.argv[1:]]),
             progress=progress,
         )

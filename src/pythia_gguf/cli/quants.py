@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -12,12 +11,12 @@ from pythia_gguf.cli.tables import print_table
 
 
 @click.command("quants")
-@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.argument("source", required=False)
 @click.option("--mix", default="2026", show_default=True, help="Edition of the quants: 2026 or 2024.")
 @click.option("--quants", default="all", show_default=True, help="Names of the menu, separated by commas.")
 @click.option("--tensors", is_flag=True, help="For a SOURCE, each tensor's format and the reason.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(source: Path | None, mix: str, quants: str, tensors: bool, output_format: str) -> None:
+def command(source: str | None, mix: str, quants: str, tensors: bool, output_format: str) -> None:
     """Show the menu of quants; for a SOURCE, what each file will hold and its exact size.
 
     \b

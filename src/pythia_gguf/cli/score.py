@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import click
 
@@ -26,7 +25,7 @@ SCHEMA_VERSION = 1
     " the published scores of Pythia.",
 )
 def command(
-    model: Path,
+    model: str,
     prompt: str,
     continuation: tuple[str, ...],
     encoding: str,

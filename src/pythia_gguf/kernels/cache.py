@@ -37,7 +37,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from pythia_gguf.errors import StorageError, one_line
-from pythia_gguf.files import write_all, write_beside
+from pythia_gguf.files import cache_root, write_all, write_beside
 
 # Kernels bake in tables of formats/.
 _SOURCES = (Path(__file__).parent, Path(__file__).parent.parent / "formats")
@@ -116,7 +116,7 @@ def stored_code() -> dict[Path, int]:
 
 def _folders(make: bool = False) -> Iterator[Path]:
     """Where code of these sources may lie, best first; `make` the private folder, of which others know the name."""
-    yield _usual_root() / _version()
+    yield cache_root() / _version()
     try:
         private = Path(tempfile.gettempdir()) / f"pythia-gguf-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"
         if make:
@@ -129,22 +129,6 @@ def _folders(make: bool = False) -> Iterator[Path]:
     ours = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o077)
     if stat.S_ISDIR(status.st_mode) and ours:
         yield private / _version()
-
-
-def _usual_root() -> Path:
-    """PYTHIA_GGUF_CACHE, else where this platform keeps caches."""
-    if own := os.environ.get("PYTHIA_GGUF_CACHE"):
-        return Path(os.path.expanduser(own))
-    home = Path(os.path.expanduser("~"))
-    if not home.is_absolute():  # there is none: a place that can be neither made nor read
-        home = Path(os.devnull)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "pythia-gguf"
 
 
 @lru_cache

@@ -24,7 +24,8 @@ from pythia_gguf.press.finished import Finished, find_finished, refuse_unknown
 from pythia_gguf.press.lock import lock_folder
 from pythia_gguf.press.manifest import SUMS, SourceFile, manifest_text, source_entry, sums_text
 from pythia_gguf.press.menu import MIX_NOTE, MenuItem, make_menu, plain_format, plain_item
-from pythia_gguf.press.names import check_name, file_name, name_of
+from pythia_gguf.press.named import find_source
+from pythia_gguf.press.names import check_name, file_name
 from pythia_gguf.press.source import UNQUANTIZED, Source, open_source
 from pythia_gguf.press.staging import CARD, Staging, check_places
 from pythia_gguf.progress import Progress, Silence
@@ -88,6 +89,7 @@ def quantize(
     dry_run: bool = False,
     force: bool = False,
     keep_f16: bool = False,
+    keep_source: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
 ) -> PressResult:
@@ -96,9 +98,10 @@ def quantize(
     A file that an earlier run made in the same folder from the same source stays, once its bytes are checked; any other
     file in the way is an error, unless `force` is given.
 
-    source        Hugging Face folder of a GPT-NeoX model, or an F16, BF16 or F32 GGUF of one
+    source        Hugging Face folder of a GPT-NeoX model, an F16, BF16 or F32 GGUF of one, or, where there is no such
+                  file, a model of the Hub as NAME[@STEP]
     out           folder to write; default NAME-GGUF beside the working directory
-    quants        "all", or names of the menu, as a list or separated by commas
+    quants        "all", or names of the menu, as a list or separated by commas; none for the unquantized file alone
     mix           "2026" (llama.cpp 0c1e57098) or "2024" (the rules of older published files)
     threads       worker threads; default one per CPU; the result does not depend on it
     name          NAME of the files; default the source's own
@@ -106,24 +109,26 @@ def quantize(
     dry_run       plan and sizes only: no weight is read, nothing is written
     force         make all files anew and replace what is there
     keep_f16      also leave the unquantized file
+    keep_source   of a model of the Hub: fetch its weights into the cache, instead of reading each one once
     command       command line for the card; default this call
     progress      hears what is going on
-    Raises        UsageError, ModelFileError, StorageError, LockedError; whatever happens, a final name holds either
-                  what it held before or a whole file
+    Raises        UsageError, ModelFileError, StorageError, LockedError, NetworkError; whatever happens, a final name
+                  holds either what it held before or a whole file
     """
     started = time.perf_counter()
     progress = progress or Silence()
-    path = Path(source)
-    chosen = select_quants(quants if isinstance(quants, str) else ",".join(quants))
+    names = quants if isinstance(quants, str) else ",".join(quants)
+    chosen = select_quants(names) if names or not keep_f16 else ()
     find_mix(mix)
     n_threads = threads_of(threads)
-    opened = open_source(path, check_name(name if name is not None else name_of(path)))
+    found = find_source(source, keep=keep_source and not dry_run, progress=progress)
+    opened = open_source(found.path, check_name(name if name is not None else found.name), found.place)
     folder = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
     if dry_run:
-        return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started)
+        return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started, found.notes)
     run = CardRun(
         tool_version=installed.version("pythia-gguf"),
-        command=command or _call(opened, quants, mix),
+        command=command or f"pythia quantize {found.model or opened.name} --quants {names} --mix {mix}",
         mix=mix,
         quantized_by=quantized_by,
     )
@@ -140,7 +145,7 @@ def quantize(
         if not force and not job.is_done:
             refuse_unknown(folder, finished, items)
         sums = _fill(job, run, n_threads)
-    return _result(opened, folder, mix, items, sums, there, started)
+    return _result(opened, folder, mix, items, sums, there, started, found.notes)
 
 
 def _items(source: Source, quants: Sequence[Quant], mix: str, keep_plain: bool) -> tuple[MenuItem, ...]:
@@ -267,9 +272,14 @@ def _make_folder(folder: Path) -> None:
 
 
 def _hash_sources(source: Source, progress: Progress) -> tuple[SourceFile, ...]:
-    with_sizes = [(path, path.stat().st_size) for path in source.files]
+    elsewhere = source.elsewhere
+    with_sizes = [(path, path.stat().st_size) for path in source.files if path not in elsewhere]
     progress.stage("hashing the source", sum(n for _, n in with_sizes), "bytes")
-    found = []
+    found = [
+        SourceFile(name=path.name, n_bytes=elsewhere[path].n_bytes, sha256=elsewhere[path].sha256)
+        for path in source.files
+        if path in elsewhere
+    ]
     for path, n_bytes in with_sizes:
         digest = hashlib.sha256()
         for chunk in iter_file_checked(path):
@@ -296,7 +306,7 @@ def _card(
     origin = CardSource(
         name=source.name,
         repo_id=source.repo_id,
-        revision=None,
+        revision=source.revision,
         commit=source.commit,
         files=tuple((f.name, f.n_bytes, f.sha256) for f in sources),
         readme=source.readme,
@@ -312,6 +322,7 @@ def _result(
     sums: Mapping[str, str],
     there: Container[str],
     started: float,
+    notes: tuple[str, ...],
 ) -> PressResult:
     files = tuple(
         PressFile(
@@ -332,7 +343,7 @@ def _result(
         mix=mix,
         n_weights=source.n_weights,
         files=files,
-        notes=_notes(items, mix),
+        notes=(*notes, *_notes(items, mix)),
         seconds=time.perf_counter() - started,
     )
 
@@ -348,8 +359,3 @@ def _notes(items: Sequence[MenuItem], mix: str) -> tuple[str, ...]:
             f" llama.cpp; e.g. {next(iter(fallen))}: {next(iter(fallen.values()))}"
         )
     return tuple(notes)
-
-
-def _call(source: Source, quants: str | Iterable[str], mix: str) -> str:
-    names = quants if isinstance(quants, str) else ",".join(quants)
-    return f"pythia quantize {source.name} --quants {names} --mix {mix}"

@@ -6,15 +6,18 @@ Knows where bytes are; not which quants will be made.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pythia_gguf.arch import check_shapes, config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.checkpoint.checkpoint import open_checkpoint
 from pythia_gguf.checkpoint.tensor import LazyTensor
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
+from pythia_gguf.files import FileElsewhere
 from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.reader import open_gguf, refuse_part
+from pythia_gguf.hub.pull import NamedSource
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 from pythia_gguf.press.names import repo_of, snapshot_of
@@ -69,7 +72,9 @@ class Source:
     readme        text of the original model card, or None
     repo_id       "EleutherAI/pythia-70m" when the source lies in a Hub cache, else None
     commit        the commit of that cache entry, or None
+    revision      the branch of it that was asked for by name, or None
     hidden_act    the activation as config.json names it; None from a GGUF, which has no key for it
+    elsewhere     files that are not on this machine, by path
     """
 
     path: Path
@@ -82,7 +87,9 @@ class Source:
     readme: str | None = None
     repo_id: str | None = None
     commit: str | None = None
+    revision: str | None = None
     hidden_act: str | None = None
+    elsewhere: Mapping[Path, FileElsewhere] = field(default_factory=dict)
 
     @property
     def n_weights(self) -> int:
@@ -94,27 +101,21 @@ class Source:
         return tuple(SourceTensor(name=t.name, shape=t.shape, format=t.format) for t in self.tensors)
 
 
-def open_source(path: Path, name: str) -> Source:
+def open_source(path: Path, name: str, place: NamedSource | None = None) -> Source:
     """Open a Hugging Face folder or an unquantized GGUF; headers only, no weights.
 
+    place  where the path comes from, when it was given by a name of the Hub
     Raises ModelFileError for what cannot be pressed, StorageError when nothing is there.
     """
     # os.path answers no where Path raises: a name too long, a folder that may not be searched.
     if os.path.isdir(path):
-        return _open_folder(path, name)
+        return _open_folder(path, name, place)
     shown = one_line(str(path))
     if not os.path.exists(path):
-        raise StorageError(f"{shown}: no such file or folder. {_how_to_get(path)}")
+        raise StorageError(f"{shown}: no such file or folder. Give a Hugging Face folder or an F16, BF16 or F32 .gguf")
     if path.suffix.lower() != ".gguf":
         raise UsageError(f"{shown}: expected a Hugging Face folder or a .gguf file")
     return _open_gguf(path, name)
-
-
-def _how_to_get(path: Path) -> str:
-    """What to do about a source that is not there; a name such as EleutherAI/pythia-70m is one of the Hub."""
-    if len(path.parts) == 2 and not path.suffix and ".." not in path.parts:
-        return f"A model of the Hub? hf download {one_line(str(path), 100)} --local-dir {one_line(path.name, 60)}"
-    return "Give a Hugging Face folder or an F16, BF16 or F32 .gguf"
 
 
 def _open_gguf(path: Path, name: str) -> Source:
@@ -157,9 +158,10 @@ def _open_gguf(path: Path, name: str) -> Source:
     )
 
 
-def _open_folder(folder: Path, name: str) -> Source:
+def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
     model = read_hf_model(folder, name=name)
-    checkpoint = open_checkpoint(folder)
+    elsewhere = place.elsewhere if place else {}
+    checkpoint = open_checkpoint(folder, elsewhere)
     matrices = matrix_format((t.dtype, t.shape) for t in checkpoint.tensors.values())
     found: dict[str, LazyTensor] = {}
     for tensor in checkpoint.tensors.values():
@@ -199,7 +201,9 @@ def _open_folder(folder: Path, name: str) -> Source:
         readme=read_text(readme) if readme.is_file() else None,
         repo_id=repo_of(folder),
         commit=snapshot.name if (snapshot := snapshot_of(folder)) else None,
+        revision=place.revision if place else None,
         hidden_act=model.config.hidden_act,
+        elsewhere={folder / name: file for name, file in elsewhere.items()},
     )
 
 

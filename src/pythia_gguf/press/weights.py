@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.files import RegularFile
+from pythia_gguf.files import ReadableFile, RegularFile
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.widen import widen
 from pythia_gguf.press.source import PressTensor, Source
@@ -26,11 +26,12 @@ class WeightReader:
 
     def __init__(self, source: Source) -> None:
         """Opens the files that hold tensors; raises StorageError when one has gone."""
-        self._files: dict[Path, RegularFile] = {}
+        self._files: dict[Path, ReadableFile] = {}
         try:
             for tensor in source.tensors:
                 if tensor.path not in self._files:
-                    self._files[tensor.path] = RegularFile(tensor.path)
+                    elsewhere = source.elsewhere.get(tensor.path)
+                    self._files[tensor.path] = elsewhere.open() if elsewhere else RegularFile(tensor.path)
         except BaseException:
             self.close()
             raise

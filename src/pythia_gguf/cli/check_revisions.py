@@ -1,0 +1,64 @@
+"""`pythia check-revisions`: a table of findings. Knows nothing of how they are made."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+SCHEMA_VERSION = 1
+
+
+@click.command("check-revisions")
+@click.argument("name")
+@click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(name: str, endpoint: str | None, output_format: str) -> None:
+    """Compare all branches of a model on the Hub, downloading nothing: which are missing, which hold the same files.
+
+    Compared are the hashes that the Hub lists. The last step and main, and steps 0 and 1, are meant to be the same.
+    Exit code 0: nothing found; 1: findings.
+
+    \b
+    pythia check-revisions pythia-2.8b
+    pythia check-revisions USER/NAME --output-format json
+    """
+    from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.cli.tables import print_table
+    from pythia_gguf.hub.client import Hub
+    from pythia_gguf.hub.model_name import parse_model_name
+    from pythia_gguf.hub.revisions import check_revisions
+
+    parsed = parse_model_name(name)
+    if parsed.notice:
+        click.echo(parsed.notice, err=True)
+    with make_progress() as progress:
+        checked = check_revisions(parsed, Hub(endpoint), progress)
+    if output_format == "json":
+        findings = [
+            {
+                "kind": f.kind,
+                "branches": [
+                    {"branch": b.name, "commit": b.commit, "date": b.date.isoformat() if b.date else None}
+                    for b in f.branches
+                ],
+                "files": list(f.files),
+            }
+            for f in checked.findings
+        ]
+        result = {"schema_version": SCHEMA_VERSION, "repo_id": checked.repo_id, "branches": checked.n_branches}
+        click.echo(json.dumps(result | {"findings": findings}))
+    else:
+        rows = [
+            (f.kind if i == 0 else "", b.name, (b.commit or "")[:12], f"{b.date:%Y-%m-%d}" if b.date else "",
+             ", ".join(f.files) if i == 0 else "")
+            for f in checked.findings
+            for i, b in enumerate(f.branches)
+        ]  # fmt: skip
+        if rows:
+            print_table(("finding", "branch", "commit", "date", "files"), rows)
+        n = len(checked.findings)
+        click.echo(f"{checked.repo_id}: {checked.n_branches} branches, {n or 'no'} finding{'' if n == 1 else 's'}")
+    if checked.findings:
+        sys.exit(1)

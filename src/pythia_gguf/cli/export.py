@@ -1,0 +1,34 @@
+"""`pythia export`: a GGUF to a Hugging Face folder. Knows nothing of how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("export")
+@click.argument("model")
+@click.option("--to", required=True, metavar="HF-FOLDER", type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32"]),
+    help="Of all tensors.  [default: that of an unquantized file, else float16]",
+)
+@click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", show_default=True, help="For config.json.")
+def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:
+    """Write a GGUF, quantized or not, as a folder that transformers loads: weights, config and tokenizer.
+
+    \b
+    pythia export pythia-70m.Q4_K_M.gguf --to pythia-70m-q4
+    pythia export pythia-70m.F16.gguf --to pythia-70m-again
+    """
+    from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.export.folder import export
+    from pythia_gguf.models.find import find_gguf
+
+    with make_progress() as progress:
+        path = find_gguf(model, progress=progress, tell=lambda line: click.echo(line, err=True))
+        act = "gelu" if gelu == "erf" else "gelu_new"
+        exported = export(path, to, dtype=dtype, hidden_act=act, progress=progress)
+    click.echo(f"{exported.folder}: {exported.dtype}, {', '.join(p.name for p in exported.files)}")

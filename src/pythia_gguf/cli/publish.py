@@ -1,0 +1,55 @@
+"""`pythia publish`: a folder onto the Hub. Knows nothing of how it gets there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pythia_gguf.models.publish import Sent
+
+
+@click.command("publish")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--repo", required=True, metavar="USER/NAME", help="Where it goes; made if it is not there.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--branches", is_flag=True, help="DIR holds folders stepN: each becomes a branch, main equals the last.")
+@click.option("--dry-run", is_flag=True, help="Check everything and show what would be sent.")
+@click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
+def command(folder: Path, repo: str, private: bool, branches: bool, dry_run: bool, endpoint: str | None) -> None:
+    """Send a folder that `pythia quantize` made to the Hub.
+
+    First every byte is verified and the card's front matter checked; at the end the Hub's hashes are compared with
+    those here. Log in before with: hf auth login. Running again sends what is missing.
+
+    \b
+    pythia publish pythia-70m-GGUF --repo me/pythia-70m-GGUF --dry-run
+    pythia publish pythia-70m-GGUF --repo me/pythia-70m-GGUF --private
+    pythia publish my-run --repo me/my-run --branches
+    """
+    from pythia_gguf.cli.progress import make_progress, quantity
+    from pythia_gguf.cli.tables import print_table
+    from pythia_gguf.hub.client import Hub
+    from pythia_gguf.models.publish import publish
+
+    def show(files: tuple[Sent, ...]) -> None:
+        rows = [(f.branch, f.path.name, f"{f.n_bytes:,}", f.state) for f in files]
+        print_table(("branch", "file", "bytes", ""), rows, right=(2,))
+        to_send = sum(f.n_bytes for f in files if f.state != "there")
+        click.echo(f"{repo}: {quantity(to_send, 'bytes')} to send")
+
+    with make_progress() as progress:
+        publish(
+            folder,
+            repo,
+            private=private,
+            dry_run=dry_run,
+            branches=branches,
+            hub=Hub(endpoint),
+            progress=progress,
+            show=show,
+        )
+    if not dry_run:
+        click.echo(f"{repo}: all files are there, with the hashes that they have here")

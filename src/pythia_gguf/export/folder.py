@@ -1,0 +1,218 @@
+"""A GGUF back to a Hugging Face folder: config.json, tokenizer files and model.safetensors.
+
+Knows no torch. Weights go through float32 to the wanted type, tensor by tensor, so memory holds one of them; a value
+that the source had in the wanted type comes back with the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pythia_gguf.arch import check_shapes, config_from_gguf, hf_name, qkv_runs, role_of, tensor_shapes
+from pythia_gguf.arch.gpt_neox import GPTNeoXConfig
+from pythia_gguf.errors import ModelFileError, StorageError, UsageError, nearest, one_line
+from pythia_gguf.files import storage_error, write_all, write_beside, write_text
+from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, open_gguf, refuse_part
+from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.tokenizer import check_tokenizer_keys, tokenizer_from_metadata
+
+DTYPES: dict[str, tuple[str, np.dtype]] = {
+    "float16": ("F16", np.dtype("<f2")),
+    "bfloat16": ("BF16", np.dtype("<u2")),
+    "float32": ("F32", np.dtype("<f4")),
+}
+_DTYPE_OF_FORMAT = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    folder: Path
+    dtype: str
+    files: tuple[Path, ...]
+
+
+def export(
+    model: str | os.PathLike[str],
+    to: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    hidden_act: str | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write a folder that transformers 4 and 5 load as GPTNeoXForCausalLM.
+
+    dtype       "float16", "bfloat16" or "float32"; default that of an unquantized file, else float16
+    hidden_act  as config.json shall name it; default "gelu", as on the Hub: a GGUF has no key for it
+    Raises      UsageError when the folder holds a model already, ModelFileError, StorageError
+    """
+    gguf, config = open_model(model)
+    dtype = dtype or dtype_of(gguf)
+    if dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
+    folder = Path(to)
+    if any((folder / name).exists() for name in ("config.json", _WEIGHTS)):
+        raise UsageError(f"{one_line(str(folder))}: there is a model already. Choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise storage_error(folder, e) from e
+    progress = progress or Silence()
+    texts = config_files(gguf, config, dtype, hidden_act)
+    texts["tokenizer.json"] = tokenizer_from_metadata(gguf.metadata, gguf.path).to_str(pretty=True)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    with write_beside(folder / _WEIGHTS) as out:
+        _write_weights(out, gguf, config, dtype, progress)
+    return Exported(folder=folder, dtype=dtype, files=(*(folder / name for name in texts), folder / _WEIGHTS))
+
+
+def open_model(path: str | os.PathLike[str]) -> tuple[GGUFFile, GPTNeoXConfig]:
+    """A GGUF of a whole GPT-NeoX model, and its sizes; raises ModelFileError for anything else, StorageError."""
+    if os.path.isdir(path):
+        raise StorageError(f"{one_line(os.fspath(path))}: is a folder, expected a GGUF")
+    gguf = open_gguf(Path(path))
+    refuse_part(gguf)
+    check_tokenizer_keys(gguf.metadata, gguf.path)
+    config = config_from_gguf(gguf.metadata, gguf.path)
+    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
+    return gguf, config
+
+
+def dtype_of(gguf: GGUFFile) -> str:
+    """The type of an unquantized file's matrices; float16 of a quantized one."""
+    return _DTYPE_OF_FORMAT.get(gguf.tensors["output.weight"].format, "float16")
+
+
+def hf_tensors(gguf: GGUFFile, config: GPTNeoXConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor by its Hugging Face name, as float32, rows of QKV in the order of heads again."""
+    runs = qkv_runs(config)
+    for name in sorted(gguf.tensors, key=lambda n: hf_name(n, path=gguf.path)):
+        values = decode_tensor(gguf, name)
+        if role_of(name) == "attn_qkv":
+            turned = np.empty_like(values)
+            for here, there, n in runs:
+                turned[there : there + n] = values[here : here + n]
+            values = turned
+        yield hf_name(name, path=gguf.path), values
+
+
+def hf_config(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str | None) -> dict[str, Any]:
+    """config.json: keys of transformers 4, and those of 5 for the rotation."""
+    share = config.rotary_dims / config.head_dim
+    if int(share * config.head_dim) != config.rotary_dims:  # rounded down where transformers multiplies again
+        share = float(np.nextafter(share, 2))
+    ids = {name: _token_id(gguf, name) for name in ("bos", "eos")}
+    return {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "attention_bias": True,
+        "attention_dropout": 0.0,
+        "bos_token_id": ids["bos"],
+        "classifier_dropout": 0.1,
+        "dtype": dtype,
+        "eos_token_id": ids["eos"],
+        "hidden_act": hidden_act or "gelu",
+        "hidden_dropout": 0.0,
+        "hidden_size": config.hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": config.n_ffn,
+        "layer_norm_eps": config.layer_norm_eps,
+        "max_position_embeddings": config.n_context,
+        "model_type": "gpt_neox",
+        "num_attention_heads": config.n_heads,
+        "num_hidden_layers": config.n_layers,
+        "rope_parameters": {
+            "partial_rotary_factor": share,
+            "rope_theta": config.rope_base,
+            "rope_type": "default",
+        },
+        "rope_scaling": None,
+        "rotary_emb_base": config.rope_base,
+        "rotary_pct": share,
+        "tie_word_embeddings": False,
+        "torch_dtype": dtype,
+        "use_cache": True,
+        "use_parallel_residual": config.parallel_residual,
+        "vocab_size": config.n_vocab,
+    }
+
+
+def config_files(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str | None) -> dict[str, str]:
+    """The JSON files beside tokenizer.json, by name."""
+    tokens = gguf.metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    special: dict[str, Any] = {}
+    for name in ("bos", "eos", "unk", "pad"):
+        key = {"unk": "unknown", "pad": "padding"}.get(name, name)
+        i = _token_id(gguf, key)
+        if i is not None and i < len(tokens):
+            special[f"{name}_token"] = tokens[i]
+    tokenizer_config = {
+        **special,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": config.n_context,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    template = gguf.metadata.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        tokenizer_config["chat_template"] = template
+    files = {
+        "config.json": hf_config(gguf, config, dtype, hidden_act),
+        "special_tokens_map.json": special,
+        "tokenizer_config.json": tokenizer_config,
+    }
+    return {name: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for name, value in files.items()}
+
+
+def _token_id(gguf: GGUFFile, name: str) -> int | None:
+    value = gguf.metadata.get(f"tokenizer.ggml.{name}_token_id")
+    return int(value) if isinstance(value, np.integer) else None
+
+
+def _write_weights(out: BinaryIO, gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, progress: Progress) -> None:
+    """A safetensors file; format: huggingface/safetensors README, "Format"."""
+    name_of_dtype, kind = DTYPES[dtype]
+    shapes = {hf_name(n, path=gguf.path): t.shape for n, t in gguf.tensors.items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name in sorted(shapes):
+        n_bytes = int(np.prod(shapes[name])) * kind.itemsize
+        header[name] = {"dtype": name_of_dtype, "shape": list(shapes[name]), "data_offsets": [at, at + n_bytes]}
+        at += n_bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_all(out, len(text).to_bytes(8, "little") + text)
+    progress.stage("exporting", at, "bytes")
+    for name, values in hf_tensors(gguf, config):
+        data = rounded(values, dtype, name, gguf)
+        write_all(out, data.tobytes())
+        progress.advance(name, data.nbytes)
+
+
+def rounded(values: np.ndarray, dtype: str, name: str, gguf: GGUFFile) -> np.ndarray:
+    """float32 as the wanted type, to nearest even; bfloat16 as bit patterns.
+
+    Raises ModelFileError for what overflows.
+    """
+    _, kind = DTYPES[dtype]
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        result = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(kind)
+        overflows = bool(((result & 0x7F80) == 0x7F80).any())
+    else:
+        with np.errstate(over="ignore"):
+            result = values.astype(kind)
+        overflows = not np.isfinite(result).all()
+    if overflows:
+        raise ModelFileError(f"does not fit into {dtype}. Use --dtype float32", path=gguf.path, field=f"tensor {name}")
+    return result

@@ -1,0 +1,43 @@
+"""A GGUF as a transformers model in memory.
+
+Knows no file format; torch and transformers are the caller's, and imported only when called.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pythia_gguf.errors import UsageError, nearest
+from pythia_gguf.export.folder import DTYPES, dtype_of, hf_config, hf_tensors, open_model
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM
+
+
+def to_transformers(
+    model: str | os.PathLike[str], *, dtype: str | None = None, hidden_act: str | None = None
+) -> GPTNeoXForCausalLM:
+    """A GPTNeoXForCausalLM with a GGUF's weights, quantized or not; transformers itself loads no GPT-NeoX GGUF.
+
+    dtype, hidden_act  as in `export.folder.export`
+    Raises             UsageError without torch and transformers; ModelFileError, StorageError
+    """
+    try:
+        import torch
+        from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    except ImportError as e:
+        raise UsageError(f"to_transformers needs torch and transformers: {e}") from e
+    gguf, config = open_model(model)
+    dtype = dtype or dtype_of(gguf)
+    if dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
+    keys = hf_config(gguf, config, dtype, hidden_act)
+    made = GPTNeoXForCausalLM(GPTNeoXConfig(**keys)).to(getattr(torch, dtype))
+    state = made.state_dict()
+    # transformers 5 calls the last matrix lm_head.
+    last = "lm_head.weight" if "lm_head.weight" in state else "embed_out.weight"
+    with torch.no_grad():
+        for name, values in hf_tensors(gguf, config):
+            state[last if name == "embed_out.weight" else name].copy_(torch.from_numpy(values))
+    return made.train(False)

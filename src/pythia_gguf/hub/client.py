@@ -1,0 +1,134 @@
+"""The Hub, spoken to through huggingface_hub: what a repository holds, and what goes wrong as one line.
+
+Knows no model. No message holds anything that the library or a server said at length: those may quote a token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pythia_gguf.errors import NetworkError, PythiaGGUFError, UsageError, one_line
+from pythia_gguf.files import storage_error
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+class UnreachableError(NetworkError):
+    """No answer, or none that counts: what is on this machine may have to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """A file of a revision, as the Hub lists it.
+
+    sha256   of its content where it is in LFS, else None
+    blob_id  SHA-1 that git names its content by; of an LFS file, of the pointer
+    """
+
+    path: str
+    n_bytes: int
+    sha256: str | None
+    blob_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """What a branch or commit held when it was asked for.
+
+    commit  that the branch led to
+    files   by path
+    """
+
+    repo_id: str
+    commit: str
+    files: dict[str, HubFile]
+
+
+class Hub:
+    """A hub: huggingface.co, or where HF_ENDPOINT or `endpoint` says."""
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        """Nothing is asked yet."""
+        from huggingface_hub import HfApi, constants
+
+        self.endpoint: str = (endpoint or constants.ENDPOINT).rstrip("/")
+        self.api: HfApi = HfApi(endpoint=self.endpoint, library_name="pythia-gguf")
+
+    def revision(self, repo_id: str, revision: str) -> Revision:
+        """Its files; raises UsageError where there is no such revision, NetworkError."""
+        with errors_as_one_line(repo_id, revision):
+            commit = self.api.model_info(repo_id, revision=revision).sha
+            return self.commit(repo_id, str(commit))
+
+    def commit(self, repo_id: str, commit: str) -> Revision:
+        """The files of a commit."""
+        from huggingface_hub.hf_api import RepoFile
+
+        with errors_as_one_line(repo_id, commit):
+            entries = list(self.api.list_repo_tree(repo_id, revision=commit, recursive=True))
+        files = {
+            e.path: HubFile(path=e.path, n_bytes=e.size, sha256=e.lfs.sha256 if e.lfs else None, blob_id=e.blob_id)
+            for e in entries
+            if isinstance(e, RepoFile)
+        }
+        return Revision(repo_id=repo_id, commit=commit, files=files)
+
+    def branches(self, repo_id: str) -> dict[str, str]:
+        """The commit that each branch leads to."""
+        with errors_as_one_line(repo_id):
+            return {b.name: b.target_commit for b in self.api.list_repo_refs(repo_id).branches}
+
+    def date(self, repo_id: str, commit: str) -> datetime:
+        """When a commit was made."""
+        with errors_as_one_line(repo_id, commit):
+            return next(iter(self.api.list_repo_commits(repo_id, revision=commit))).created_at
+
+
+_STATUS = {
+    401: "the Hub asks who you are (401). Run: hf auth login",
+    403: "the Hub refuses (403): your token may not do this. Run: hf auth login",
+    429: "too many requests (429). Wait a little and run again",
+}
+
+
+@contextlib.contextmanager
+def errors_as_one_line(repo_id: str, revision: str = "", path: Path | None = None) -> Iterator[None]:
+    """What huggingface_hub raises, as an error of ours that says what to do; `path` is where something is written."""
+    from huggingface_hub import errors
+
+    name = one_line(repo_id if revision in ("", "main") else f"{repo_id}@{revision}", 150)
+    try:
+        yield
+    except PythiaGGUFError:
+        raise
+    except errors.GatedRepoError:
+        raise NetworkError(f"{name}: gated. Accept its terms on its page, then run: hf auth login") from None
+    except errors.RepositoryNotFoundError:
+        raise NetworkError(f"{name}: no such repository, or it is private. If it is, run: hf auth login") from None
+    except errors.RevisionNotFoundError:
+        raise UsageError(f"{name}: the repository has no such branch or commit") from None
+    except errors.EntryNotFoundError as e:
+        if isinstance(e, errors.LocalEntryNotFoundError):
+            raise UnreachableError(f"{name}: not in the cache, and the Hub cannot be reached") from None
+        raise NetworkError(f"{name}: a file that was listed is gone. Run again") from None
+    except errors.OfflineModeIsEnabled:
+        raise UnreachableError(f"{name}: not in the cache, and HF_HUB_OFFLINE is set") from None
+    except errors.HFValidationError:
+        raise UsageError(f"{one_line(repo_id, 100)!r} is no name of a repository") from None
+    except errors.HfHubHTTPError as e:
+        code = e.response.status_code
+        kind = UnreachableError if code == 429 or code >= 500 else NetworkError
+        raise kind(f"{name}: {_STATUS.get(code, f'the Hub answered {code}. Running again goes on')}") from None
+    except errors.HTTPError:
+        raise UnreachableError(f"{name}: cannot reach the Hub. Is there a network? Running again goes on") from None
+    except OSError as e:
+        if e.errno is None:
+            raise NetworkError(f"{name}: the answer of the Hub makes no sense ({type(e).__name__})") from None
+        raise storage_error(Path(os.fspath(e.filename or path or "the cache")), e) from None

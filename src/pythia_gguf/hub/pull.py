@@ -1,0 +1,169 @@
+"""Files of a revision onto this machine, into huggingface_hub's own cache, each one compared with its hash.
+
+Knows no tensor: which files a model consists of, it tells by their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pythia_gguf.errors import ModelFileError, NetworkError
+from pythia_gguf.files import FileElsewhere, RegularFile
+from pythia_gguf.hub.client import Hub, HubFile, Revision, UnreachableError, errors_as_one_line
+from pythia_gguf.hub.model_name import MAIN, ModelName
+from pythia_gguf.hub.remote_file import RemoteFile
+from pythia_gguf.progress import Progress, Silence
+
+_TEXTS = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json|README\.md|LICEN[CS]E(\.\w+)?|NOTICE"
+    r"|chat_template\.(jinja|json)|additional_chat_templates/[\w-]+\.jinja"
+)
+_WAITS_S = (0.5, 2, 8)  # before it is tried again where a server is busy or a connection breaks
+# Best first: one file, or an index and its shards.
+_WEIGHTS = (
+    ("safetensors", "model.safetensors", re.compile(r"model-\d{5}-of-\d{5}\.safetensors")),
+    ("torch", "pytorch_model.bin", re.compile(r"pytorch_model-\d{5}-of-\d{5}\.bin")),
+)
+
+
+def texts_of(files: Iterable[str]) -> list[str]:
+    """Of the files of a revision those that say what the model is."""
+    return sorted(filter(_TEXTS.fullmatch, files))
+
+
+def weights_of(revision: Revision) -> tuple[str, list[str]]:
+    """Kind and files of the weights that are read, safetensors before torch: the index among them, last.
+
+    Raises NetworkError where there are none.
+    """
+    for kind, single, shard in _WEIGHTS:
+        if single in revision.files:
+            return kind, [single]
+        index = f"{single}.index.json"
+        if index in revision.files:
+            return kind, [*sorted(filter(shard.fullmatch, revision.files)), index]
+    raise NetworkError(f"{revision.repo_id}: no weights here, neither model.safetensors nor pytorch_model.bin")
+
+
+def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = None) -> Path:
+    """Fetch a model; the folder it lies in, where huggingface_hub and transformers find it too.
+
+    What is there already is not fetched again; without a network, what is there is used. New files are compared with
+    the hashes that the Hub lists; one that differs is deleted.
+    Raises NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong hash
+    """
+    hub = hub or Hub()
+    try:
+        revision = hub.revision(name.repo_id, name.revision)
+    except UnreachableError:
+        # Offline, or the Hub is down: huggingface_hub finds what an earlier run fetched, or says what is missing.
+        folder = _snapshot(name, hub, None)
+        if not any((folder / n).exists() for _, single, _ in _WEIGHTS for n in (single, f"{single}.index.json")):
+            raise
+        return folder
+    return fetch(name, revision, [*texts_of(revision.files), *weights_of(revision)[1]], hub, progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSource:
+    """A model of the Hub as something to read.
+
+    folder     what of it is on this machine
+    revision   the branch or commit that was asked for; None for "main"
+    elsewhere  the rest, by file name
+    """
+
+    folder: Path
+    revision: str | None
+    elsewhere: Mapping[str, FileElsewhere]
+
+
+def find(name: ModelName, hub: Hub | None = None, *, keep: bool, progress: Progress | None = None) -> NamedSource:
+    """A model to be read once: its texts are fetched, its weights are read from the Hub when they are wanted.
+
+    keep    fetch the weights too, into the cache; so it always is where they are no safetensors in LFS, or are there
+    Raises  as `pull`
+    """
+    from huggingface_hub import constants
+
+    hub = hub or Hub()
+    revision_name = None if name.revision == MAIN else name.revision
+    if not keep and not constants.HF_HUB_OFFLINE:
+        revision = hub.revision(name.repo_id, name.revision)
+        kind, paths = weights_of(revision)
+        files = [revision.files[path] for path in paths if path.endswith(".safetensors")]
+        if kind == "safetensors" and all(f.sha256 for f in files) and not all(map(_is_here(revision), paths)):
+            indexes = [path for path in paths if path.endswith(".json")]
+            folder = fetch(name, revision, [*texts_of(revision.files), *indexes], hub, progress)
+            elsewhere = {f.path: _elsewhere(hub, revision, f, folder / f.path) for f in files}
+            return NamedSource(folder=folder, revision=revision_name, elsewhere=elsewhere)
+    return NamedSource(folder=pull(name, hub, progress), revision=revision_name, elsewhere={})
+
+
+def _elsewhere(hub: Hub, revision: Revision, file: HubFile, path: Path) -> FileElsewhere:
+    assert file.sha256 is not None
+    return FileElsewhere(open=lambda: RemoteFile(hub, revision, file, path), n_bytes=file.n_bytes, sha256=file.sha256)
+
+
+def _is_here(revision: Revision) -> Callable[[str], bool]:
+    """Whether the cache holds a file of a revision."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return lambda path: isinstance(try_to_load_from_cache(revision.repo_id, path, revision=revision.commit), str)
+
+
+def fetch(name: ModelName, revision: Revision, paths: list[str], hub: Hub, progress: Progress | None = None) -> Path:
+    """Fetch some files of a revision and compare those that are new with their hashes; the folder of the snapshot."""
+    is_here = _is_here(revision)
+    new = [revision.files[path] for path in paths if not is_here(path)]
+    folder = _snapshot(name, hub, paths)
+    _check(folder, new, progress or Silence())
+    return folder
+
+
+def _snapshot(name: ModelName, hub: Hub, paths: list[str] | None) -> Path:
+    """Have huggingface_hub fetch files; None: only what is there, whatever it is."""
+    from huggingface_hub import snapshot_download
+
+    for wait_s in (*_WAITS_S, None):
+        try:
+            with errors_as_one_line(name.repo_id, name.revision):
+                return Path(
+                    snapshot_download(
+                        name.repo_id,
+                        revision=name.revision,
+                        allow_patterns=paths,
+                        endpoint=hub.endpoint,
+                        local_files_only=paths is None,
+                        library_name="pythia-gguf",
+                    )
+                )
+        except UnreachableError:
+            if wait_s is None or paths is None:
+                raise
+            time.sleep(wait_s)
+    raise AssertionError
+
+
+def _check(folder: Path, files: list[HubFile], progress: Progress) -> None:
+    progress.stage("checking what was fetched", sum(f.n_bytes for f in files), "bytes")
+    for file in files:
+        path = folder / file.path
+        with RegularFile(path) as content:
+            digest = hashlib.sha256()
+            if file.sha256 is None:  # git's own hash of small files
+                digest = hashlib.sha1(b"blob %d\0" % content.size, usedforsecurity=False)
+            for at in range(0, content.size, 4 << 20):
+                chunk = content.read(at, min(4 << 20, content.size - at))
+                digest.update(chunk)
+                progress.advance(file.path, len(chunk))
+        if digest.hexdigest() != (file.sha256 or file.blob_id):
+            real = path.resolve()
+            path.unlink()
+            real.unlink(missing_ok=True)
+            raise ModelFileError("is not what the Hub lists: its hash differs. Deleted; run again", path=path)

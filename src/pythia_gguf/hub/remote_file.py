@@ -1,0 +1,136 @@
+"""A file on the Hub, read piece by piece with range requests; what falls short is asked for again.
+
+Knows no format. Pieces are blocks of a few MB that several readers share; blocks that are likely to be next come while
+others are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pythia_gguf.errors import ModelFileError, NetworkError
+from pythia_gguf.hub.client import Hub, HubFile, Revision, errors_as_one_line
+
+BLOCK_BYTES = 4 << 20
+# 64 MB: a fused QKV matrix is read in three passes, and all but the largest fit.
+_KEPT_BLOCKS = 16
+_AHEAD = 2
+_CONNECTIONS = 4
+# Answers in a row that bring nothing.
+_MOST_FAILURES = 5
+
+
+class RemoteFile:
+    """Reads like a RegularFile of files.py; threads may read at any position at the same time.
+
+    path  where a copy would lie, for messages
+    size  bytes
+    """
+
+    def __init__(self, hub: Hub, revision: Revision, file: HubFile, path: Path) -> None:
+        """For one file of a commit; nothing is asked yet."""
+        from huggingface_hub import hf_hub_url
+
+        self.path, self.size = path, file.n_bytes
+        self._repo_id, self._commit = revision.repo_id, revision.commit
+        self._url = hf_hub_url(revision.repo_id, file.path, revision=revision.commit, endpoint=hub.endpoint)
+        self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="hub")
+        self._blocks: OrderedDict[int, Future[bytearray]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, n_bytes: int) -> bytearray:
+        """Exactly `n_bytes` from `offset`; raises ModelFileError when the file ends before, NetworkError."""
+        if offset < 0 or n_bytes < 0:
+            raise ValueError(f"offset {offset} and length {n_bytes} must not be negative")
+        if n_bytes > self.size - offset:
+            raise ModelFileError(
+                f"file is cut short: expected {n_bytes} bytes, {max(0, self.size - offset)} left",
+                path=self.path,
+                offset=offset,
+            )
+        out = bytearray(n_bytes)
+        self.read_into(offset, out)
+        return out
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        """Fill `buffer` from `offset`; raises ModelFileError when the file ends before, NetworkError."""
+        view = memoryview(buffer).cast("B")
+        if len(view) > self.size - offset:
+            raise ModelFileError("file is cut short", path=self.path, offset=offset)
+        done = 0
+        while done < len(view):
+            index, start = divmod(offset + done, BLOCK_BYTES)
+            block = self._block(index).result()
+            n = min(len(view) - done, len(block) - start)
+            view[done : done + n] = block[start : start + n]
+            done += n
+
+    def close(self) -> None:
+        """End the connections; a second call does nothing."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _block(self, index: int) -> Future[bytearray]:
+        """A block, asked for if it is not there, and those after it."""
+        with self._lock:
+            last = (self.size - 1) // BLOCK_BYTES
+            for i in range(index, min(index + _AHEAD, last) + 1):
+                if i not in self._blocks:
+                    self._blocks[i] = self._pool.submit(self._fetch, i)
+            self._blocks.move_to_end(index)
+            block = self._blocks[index]
+            while len(self._blocks) > _KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
+            return block
+
+    def _fetch(self, index: int) -> bytearray:
+        start = index * BLOCK_BYTES
+        block = bytearray(min(BLOCK_BYTES, self.size - start))
+        done = failures = 0
+        while done < len(block):
+            n = self._receive(start + done, memoryview(block)[done:])
+            done += n
+            failures = 0 if n else failures + 1
+            if failures == _MOST_FAILURES:
+                raise NetworkError(f"{self._repo_id}: the connection breaks again and again. Running again goes on")
+        return block
+
+    def _receive(self, offset: int, view: memoryview) -> int:
+        """Bytes that came before the answer ended or broke."""
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+        headers = build_hf_headers(library_name="pythia-gguf") | {
+            "Range": f"bytes={offset}-{offset + len(view) - 1}",
+            "Accept-Encoding": "identity",
+        }
+        n = 0
+        with errors_as_one_line(self._repo_id, self._commit), contextlib.ExitStack() as stack:
+            answer = stack.enter_context(http_stream_backoff("GET", self._url, headers=headers))
+            hf_raise_for_status(answer)
+            if answer.headers.get("Content-Range", "").partition("/")[0] != headers["Range"].replace("=", " "):
+                raise NetworkError(f"{self._repo_id}: the server does not give parts of files. Use --cache")
+            try:
+                for chunk in answer.iter_raw():
+                    if n + len(chunk) > len(view):
+                        raise NetworkError(f"{self._repo_id}: the server sent more than was asked for")
+                    view[n : n + len(chunk)] = chunk
+                    n += len(chunk)
+            except HfHubHTTPError:
+                raise
+            except HTTPError:
+                pass  # broken off: the caller asks for the rest
+        return n

@@ -1,0 +1,39 @@
+"""`pythia_gguf.load`: any model by file, folder or name. Knows neither how it is found nor how it runs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pythia_gguf.models.find import find_gguf
+from pythia_gguf.progress import Progress
+
+if TYPE_CHECKING:
+    from pythia_gguf.engine.model import Model
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    quant: str | None = None,
+    threads: int | None = None,
+    gelu: str = "auto",
+    activations: str = "int8",
+    cache: str = "auto",
+    progress: Progress | None = None,
+) -> Model:
+    """A model to run: `load("EleutherAI/pythia-70m-deduped", revision="step3000", quant="Q4_K_M")`.
+
+    model, revision, quant  as in `models.find.find_gguf`
+    threads      default one per CPU; no result depends on it
+    gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
+    activations  "int8" (32 values share a scale; fast) or "float32" (the error of the weights alone)
+    cache        keys and values: "f16", "f32", or "auto": f32 for F32 files
+    progress     hears what is going on
+    Raises       ModelFileError, StorageError, UsageError, NetworkError
+    """
+    from pythia_gguf.engine import model as engine
+
+    path = find_gguf(model, revision=revision, quant=quant, threads=threads, progress=progress)
+    return engine.load(path, threads=threads, gelu=gelu, activations=activations, cache=cache, progress=progress)

@@ -1,0 +1,68 @@
+"""SOURCE, as a user gives it: a folder, a file, or the name of a model of the Hub. Knows no tensor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pythia_gguf.errors import StorageError, UsageError, one_line
+from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
+from pythia_gguf.hub.pull import NamedSource, find
+from pythia_gguf.press.names import name_of
+from pythia_gguf.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Where a source is.
+
+    path   of its folder or file
+    name   NAME of what is made from it
+    place  what of it is not on this machine; None for a path
+    model  the name that it was given by; None for a path
+    """
+
+    path: Path
+    name: str
+    place: NamedSource | None = None
+    model: ModelName | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader should know."""
+        notes = [self.model.notice] if self.model and self.model.notice else []
+        if self.place and self.place.elsewhere:
+            notes.append("weights were read from the Hub as they were needed; their hashes are those it lists")
+        return tuple(notes)
+
+
+def find_source(source: str | os.PathLike[str], *, keep: bool, progress: Progress) -> Found:
+    """A path where there is one, else a name; of a name, the texts are fetched, with `keep` the weights too.
+
+    Raises UsageError, StorageError, NetworkError
+    """
+    model = name_in(source)
+    if model is None:
+        return Found(path=Path(source), name=name_of(Path(source)))
+    if model.quant is not None:
+        raise UsageError(f"{model}: a source has no quant. Say --quants {model.quant}")
+    place = find(model, keep=keep, progress=progress)
+    name = model.repo_id.split("/")[-1]
+    if model.revision != MAIN:
+        name += f"-{model.revision.replace('/', '-')}"
+    return Found(path=place.folder, name=name, place=place, model=model)
+
+
+def name_in(source: str | os.PathLike[str]) -> ModelName | None:
+    """The name of a model of the Hub; None for what is on this machine or can only be a path.
+
+    Raises StorageError for what is neither: it is not here, and no name.
+    """
+    text = os.fspath(source)
+    if os.path.lexists(text) or isinstance(source, os.PathLike) or text.lower().endswith(".gguf"):
+        return None
+    try:
+        return parse_model_name(text)
+    except UsageError as e:
+        raise StorageError(f"{one_line(text, 100)}: no such file or folder, and as a name: {e}") from None

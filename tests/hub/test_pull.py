@@ -1,0 +1,120 @@
+"""Models fetched from a hub on loopback by the real client: which files, which hashes, and every fault as one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from hub.loopback import LoopbackHub
+from press.tiny import folder_files, sharded, sharded_bins
+from pythia_gguf.errors import ModelFileError, NetworkError, PythiaGGUFError, StorageError, UsageError
+from pythia_gguf.hub.model_name import parse_model_name
+from pythia_gguf.hub.pull import pull
+
+REPO = "EleutherAI/pythia-70m-deduped"
+OTHERS = {
+    "pytorch_model.bin": b"not wanted where there is safetensors",
+    "optimizer.pt": b"never",
+    "../outside.json": b"never",
+    "sub/config.json": b"never",
+    "LICENSE": b"Apache-2.0",
+}
+
+
+def names_in(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_only_the_files_of_the_model_come(hub: LoopbackHub):
+    files = folder_files()
+    commit = hub.add(REPO, {**OTHERS, **files}, branch="step3000")
+    folder = pull(parse_model_name("pythia-70m-deduped@step3000"))
+    assert folder.name == commit
+    assert names_in(folder) == {*files, "LICENSE"}
+    assert {n: (folder / n).read_bytes() for n in files} == files
+    # Nothing but the listing is asked for again.
+    before = [r for r in hub.requests if r.method == "GET" and "/resolve/" in r.path]
+    assert pull(parse_model_name("pythia-70m-deduped@step3000")) == folder
+    assert [r for r in hub.requests if r.method == "GET" and "/resolve/" in r.path] == before
+
+
+@pytest.mark.parametrize("split", [sharded, sharded_bins])
+def test_shards_come_with_their_index(split, hub: LoopbackHub):
+    files = split(folder_files())
+    hub.add("me/x", files | {"model-00009-of-00002.safetensors.tmp": b"never"})
+    assert names_in(pull(parse_model_name("me/x"))) == set(files)
+
+
+def test_transformers_finds_what_was_fetched(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch):
+    from transformers import AutoConfig
+
+    hub.add(REPO, folder_files(), branch="step3000")
+    pull(parse_model_name(f"{REPO}@step3000"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config = AutoConfig.from_pretrained(REPO, revision="step3000", cache_dir=constants.HF_HUB_CACHE)
+    assert config.model_type == "gpt_neox"
+
+
+def test_without_a_network_what_is_there_is_used(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch):
+    hub.add("me/x", folder_files())
+    folder = pull(parse_model_name("me/x"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pull(parse_model_name("me/x")) == folder
+    with pytest.raises(NetworkError, match="me/y: not in the cache"):
+        pull(parse_model_name("me/y"))
+
+
+def test_a_wrong_hash_is_refused_deleted_and_fetched_again(hub: LoopbackHub):
+    files = folder_files()
+    for i, name in enumerate(("model.safetensors", "config.json")):
+        hub.add(f"me/x{i}", files)
+        hub.faults.altered = {name: files[name][:-1] + bytes([files[name][-1] ^ 1])}
+        with pytest.raises(ModelFileError, match=f"{name}.*hash differs"):
+            pull(parse_model_name(f"me/x{i}"))
+        hub.faults.altered = {}
+        folder = pull(parse_model_name(f"me/x{i}"))
+        assert {n: (folder / n).read_bytes() for n in files} == files
+
+
+def test_faults_are_one_line_with_an_exit_code(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch):
+    hub.add("me/x", folder_files())
+    hub.add("me/gated", folder_files())
+    hub.gated.add("me/gated")
+    hub.add("me/private", folder_files())
+    hub.private.add("me/private")
+    hub.add("me/empty", {"README.md": b"# nothing"})
+    for name, kind, said in (
+        ("me/gated", NetworkError, "gated"),
+        ("me/private", NetworkError, "no such repository, or it is private"),
+        ("me/none", NetworkError, "hf auth login"),
+        ("me/x@nowhere", UsageError, "no such branch or commit"),
+        ("me/empty", NetworkError, "no weights here"),
+    ):
+        with pytest.raises(kind, match=said) as e:
+            pull(parse_model_name(name))
+        assert "\n" not in str(e.value)
+        assert "hf_loopback" not in str(e.value)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/proc/nowhere")
+    with pytest.raises(PythiaGGUFError) as e:
+        pull(parse_model_name("me/x"))
+    assert isinstance(e.value, StorageError)
+
+
+def test_codes_of_a_busy_server_are_waited_out(hub: LoopbackHub):
+    files = folder_files()
+    hub.add("me/x", files)
+    hub.faults.codes = [429, 500]
+    folder = pull(parse_model_name("me/x"))
+    assert {n: (folder / n).read_bytes() for n in files} == files
+
+
+def test_no_cdn_sees_the_token(hub: LoopbackHub):
+    hub.add("me/x", folder_files())
+    hub.faults.elsewhere = True
+    pull(parse_model_name("me/x"))
+    elsewhere = [r for r in hub.requests if r.headers["Host"].startswith("localhost")]
+    assert elsewhere
+    assert not [r for r in elsewhere if "authorization" in map(str.lower, r.headers)]
+    assert [r for r in hub.requests if r.headers.get("authorization", "").endswith("hf_loopback_secret")]
