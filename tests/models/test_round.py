@@ -60,6 +60,31 @@ def test_pull_quantize_publish_pull_back_verify(hub: LoopbackHub, made: Path, tm
     assert len(hub.uploaded) == before
 
 
+def test_the_quickstart_of_the_card_finds_what_was_pulled(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch):
+    from transformers import AutoTokenizer, GPTNeoXForCausalLM
+
+    repo = "EleutherAI/pythia-70m-deduped"
+    hub.add(repo, NANO, branch="step3000")
+    pull(parse_model_name("pythia-70m-deduped@step3000"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    where = {"revision": "step3000", "cache_dir": constants.HF_HUB_CACHE}
+    model = GPTNeoXForCausalLM.from_pretrained(repo, **where)
+    tokenizer = AutoTokenizer.from_pretrained(repo, **where)
+    tokens = model.generate(**tokenizer("Hello, I am", return_tensors="pt"), max_new_tokens=4, do_sample=False)
+    ours = pythia_gguf.load(repo, revision="step3000", gelu="erf", activations="float32")
+    # The same four tokens from our F16 file, greedy, as from transformers.
+    assert list(ours.generate("Hello, I am", max_tokens=4, temperature=0).tokens) == tokens[0][-4:].tolist()
+
+
+def test_an_upload_that_breaks_off_goes_on(hub: LoopbackHub, made: Path):
+    hub.faults.codes = [500] * 20
+    with pytest.raises(NetworkError):
+        publish(made, "me/nano-GGUF")
+    hub.faults.codes = []
+    publish(made, "me/nano-GGUF")
+    assert {s.state for s in publish(made, "me/nano-GGUF", dry_run=True)} == {"there"}
+
+
 def test_nothing_unfit_is_sent(hub: LoopbackHub, made: Path):
     card = (made / "README.md").read_text("utf-8")
     (made / "README.md").write_text(card.replace("quantized_by:", "made_by:", 1), "utf-8")

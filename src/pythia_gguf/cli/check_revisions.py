@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from pythia_gguf.hub.revisions import Finding
+
 SCHEMA_VERSION = 1
+_MOST_NAMES = 8
 
 
 @click.command("check-revisions")
@@ -50,15 +55,26 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
         result = {"schema_version": SCHEMA_VERSION, "repo_id": checked.repo_id, "branches": checked.n_branches}
         click.echo(json.dumps(result | {"findings": findings}))
     else:
-        rows = [
-            (f.kind if i == 0 else "", b.name, (b.commit or "")[:12], f"{b.date:%Y-%m-%d}" if b.date else "",
-             ", ".join(f.files) if i == 0 else "")
-            for f in checked.findings
-            for i, b in enumerate(f.branches)
-        ]  # fmt: skip
+        rows = [row for finding in checked.findings for row in _rows(finding)]
         if rows:
             print_table(("finding", "branch", "commit", "date", "files"), rows)
         n = len(checked.findings)
         click.echo(f"{checked.repo_id}: {checked.n_branches} branches, {n or 'no'} finding{'' if n == 1 else 's'}")
     if checked.findings:
         sys.exit(1)
+
+
+def _rows(finding: Finding) -> list[tuple[str, ...]]:
+    """Lines of the table: one for each branch, or one for all that are missing."""
+    branches = finding.branches
+    if branches[0].commit is None:
+        names = ", ".join(b.name for b in branches[:_MOST_NAMES])
+        more = f" and {len(branches) - _MOST_NAMES} more" if len(branches) > _MOST_NAMES else ""
+        return [(finding.kind, names + more, "", "", "")]
+    rows: list[tuple[str, ...]] = []
+    for i, b in enumerate(branches):
+        first = i == 0
+        files = ", ".join(finding.files) if first else ""
+        date = f"{b.date:%Y-%m-%d}" if b.date else ""
+        rows.append((finding.kind if first else "", b.name, (b.commit or "")[:12], date, files))
+    return rows

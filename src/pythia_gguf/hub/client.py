@@ -128,6 +128,10 @@ def errors_as_one_line(repo_id: str, revision: str = "", path: Path | None = Non
         raise kind(f"{name}: {_STATUS.get(code, f'the Hub answered {code}. Running again goes on')}") from None
     except errors.HTTPError:
         raise UnreachableError(f"{name}: cannot reach the Hub. Is there a network? Running again goes on") from None
+    except RuntimeError as e:  # how huggingface_hub says that an upload failed
+        if not isinstance(e.__cause__, errors.HTTPError):
+            raise
+        raise UnreachableError(f"{name}: an upload broke off. Running again goes on") from None
     except OSError as e:
         if e.errno is None:
             raise NetworkError(f"{name}: the answer of the Hub makes no sense ({type(e).__name__})") from None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pythia_gguf.errors import ModelFileError, NetworkError
 from pythia_gguf.files import FileElsewhere, RegularFile
@@ -61,12 +62,19 @@ def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = No
     try:
         revision = hub.revision(name.repo_id, name.revision)
     except UnreachableError:
-        # Offline, or the Hub is down: huggingface_hub finds what an earlier run fetched, or says what is missing.
-        folder = _snapshot(name, hub, None)
-        if not any((folder / n).exists() for _, single, _ in _WEIGHTS for n in (single, f"{single}.index.json")):
+        folder = kept_snapshot(name)
+        if folder is None:
             raise
         return folder
     return fetch(name, revision, [*texts_of(revision.files), *weights_of(revision)[1]], hub, progress)
+
+
+def kept_snapshot(name: ModelName) -> Path | None:
+    """Where an earlier run put a revision, by what a branch was then; no network is needed."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(name.repo_id, "config.json", revision=name.revision)
+    return Path(path).parent if isinstance(path, str) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,30 +129,37 @@ def fetch(name: ModelName, revision: Revision, paths: list[str], hub: Hub, progr
     """Fetch some files of a revision and compare those that are new with their hashes; the folder of the snapshot."""
     is_here = _is_here(revision)
     new = [revision.files[path] for path in paths if not is_here(path)]
-    folder = _snapshot(name, hub, paths)
-    _check(folder, new, progress or Silence())
+    progress = progress or Silence()
+    if new:
+        progress.stage("fetching", sum(f.n_bytes for f in new), "bytes")
+    folder = _snapshot(name, hub, paths, progress)
+    _check(folder, new, progress)
     return folder
 
 
-def _snapshot(name: ModelName, hub: Hub, paths: list[str] | None) -> Path:
-    """Have huggingface_hub fetch files; None: only what is there, whatever it is."""
+def _snapshot(name: ModelName, hub: Hub, paths: list[str], progress: Progress) -> Path:
+    """Have huggingface_hub fetch files that are not there."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm
 
+    class Told(tqdm):
+        """The library's bar: hears of bytes, shows nothing."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts_bytes = options.get("unit") == "B"
+            super().__init__(*args, **options | {"disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            if self._counts_bytes and n:
+                progress.advance(name.repo_id, int(n))
+
+    options: dict[str, Any] = {"endpoint": hub.endpoint, "library_name": "pythia-gguf", "tqdm_class": Told}
     for wait_s in (*_WAITS_S, None):
         try:
             with errors_as_one_line(name.repo_id, name.revision):
-                return Path(
-                    snapshot_download(
-                        name.repo_id,
-                        revision=name.revision,
-                        allow_patterns=paths,
-                        endpoint=hub.endpoint,
-                        local_files_only=paths is None,
-                        library_name="pythia-gguf",
-                    )
-                )
+                return Path(snapshot_download(name.repo_id, revision=name.revision, allow_patterns=paths, **options))
         except UnreachableError:
-            if wait_s is None or paths is None:
+            if wait_s is None:
                 raise
             time.sleep(wait_s)
     raise AssertionError

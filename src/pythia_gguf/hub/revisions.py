@@ -104,7 +104,7 @@ def _finding(kind: str, branches: list[str], files: tuple[str, ...] = ()) -> Fin
 def _missing_branches(name: ModelName, commits: dict[str, str]) -> list[Finding]:
     steps = name.model.steps if name.model else ()
     missing = [branch for branch in (*(f"step{n}" for n in steps), MAIN) if branch not in commits]
-    return [_finding("missing branch", [branch]) for branch in missing]
+    return [_finding("missing branch", missing)] if missing else []
 
 
 def _weights(revision: Revision) -> dict[str, str]:

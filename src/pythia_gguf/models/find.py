@@ -16,6 +16,7 @@ from pythia_gguf.errors import StorageError, UsageError, nearest, one_line
 from pythia_gguf.files import cache_root
 from pythia_gguf.hub.client import Hub, UnreachableError
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
+from pythia_gguf.hub.pull import kept_snapshot
 from pythia_gguf.plan.quants import QUANTS, select_quants
 from pythia_gguf.press.named import name_in
 from pythia_gguf.press.quantize import quantize
@@ -99,15 +100,13 @@ def _of_name(
 
 def _commit(name: ModelName) -> str:
     """The commit that a branch leads to now; without a network, the one that it led to when it was last asked."""
-    from huggingface_hub import constants
-
-    kept = Path(constants.HF_HUB_CACHE, f"models--{name.repo_id.replace('/', '--')}", "refs", name.revision)
     try:
         return Hub().revision(name.repo_id, name.revision).commit
     except UnreachableError:
-        if not kept.is_file():
+        folder = kept_snapshot(name)
+        if folder is None:
             raise
-        return kept.read_text("ascii").strip()
+        return folder.name
 
 
 def _state(folder: Path) -> str:
