@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 # Kernels compiled by the tests stay here between runs.
 export PYTHIA_GGUF_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: help demo test test-fast check golden bench readme campaign clean
+.PHONY: help demo report test test-fast check golden bench readme campaign clean
 
 help:
 	@echo "make demo       install, quantize the sample to all 19 files, check every byte, let one of them write"
+	@echo "make report     measure the sample's files, draw them and write the card"
 	@echo "make test       install what the tests need and run all of them"
 	@echo "make test-fast  the tests that take under a minute together"
 	@echo "make check      format, lint, types, import arrows, conventions"
@@ -44,6 +45,14 @@ demo: $(VENV)/.installed
 	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF
 	$(BIN)/pythia verify out/nano-GGUF
 	$(BIN)/pythia generate out/nano-GGUF/nano.Q4_K_M.gguf "def main(" --max-tokens 48 --seed 7
+
+report: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval]"
+	rm -rf out/nano-GGUF
+	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF --keep-f16
+	$(BIN)/pythia measure out/nano-GGUF --text examples/nano/heldout.txt --gelu tanh --activations both -o out/nano-GGUF/report.json
+	$(BIN)/pythia plot out/nano-GGUF/report.json -o out/nano-GGUF
+	$(BIN)/pythia card out/nano-GGUF
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile

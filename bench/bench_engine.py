@@ -80,7 +80,9 @@ def make_files(work: Path, quants: list[str]) -> dict[str, Path]:
     metadata["tokenizer.ggml.token_type"] = np.ones(N_TOKENS, np.int32)
     source = write_gguf(work / "random.F16.gguf", metadata, seed=410, hard=False)
     wanted = sorted({*quants, "Q4_K_M", "Q8_0"} - {"F16"})
-    return {f.quant: f.path for f in quantize(source, work / "out", quants=wanted).files} | {"F16": source}
+    made = quantize(source, work / "out", quants=wanted).files
+    os.sync()  # gigabytes that are still being written would slow down what is measured first
+    return {f.quant: f.path for f in made} | {"F16": source}
 
 
 def ours(path: Path, threads: int, environment: Mapping[str, str] = os.environ, **options: int) -> dict[str, float]:

@@ -1,14 +1,17 @@
-"""What all tests share: the GPT-NeoX-20B tokenizer, which is not in the repository, and a hub on loopback."""
+"""What all tests share: the GPT-NeoX-20B tokenizer, which is not in the repository, a hub on loopback,
+and the entry point, called as the console script calls it."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hub.loopback import LoopbackHub, loopback_hub
+from pythia_gguf.cli.main import main
 
 TOKEN = "hf_loopback_secret"
 _VARIABLE = "PYTHIA_GGUF_20B_TOKENIZER"
@@ -27,6 +30,20 @@ def tokenizer_20b() -> Path:
     if not path.is_file():
         pytest.fail(f"no 20B tokenizer at {path}: {_HINT}")
     return path
+
+
+@pytest.fixture
+def pythia(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the entry point with arguments; gives exit code, stdout and stderr."""
+
+    def run(*args: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pythia", *map(str, args)])
+        with pytest.raises(SystemExit) as e:
+            main()
+        out, err = capsys.readouterr()
+        return int(e.value.code or 0), out, err
+
+    return run
 
 
 @pytest.fixture

@@ -18,27 +18,51 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Self
 
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 
 CHUNK_BYTES = 4 << 20
 
 
-class ReadableFile(Protocol):
-    """An open file that threads may read at any position at the same time; see RegularFile."""
+class ReadableFile:
+    """An open file that threads may read at any position at the same time; of this class, one that cannot be read.
+
+    path    where it is, for messages
+    size    bytes, when it was opened
+    """
 
     path: Path
     size: int
 
     def read(self, offset: int, n_bytes: int) -> bytearray:
-        """Exactly `n_bytes` from `offset`."""
+        """Exactly `n_bytes` from `offset`; raises ModelFileError when the file ends before."""
+        if offset < 0 or n_bytes < 0:
+            raise ValueError(f"offset {offset} and length {n_bytes} must not be negative")
+        if n_bytes > self.size - offset:
+            raise ModelFileError(
+                f"file is cut short: expected {n_bytes} bytes, {max(0, self.size - offset)} left",
+                path=self.path,
+                offset=offset,
+            )
+        out = bytearray(n_bytes)
+        self.read_into(offset, out)
+        return out
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
-        """Fill `buffer` from `offset`."""
+        """Fill `buffer` from `offset`; raises ModelFileError when the file ends before."""
+        raise NotImplementedError
 
     def close(self) -> None:
-        """No more reads."""
+        """No more reads; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +79,8 @@ class FileElsewhere:
     sha256: str
 
 
-class RegularFile:
-    """An open regular file that threads may read at any position at the same time.
-
-    path    the path as given, for messages
-    size    bytes, when it was opened
-    """
+class RegularFile(ReadableFile):
+    """An open regular file of this machine."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises StorageError when it cannot be opened, ModelFileError when it is not a regular file."""
@@ -80,20 +100,6 @@ class RegularFile:
             raise ModelFileError("not a regular file", path=path)
         self.size = status.st_size
         self._seek_lock = threading.Lock()
-
-    def read(self, offset: int, n_bytes: int) -> bytearray:
-        """Exactly `n_bytes` from `offset`; raises ModelFileError when the file ends before."""
-        if offset < 0 or n_bytes < 0:
-            raise ValueError(f"offset {offset} and length {n_bytes} must not be negative")
-        if n_bytes > self.size - offset:
-            raise ModelFileError(
-                f"file is cut short: expected {n_bytes} bytes, {max(0, self.size - offset)} left",
-                path=self.path,
-                offset=offset,
-            )
-        out = bytearray(n_bytes)
-        self.read_into(offset, out)
-        return out
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
         """Fill `buffer` from `offset`; raises ModelFileError when the file ends before."""
@@ -126,14 +132,6 @@ class RegularFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def sha256_range(

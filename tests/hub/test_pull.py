@@ -27,12 +27,13 @@ def names_in(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_only_the_files_of_the_model_come(hub: LoopbackHub):
+def test_only_the_files_of_the_model_come(hub: LoopbackHub, tmp_path: Path):
     files = folder_files()
     commit = hub.add(REPO, {**OTHERS, **files}, branch="step3000")
     folder = pull(parse_model_name("pythia-70m-deduped@step3000"))
     assert folder.name == commit
     assert names_in(folder) == {*files, "LICENSE"}
+    assert not list(tmp_path.rglob("outside.json")) + list(tmp_path.rglob("optimizer.pt"))
     assert {n: (folder / n).read_bytes() for n in files} == files
     # Nothing but the listing is asked for again.
     before = [r for r in hub.requests if r.method == "GET" and "/resolve/" in r.path]

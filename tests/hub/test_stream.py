@@ -13,6 +13,8 @@ from press.tiny import folder_files, sharded, sharded_bins
 from pythia_gguf import quantize, verify
 from pythia_gguf.errors import ModelFileError, NetworkError
 from pythia_gguf.hub.client import Hub
+from pythia_gguf.hub.model_name import parse_model_name
+from pythia_gguf.hub.pull import pull
 from pythia_gguf.hub.remote_file import BLOCK_BYTES, RemoteFile
 
 NANO = Path(__file__).parents[2] / "examples" / "nano"
@@ -53,6 +55,27 @@ def test_a_kept_copy_gives_the_same_and_is_read_then(hub: LoopbackHub, local: di
     quantize("pythia-14m@step3000", tmp_path / "b", quants="Q4_K_M,Q8_0")
     assert contents(tmp_path / "a") == contents(tmp_path / "b") == local
     assert not [r for r in hub.requests[before:] if r.method == "GET" and r.path.endswith(".safetensors")]
+
+
+def test_a_copy_damaged_in_the_cache_is_noticed(hub: LoopbackHub, tmp_path: Path):
+    hub.add("me/tiny", folder_files(width=32))
+    folder = pull(parse_model_name("me/tiny"))
+    blob = (folder / "model.safetensors").resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(ModelFileError, match="differs from its name"):
+        quantize("me/tiny", tmp_path / "out", quants="Q8_0")
+
+
+def test_files_that_another_host_serves(hub: LoopbackHub, local: dict[str, bytes], tmp_path: Path):
+    hub.add(REPO, NANO, branch="step3000")
+    hub.faults.elsewhere = True
+    quantize("pythia-14m@step3000", tmp_path / "out", quants="Q4_K_M,Q8_0")
+    assert contents(tmp_path / "out") == local
+    elsewhere = [r for r in hub.requests if r.headers["Host"].startswith("localhost")]
+    assert any("range" in map(str.lower, r.headers) for r in elsewhere)
+    assert not [r for r in elsewhere if "authorization" in map(str.lower, r.headers)]
 
 
 @pytest.mark.parametrize("split", [sharded, sharded_bins])

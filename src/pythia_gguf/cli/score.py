@@ -40,8 +40,11 @@ def command(
     \b
     pythia score pythia-70m.Q8_0.gguf --prompt "The sky is" --continuation " blue" --continuation " green"
     """
+    from pythia_gguf.cli.progress import make_progress
+
     loaded = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
-    scores = loaded.score([(prompt, text) for text in continuation], encoding=encoding)
+    with make_progress() as progress:
+        scores = loaded.score([(prompt, text) for text in continuation], encoding=encoding, progress=progress)
     rows = [
         {"continuation": text, "logprob": s.logprob, "n_tokens": s.n_tokens, "is_greedy": s.is_greedy}
         for text, s in zip(continuation, scores, strict=True)

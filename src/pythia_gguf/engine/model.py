@@ -91,13 +91,13 @@ class Model:
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path)
 
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Logits of the next token after each of `ids`: f32 [n_tokens, n_vocab].
+    def logits(self, ids: Sequence[int], n_last: int | None = None) -> np.ndarray:
+        """Logits of the next token after each of `ids`, or of the last so many: f32 [n_last, n_vocab].
 
         Raises UsageError for more tokens than the context holds, ValueError for none or an id that there is not.
         """
         session = Session(self, n_context=min(max(len(ids), 1), self.n_context))
-        return session.step([Part(seq=session.open(), ids=ids, n_wanted=len(ids))])
+        return session.step([Part(seq=session.open(), ids=ids, n_wanted=len(ids) if n_last is None else n_last)])
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Completion:
         """What the model writes after a prompt; options as in `stream`."""
@@ -122,14 +122,19 @@ class Model:
         of_text["stop"] = tuple(of_text.get("stop", ()))
         return Generation(self, prompt, Wanted(**of_text), sampling_of(options.pop("seed", None), **options))
 
-    def score(self, pairs: Sequence[tuple[str, str]], *, encoding: str = "joint") -> list[Score]:
+    def score(
+        self, pairs: Sequence[tuple[str, str]], *, encoding: str = "joint", progress: Progress | None = None
+    ) -> list[Score]:
         """Log-likelihood of each continuation after its prompt, in order; shared beginnings are computed once.
 
         pairs     (prompt, continuation)
         encoding  see `engine.scoring.request_of`
         Raises    UsageError for an empty continuation, or texts longer than the context
         """
-        return score_requests(self, [request_of(self, *pair, encoding) for pair in pairs])
+        requests = [request_of(self, *pair, encoding) for pair in pairs]
+        heard = progress or Silence()
+        heard.stage("scoring", len(set(requests)), "requests")
+        return score_requests(self, requests, lambda n_requests: heard.advance("", n_requests))
 
 
 def load(
@@ -174,7 +179,7 @@ def load(
         gguf,
         config,
         weights,
-        gelu=_gelu_beside(gguf.path) if gelu == "auto" else gelu,
+        gelu=gelu_beside(gguf.path) if gelu == "auto" else gelu,
         activations=activations,
         cache=cache,
         threads=n_threads,
@@ -193,7 +198,7 @@ def _compile(jobs: list[Job], progress: Progress) -> None:
     compile_all(jobs, progress.advance)
 
 
-def _gelu_beside(path: Path) -> str:
+def gelu_beside(path: Path) -> str:
     """What manifest.json or config.json in the same folder says; erf, which the suite's configs say, without them."""
     for name in ("manifest.json", "config.json"):
         try:

@@ -11,10 +11,9 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from pythia_gguf.errors import ModelFileError, NetworkError
+from pythia_gguf.files import ReadableFile
 from pythia_gguf.hub.client import Hub, HubFile, Revision, errors_as_one_line
 
 BLOCK_BYTES = 4 << 20
@@ -26,12 +25,8 @@ _CONNECTIONS = 4
 _MOST_FAILURES = 5
 
 
-class RemoteFile:
-    """Reads like a RegularFile of files.py; threads may read at any position at the same time.
-
-    path  where a copy would lie, for messages
-    size  bytes
-    """
+class RemoteFile(ReadableFile):
+    """A file of a commit; its path is where a copy would lie."""
 
     def __init__(self, hub: Hub, revision: Revision, file: HubFile, path: Path) -> None:
         """For one file of a commit; nothing is asked yet."""
@@ -43,20 +38,6 @@ class RemoteFile:
         self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="hub")
         self._blocks: OrderedDict[int, Future[bytearray]] = OrderedDict()
         self._lock = threading.Lock()
-
-    def read(self, offset: int, n_bytes: int) -> bytearray:
-        """Exactly `n_bytes` from `offset`; raises ModelFileError when the file ends before, NetworkError."""
-        if offset < 0 or n_bytes < 0:
-            raise ValueError(f"offset {offset} and length {n_bytes} must not be negative")
-        if n_bytes > self.size - offset:
-            raise ModelFileError(
-                f"file is cut short: expected {n_bytes} bytes, {max(0, self.size - offset)} left",
-                path=self.path,
-                offset=offset,
-            )
-        out = bytearray(n_bytes)
-        self.read_into(offset, out)
-        return out
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
         """Fill `buffer` from `offset`; raises ModelFileError when the file ends before, NetworkError."""
@@ -74,14 +55,6 @@ class RemoteFile:
     def close(self) -> None:
         """End the connections; a second call does nothing."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _block(self, index: int) -> Future[bytearray]:
         """A block, asked for if it is not there, and those after it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
-from pythia_gguf.errors import StorageError
+from pythia_gguf.errors import ModelFileError, StorageError
 from pythia_gguf.files import storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.compiling import Compiling
@@ -29,6 +30,8 @@ from pythia_gguf.press.names import check_name, file_name
 from pythia_gguf.press.source import UNQUANTIZED, Source, open_source
 from pythia_gguf.press.staging import CARD, Staging, check_places
 from pythia_gguf.progress import Progress, Silence
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +288,9 @@ def _hash_sources(source: Source, progress: Progress) -> tuple[SourceFile, ...]:
         for chunk in iter_file_checked(path):
             digest.update(chunk)
             progress.advance(path.name, len(chunk))
+        # huggingface_hub's cache names the content of LFS files by its hash.
+        if _SHA256.fullmatch(named := path.resolve().name) and named != digest.hexdigest():
+            raise ModelFileError("is damaged: its hash differs from its name in the cache. Delete it", path=path)
         found.append(SourceFile(name=path.name, n_bytes=n_bytes, sha256=digest.hexdigest()))
     return tuple(found)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pythia_gguf.arch import check_shapes, config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
-from pythia_gguf.checkpoint.checkpoint import open_checkpoint
+from pythia_gguf.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from pythia_gguf.checkpoint.neox import NeoXCheckpoint, neox_folder, open_neox
 from pythia_gguf.checkpoint.tensor import LazyTensor
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.files import FileElsewhere
@@ -63,7 +64,7 @@ class Source:
     """What is to be pressed.
 
     path          as given
-    kind          "safetensors", "torch" or "gguf"
+    kind          "safetensors", "torch", "neox" or "gguf"
     name          NAME of the files
     metadata      keys of the unquantized GGUF, in order
     tensors       in the order of a quantized file
@@ -159,9 +160,20 @@ def _open_gguf(path: Path, name: str) -> Source:
 
 
 def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
+    neox = neox_folder(folder)
+    if neox is not None and not os.path.lexists(folder / "config.json"):
+        raise StorageError(
+            f"{one_line(str(folder))}: a checkpoint of GPT-NeoX. Put the model's config.json and tokenizer.json into it"
+        )
     model = read_hf_model(folder, name=name)
-    elsewhere = place.elsewhere if place else {}
-    checkpoint = open_checkpoint(folder, elsewhere)
+    checkpoint: Checkpoint | NeoXCheckpoint
+    if neox is None:
+        named = place.elsewhere if place else {}
+        checkpoint = open_checkpoint(folder, named)
+        kind, elsewhere = checkpoint.kind, {folder / file: how for file, how in named.items()}
+    else:
+        checkpoint = open_neox(neox)
+        kind, elsewhere = "neox", dict(checkpoint.elsewhere)
     matrices = matrix_format((t.dtype, t.shape) for t in checkpoint.tensors.values())
     found: dict[str, LazyTensor] = {}
     for tensor in checkpoint.tensors.values():
@@ -192,7 +204,7 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
     readme = folder / "README.md"
     return Source(
         path=folder,
-        kind=checkpoint.kind,
+        kind=kind,
         name=name,
         metadata=model.metadata,
         tensors=tensors,
@@ -203,7 +215,7 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
         commit=snapshot.name if (snapshot := snapshot_of(folder)) else None,
         revision=place.revision if place else None,
         hidden_act=model.config.hidden_act,
-        elsewhere={folder / name: file for name, file in elsewhere.items()},
+        elsewhere=elsewhere,
     )
 
 

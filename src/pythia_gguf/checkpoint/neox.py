@@ -1,0 +1,226 @@
+"""A checkpoint of the GPT-NeoX library itself: one file for each layer and each part of the model parallelism.
+
+    global_stepN/layer_00-model_00-model_states.pt    embeddings; layer_(i + 2): block i; then norm and output
+    global_stepN/layer_00-model_01-model_states.pt    the second part of the same tensors
+
+Knows no config: how many blocks there are, the files say. Parts are merged as gpt-neox v1.0 (71df4d5) does in
+tools/convert_to_hf.py: rows, or for `dense` and `dense_4h_to_h` columns, one behind the other; the biases of those two
+added up; norms averaged, both in the type they are stored in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pythia_gguf.checkpoint.shards import check_stays_inside
+from pythia_gguf.checkpoint.tensor import ITEM_BYTES, LazyTensor
+from pythia_gguf.checkpoint.torch_zip import read_torch_zip
+from pythia_gguf.errors import ModelFileError, StorageError, one_line
+from pythia_gguf.files import FileElsewhere, ReadableFile, RegularFile
+
+_STEP = re.compile(r"global_step(\d+)")
+_FILE = re.compile(r"layer_(\d{2,3})-model_(\d{2})-model_states\.pt")
+_BLOCK_PARTS = (
+    "input_layernorm", "post_attention_layernorm", "attention.query_key_value", "attention.dense",
+    "mlp.dense_h_to_4h", "mlp.dense_4h_to_h",
+)  # fmt: skip
+_BY_COLUMNS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")
+_ADDED = ("attention.dense.bias", "mlp.dense_4h_to_h.bias")
+_NUMBERS: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeoXCheckpoint:
+    """Its tensors by their Hugging Face names.
+
+    files      all that hold tensors, in the order of their names
+    tensors    sorted by name
+    elsewhere  tensors that have to be put together, as files that are read like any other
+    """
+
+    files: tuple[Path, ...]
+    tensors: dict[str, LazyTensor]
+    elsewhere: Mapping[Path, FileElsewhere]
+
+
+def neox_folder(folder: str | os.PathLike[str]) -> Path | None:
+    """The folder global_stepN of a checkpoint, the folder itself or the last step in it; None for any other."""
+    root = Path(folder)
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return None
+    if any(map(_FILE.fullmatch, names)):
+        return root
+    steps = {int(m[1]): root / name for name in names if (m := _STEP.fullmatch(name))}
+    return steps[max(steps)] if steps else None
+
+
+def open_neox(folder: Path) -> NeoXCheckpoint:
+    """Open a folder global_stepN; raises StorageError and ModelFileError as `open_checkpoint`."""
+    found: dict[int, dict[int, Path]] = {}
+    for name in sorted(os.listdir(folder)):
+        if match := _FILE.fullmatch(name):
+            check_stays_inside(folder / name)
+            found.setdefault(int(match[1]), {})[int(match[2])] = folder / name
+    if not found:
+        raise StorageError(f"{one_line(str(folder))}: no layer_NN-model_MM-model_states.pt here")
+    layers = sorted(found)
+    n_parts = max(len(parts) for parts in found.values())
+    for layer, parts in found.items():
+        if sorted(parts) != list(range(n_parts)):
+            raise StorageError(f"{one_line(str(folder))}: layer_{layer:02} has parts {sorted(parts)} of {n_parts}")
+    names = dict(_names(layers, folder))
+    tensors: dict[str, LazyTensor] = {}
+    elsewhere: dict[Path, FileElsewhere] = {}
+    for layer in layers:
+        opened = [_read(found[layer][i]) for i in range(n_parts)]
+        for inner, outer in names[layer].items():
+            pieces = [_part(tensors_of, inner, found[layer][i]) for i, tensors_of in enumerate(opened)]
+            if n_parts == 1:
+                tensors[outer] = _renamed(pieces[0], outer)
+            else:
+                tensors[outer] = _merged(outer, inner, pieces, folder, elsewhere)
+    files = tuple(path for layer in layers for _, path in sorted(found[layer].items()))
+    return NeoXCheckpoint(files=files, tensors=dict(sorted(tensors.items())), elsewhere=elsewhere)
+
+
+def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """For each layer file, its tensors and what Hugging Face calls them."""
+    if len(layers) < 4 or layers[0] != 0:
+        raise StorageError(f"{one_line(str(folder))}: layer files are missing, found {len(layers)}")
+    *inner, norm, output = layers[1:]
+    yield 0, {"word_embeddings.weight": "gpt_neox.embed_in.weight"}
+    for block, layer in enumerate(inner):
+        if layer != block + 2:
+            raise StorageError(f"{one_line(str(folder))}: layer_{block + 2:02} is missing")
+        kinds = [f"{part}.{kind}" for part in _BLOCK_PARTS for kind in ("weight", "bias")]
+        yield layer, {kind: f"gpt_neox.layers.{block}.{kind}" for kind in kinds}
+    yield norm, {f"norm.{kind}": f"gpt_neox.final_layer_norm.{kind}" for kind in ("weight", "bias")}
+    yield output, {"final_linear.weight": "embed_out.weight"}
+
+
+def _read(path: Path) -> dict[str, LazyTensor]:
+    with RegularFile(path) as file:
+        return read_torch_zip(file)
+
+
+def _part(tensors: Mapping[str, LazyTensor], name: str, path: Path) -> LazyTensor:
+    if name not in tensors:
+        raise ModelFileError("is missing", path=path, field=f"tensor {name}")
+    return tensors[name]
+
+
+def _renamed(tensor: LazyTensor, name: str, **changes: Any) -> LazyTensor:
+    return replace(tensor, name=name, **changes)
+
+
+def _merged(
+    name: str, inner: str, parts: list[LazyTensor], folder: Path, elsewhere: dict[Path, FileElsewhere]
+) -> LazyTensor:
+    """One tensor of several parts."""
+    first = parts[0]
+    by_columns = inner in _BY_COLUMNS
+    is_vector = "norm" in inner or inner in _ADDED
+    for part in parts[1:]:
+        if part.dtype != first.dtype or part.shape != first.shape:
+            raise ModelFileError(
+                f"is {part.dtype} {list(part.shape)}, in the first part {first.dtype} {list(first.shape)}",
+                path=part.path,
+                field=f"tensor {inner}",
+            )
+    shape = first.shape
+    if by_columns:
+        shape = (shape[0], shape[1] * len(parts))
+    elif not is_vector:
+        shape = (shape[0] * len(parts), *shape[1:])
+    n_bytes = int(np.prod(shape)) * ITEM_BYTES[first.dtype]
+    path = folder / f"{name} of {len(parts)} parts"
+    kind = _Columns if by_columns else _Vector if is_vector else _Rows
+    elsewhere[path] = FileElsewhere(
+        open=lambda: kind(path, n_bytes, parts, inner not in _ADDED), n_bytes=n_bytes, sha256=""
+    )
+    return _renamed(first, name, shape=shape, path=path, offset=0, n_bytes=n_bytes)
+
+
+class _Merged(ReadableFile):
+    """A tensor of several parts, read like a file; parts are opened for each read, there may be a thousand."""
+
+    def __init__(self, path: Path, size: int, parts: list[LazyTensor], is_mean: bool) -> None:
+        self.path, self.size = path, size
+        self._parts, self._is_mean = parts, is_mean
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        """Fill `buffer` from `offset`; raises ModelFileError past the end."""
+        view = memoryview(buffer).cast("B")
+        if offset < 0 or len(view) > self.size - offset:
+            raise ModelFileError("file is cut short", path=self.path, offset=offset)
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(RegularFile(part.path)) for part in self._parts]
+            self._fill(files, offset, view)
+
+    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+        raise NotImplementedError
+
+    def _runs(self, files: list[RegularFile], offset: int, view: memoryview, run: int) -> None:
+        """Bytes of which `run` come from the first part, as many from the second, and so on around."""
+        done = 0
+        while done < len(view):
+            turn, inside = divmod(offset + done, run)
+            row, i = divmod(turn, len(files))
+            n = min(run - inside, len(view) - done)
+            files[i].read_into(self._parts[i].offset + row * run + inside, view[done : done + n])
+            done += n
+
+
+class _Rows(_Merged):
+    """Rows of the first part, then those of the second."""
+
+    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+        self._runs(files, offset, view, self._parts[0].n_bytes)
+
+
+class _Columns(_Merged):
+    """In each row the columns of the first part, then those of the second."""
+
+    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+        self._runs(files, offset, view, self._parts[0].n_bytes // self._parts[0].shape[0])
+
+
+class _Vector(_Merged):
+    """Parts added up one after the other, then divided where the mean is wanted, each time rounded to their type."""
+
+    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+        dtype = self._parts[0].dtype
+        values = [self._numbers(f.read(p.offset, p.n_bytes), dtype) for f, p in zip(files, self._parts, strict=True)]
+        total = values[0]
+        for value in values[1:]:
+            total = self._rounded(total + value, dtype)
+        if self._is_mean:
+            total = self._rounded(total / np.float32(len(values)), dtype)
+        bits = total.view(np.uint32) >> 16 if dtype == "BF16" else total
+        stored = bits.astype("<u2" if dtype == "BF16" else _NUMBERS[dtype]).tobytes()
+        view[:] = stored[offset : offset + len(view)]
+
+    def _numbers(self, data: bytearray, dtype: str) -> np.ndarray:
+        """Stored values as float32."""
+        if dtype == "BF16":
+            return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        if dtype not in _NUMBERS:
+            raise ModelFileError(f"type {dtype} is not supported", path=self._parts[0].path)
+        return np.frombuffer(data, _NUMBERS[dtype]).astype(np.float32)
+
+    def _rounded(self, values: np.ndarray, dtype: str) -> np.ndarray:
+        """float32 rounded to a type, to nearest even, as float32."""
+        if dtype != "BF16":
+            return values.astype(_NUMBERS[dtype]).astype(np.float32)
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        return (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)

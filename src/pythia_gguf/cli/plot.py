@@ -1,0 +1,93 @@
+"""`pythia plot`: pictures of reports and results. Knows nothing of how they are drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pythia_gguf.errors import ModelFileError, UsageError
+
+
+@click.command("plot")
+@click.argument("files", metavar="report.json|results.json...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--against", type=click.Choice(["published"]), help="Draw EleutherAI's published scores, and compare.")
+@click.option("--model", metavar="NAME", help="Which published model results are compared with, as pythia-70m-v0.")
+@click.option(
+    "-o", "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder for PNG files."
+)
+def command(files: tuple[Path, ...], against: str | None, model: str | None, out: Path) -> None:
+    """Draw reports of `pythia measure` and results of lm_eval.
+
+    With --against published also the model card's five pictures, each task by size with OPT and BLOOM beside, and one
+    model through its training; results of a run are compared value by value.
+
+    \b
+    pythia plot nano-GGUF/report.json -o nano-GGUF
+    pythia plot --against published -o plots
+    pythia plot results.json --against published --model pythia-410m-deduped -o plots
+    """
+    from pythia_gguf.evals.plots import n_parameters, plot_published, plot_report, plot_steps
+    from pythia_gguf.evals.published import agreements
+
+    if not files and against is None:
+        raise UsageError("nothing to draw: give a report.json or results.json, or --against published")
+    written: list[Path] = []
+    measured: dict[str, tuple[float, float]] = {}
+    for path in files:
+        data = _read(path)
+        if "results" not in data:
+            written += plot_report(data, out)
+            continue
+        if against is None or model is None:
+            raise UsageError(f"{path}: results are compared with --against published --model NAME")
+        suite, name = _published_model(model)
+        rows = agreements(data["results"], suite, name)
+        if not rows:
+            raise UsageError(f"{path}: nothing in it was published of {model}")
+        _print(rows)
+        measured |= {a.task: (n_parameters(name), a.value) for a in rows if a.metric == "acc"}
+    if against is not None:
+        written += plot_published(out, measured) + plot_steps(out)
+    for path in written:
+        click.echo(path)
+
+
+def _published_model(name: str) -> tuple[str, str]:
+    """Suite and model as the tables call them."""
+    from pythia_gguf.hub.suite import find_model
+
+    model, notice = find_model(name)
+    if notice:
+        click.echo(notice, err=True)
+    # The standard 1B of v1 was published under the type it was trained in.
+    plain = model.name.removesuffix("-v0")
+    return f"v{model.version}", "pythia-1b-bf16" if (plain, model.version) == ("pythia-1b", 1) else plain
+
+
+def _print(rows: list[Any]) -> None:
+    from pythia_gguf.cli.tables import print_table
+
+    table = [
+        (a.task, a.metric, f"{a.value:.4f}", f"{a.published:.4f}", f"{a.stderr:.4f}", f"{a.distance:.2f}",
+         "yes" if a.agrees else "no")
+        for a in rows
+    ]  # fmt: skip
+    head = ("task", "metric", "this run", "published", "stderr", "apart, in stderr", "agrees")
+    print_table(head, table, right=(2, 3, 4, 5))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from pythia_gguf.files import RegularFile
+
+    with RegularFile(path) as file:
+        raw = bytes(file.read(0, file.size))
+    try:
+        data = json.loads(raw)
+        if not isinstance(data, dict) or not ({"results"} <= set(data) or {"files", "reference", "gelu"} <= set(data)):
+            raise ValueError("neither a report of pythia measure nor results of lm_eval")
+    except (ValueError, RecursionError) as e:
+        raise ModelFileError(f"cannot be drawn: {e}", path=path) from e
+    return data

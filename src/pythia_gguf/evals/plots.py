@@ -1,0 +1,140 @@
+"""Pictures: what quantization costs, published scores by size, and one model through its training.
+
+Knows no model that runs; matplotlib is of the extra `eval`, and imported only here, when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pythia_gguf.errors import UsageError
+from pythia_gguf.evals.published import TASKS, Published, final_scores, step_scores
+from pythia_gguf.hub.suite import MODELS
+
+_TITLES = {
+    "lambada_openai": "LAMBADA (OpenAI)",
+    "piqa": "PIQA",
+    "winogrande": "WinoGrande",
+    "arc_challenge": "ARC, Challenge Set",
+    "sciq": "SciQ",
+}
+# Label, suite, whether deduplicated (None: the suite has no such kind), color, marker.
+_SERIES = (
+    ("Pythia v1", "v1", False, "C0", "o-"),
+    ("Pythia v1 deduped", "v1", True, "C2", "s-"),
+    ("Pythia v0", "v0", False, "C0", "o:"),
+    ("Pythia v0 deduped", "v0", True, "C2", "s:"),
+    ("OPT", "opt", None, "C1", "^--"),
+    ("BLOOM", "bloom", None, "C3", "v--"),
+)
+_NOTE = (
+    "Zero-shot, published by EleutherAI (EleutherAI/pythia a19eecb); bars: one standard error. No scores of GPT-Neo."
+)
+
+
+def plot_published(folder: Path, measured: Mapping[str, tuple[float, float]] | None = None) -> list[Path]:
+    """Five pictures, one for each task: accuracy by size of the models.
+
+    measured  task -> (parameters, accuracy) of another run, drawn beside
+    """
+    return [_save(folder / f"{task}.png", partial(_by_size, task=task, measured=measured or {})) for task in TASKS]
+
+
+def plot_steps(folder: Path) -> list[Path]:
+    """One picture: the five tasks through the training of pythia-410m-deduped."""
+    return [_save(folder / "training.png", _through_training)]
+
+
+def plot_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """One picture of a report of `pythia measure`: divergence, and perplexity, against bits per weight."""
+    return [
+        _save(folder / "divergence.png", lambda axes: _against_bits(axes, report, "kl_mean")),
+        _save(folder / "perplexity.png", lambda axes: _against_bits(axes, report, "ppl")),
+    ]
+
+
+def n_parameters(model: str) -> float:
+    """Parameters of a model by its name: of the suite exactly, else as the name says, "1b7" for 1.7 billion."""
+    name = model.removesuffix("-bf16")
+    if name in MODELS:
+        return float(MODELS[name].size.parameters)
+    size = name.partition("-")[2]
+    unit = 1e9 if "b" in size else 1e6
+    return float(size.replace("b", ".").replace("m", "").rstrip(".")) * unit
+
+
+def _save(path: Path, draw: Callable[[Any], None]) -> Path:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise UsageError(f'plots need matplotlib: pip install "pythia-gguf[eval]" ({e})') from e
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    draw(figure.add_subplot())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _by_size(axes: Any, task: str, measured: Mapping[str, tuple[float, float]]) -> None:
+    for label, suite, deduped, color, style in _SERIES:
+        points = sorted(
+            (n_parameters(p.model), p.value, p.stderr)
+            for p in final_scores()
+            if (p.suite, p.task, p.metric, p.shots) == (suite, task, "acc", 0)
+            and (deduped is None or ("deduped" in p.model) == deduped)
+        )
+        if points:
+            x, y, error = zip(*points, strict=True)
+            axes.errorbar(x, y, error, fmt=style, color=color, label=label, markersize=4, linewidth=1, capsize=2)
+    if task in measured:
+        axes.plot(*measured[task], "*", color="black", markersize=12, label="this run")
+    axes.set(xscale="log", xlabel="parameters", ylabel="accuracy", title=_TITLES[task])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.annotate(_NOTE, (0, -0.16), xycoords="axes fraction", fontsize=6)
+
+
+def _through_training(axes: Any) -> None:
+    for i, task in enumerate(TASKS):
+        for suite, style in (("v1", "-"), ("v0", ":")):
+            points = _steps(step_scores(), suite, task)
+            if points:
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, style, color=f"C{i}", label=f"{_TITLES[task]}, {suite}", marker=".", linewidth=1)
+    axes.set(xscale="symlog", xlabel="training step", ylabel="accuracy", title="pythia-410m-deduped")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    axes.annotate(_NOTE, (0, -0.16), xycoords="axes fraction", fontsize=6)
+
+
+def _steps(scores: Sequence[Published], suite: str, task: str) -> list[tuple[int, float]]:
+    return sorted((p.step or 0, p.value) for p in scores if (p.suite, p.task, p.metric) == (suite, task, "acc"))
+
+
+def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
+    base = report["reference"]
+    for activations, color in (("int8", "C0"), ("float32", "C1")):
+        files = [f for f in report["files"] if f["activations"] == activations and "alias_of" not in f]
+        files = [f for f in files if f["file"] != base["file"]]
+        if not files:
+            continue
+        x = [f["bits_per_weight"] for f in files]
+        if key == "ppl":
+            y = [100 * (f["ppl"] / base["ppl"] - 1) for f in files]
+            error = [100 * f["ppl"] / base["ppl"] * f["ln_ratio_error"] for f in files]
+        else:
+            y, error = [f["kl_mean"] for f in files], [f["kl_error"] for f in files]
+        axes.errorbar(x, y, error, fmt="o", color=color, label=f"{activations} activations", markersize=4, capsize=2)
+        for f, x_f, y_f in zip(files, x, y, strict=True):
+            axes.annotate(f["quant"], (x_f, y_f), textcoords="offset points", xytext=(4, 4), fontsize=7)
+    if key == "ppl":
+        axes.axhline(0, color="gray", linewidth=0.8)
+        axes.set(ylabel="perplexity, change in %")
+    else:
+        axes.set(yscale="log", ylabel="mean KL divergence, nats")
+    axes.set(xlabel="bits per weight", title=f"Against {base['file']}; {report['gelu']} GELU")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)

@@ -1,0 +1,91 @@
+"""Measured numbers in a card: where they go, what is picked, and that the rest of the card stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.nano import HELDOUT, ROOT
+from pythia_gguf import quantize, verify
+from pythia_gguf.card.measured import measured_section, with_measured
+
+NANO = ROOT / "examples" / "nano"
+
+
+def entry(quant: str, size: int, ratio: float, kl: float, **more: object) -> dict:
+    facts = {"file": f"x.{quant}.gguf", "quant": quant, "activations": "int8", "bytes": size, "bits_per_weight": 4.5}
+    numbers = {"ppl": 20 * (1 + ratio), "ppl_error": 0.5, "ln_ratio": ratio, "ln_ratio_error": 0.001}
+    return facts | numbers | {"kl_mean": kl, "kl_p999": 1.0, "same_top1": 0.9} | more
+
+
+def report(*files: dict) -> dict:
+    base = {"file": "x.F16.gguf", "ppl": 20.0, "ppl_error": 0.5}
+    text = {"file": "t|x.txt", "windows": 4, "context": 512, "scored_tokens": 1020}
+    return {"reference": base, "text": text, "gelu": "tanh", "tool_version": "0", "files": list(files)}
+
+
+def test_the_smallest_file_that_is_surely_good_is_picked():
+    files = (entry("Q2_K", 1, 0.05, 0.1), entry("Q4_0", 2, 0.0085, 0.02), entry("Q4_K_M", 3, 0.007, 0.01))
+    section = measured_section(report(*files, entry("Q8_0", 4, 0.0001, 0.001)))
+    # Q4_0's upper end, 0.0085 + 2 * 0.001, is above 1 %.
+    assert "**Q4_K_M** is a good default" in section
+    assert "| Q4_0 | int8 | 4.50 | 20.170 ± 0.500 | +0.85 % | 0.02000 | 1.000 | 90.0 % |" in section
+    assert r"t\|x.txt" in section
+    none_good = measured_section(report(*files[:2]))
+    assert "**Q4_0** is a good default: no file is surely within 1 %" in none_good
+    only_float = measured_section(report(entry("Q8_0", 4, 0.0, 0.0, activations="float32")))
+    assert "good default" not in only_float
+
+
+def test_the_section_is_replaced_and_the_rest_stays():
+    card = "---\na: b\n---\n\n# x\n\n<!-- README_GGUF.md-provided-files end -->\n\n## More\n\ntext\n"
+    once = with_measured(card, "## one")
+    assert once.index("provided-files end") < once.index("## one") < once.index("## More")
+    twice = with_measured(once, "## two")
+    assert "## one" not in twice
+    assert twice.replace("## two", "## one") == once
+    assert with_measured("# bare\n", "## one").startswith("# bare\n\n<!--")
+
+
+def test_the_command_on_the_sample(pythia, tmp_path: Path):
+    out = tmp_path / "out"
+    quantize(NANO, out, quants="Q4_K_M,Q8_0", keep_f16=True)
+    code, _, err = pythia(
+        "measure", out, "--text", HELDOUT, "--context", "64", "--chunks", "8", "-o", out / "report.json"
+    )
+    assert code == 0, err
+    code, _, err = pythia("plot", out / "report.json", "-o", out)
+    assert code == 0, err
+    code, said, err = pythia("card", out)
+    assert code == 0, err
+    card = (out / "README.md").read_text("utf-8")
+    assert "## What each file costs" in card
+    assert card.count("| Q4_K_M | int8 |") == 1
+    assert "](divergence.png)" in card
+    assert all(v.fault is None for v in verify(out))
+    # It may still be added to.
+    assert len(quantize(NANO, out, quants="Q6_K").files) == 4
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    report["files"][0]["bytes"] += 1
+    (tmp_path / "other.json").write_text(json.dumps(report), "utf-8")
+    (tmp_path / "no.json").write_text("[]", "utf-8")
+    for arguments, wanted, message in (
+        ((out, "--report", tmp_path / "other.json"), 2, "other files"),
+        ((out, "--report", tmp_path / "no.json"), 65, "not a report"),
+        ((out, "--report", tmp_path / "none.json"), 74, "cannot open"),
+        ((tmp_path / "nowhere",), 74, "no such folder"),
+        ((NANO,), 74, "cannot open"),
+    ):
+        code, _, err = pythia("card", *arguments)
+        assert (code, "Traceback" in err) == (wanted, False), err
+        assert message in err
+
+
+@pytest.mark.parametrize("broken", [{}, {"schema_version": 2, "files": []}, {"schema_version": 1, "files": [{}]}])
+def test_what_is_no_report_is_refused(broken: dict, pythia, tmp_path: Path):
+    (tmp_path / "report.json").write_text(json.dumps(broken), "utf-8")
+    code, _, err = pythia("card", tmp_path)
+    assert code == 65
+    assert "not a report" in err

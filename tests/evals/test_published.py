@@ -1,0 +1,96 @@
+"""Published scores: every accuracy is a count over its task's items with the harness's error; agreement; pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pythia_gguf.evals.plots import n_parameters
+from pythia_gguf.evals.published import N_ITEMS, TASKS, accuracy_error, agreements, final_scores, step_scores
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_every_accuracy_is_a_count_and_its_error_is_the_harnesss():
+    scores = [p for p in (*final_scores(), *step_scores()) if p.metric != "ppl"]
+    assert len(scores) > 1000
+    for p in scores:
+        n = N_ITEMS[p.task]
+        assert abs(p.value * n - round(p.value * n)) < 1e-6, p
+        assert p.stderr == pytest.approx(accuracy_error(p.value, n), rel=1e-9), p
+        # The nearest wrong formula: n in place of n - 1.
+        assert p.value == 0 or p.stderr != pytest.approx((p.value * (1 - p.value) / n) ** 0.5, rel=1e-9), p
+
+
+def test_what_is_there():
+    final = final_scores()
+    assert {p.suite for p in final} == {"v0", "v1", "opt", "bloom"}
+    assert len({p.model for p in final if p.suite == "v1"}) == len({p.model for p in final if p.suite == "v0"}) == 16
+    assert {p.task for p in final} == {*TASKS, "arc_easy"}
+    steps = {p.step for p in step_scores() if p.suite == "v1"}
+    assert {0, 1, 512, 1000, 143000} <= steps
+    # EleutherAI/pythia, evals/pythia-v0/pythia-410m-deduped: LAMBADA accuracy of the last step.
+    (lambada,) = [
+        p.value
+        for p in final
+        if (p.suite, p.model, p.task, p.metric, p.shots) == ("v0", "pythia-410m-deduped", "lambada_openai", "acc", 0)
+    ]
+    assert lambada == 0.5109644867067727
+
+
+def test_sizes_by_name():
+    assert n_parameters("pythia-410m-deduped") == 405_334_016
+    assert n_parameters("pythia-1b-bf16") == 1_011_781_632
+    assert (n_parameters("opt-350m"), n_parameters("opt-6.7b")) == (350e6, 6.7e9)
+    assert (n_parameters("bloom-560m"), n_parameters("bloom-1b7"), n_parameters("bloom-3b")) == (560e6, 1.7e9, 3e9)
+
+
+def test_agreement_is_within_a_standard_error():
+    results = {
+        "piqa": {"acc,none": 0.6724700761697497 + 0.005, "acc_stderr,none": 0.01, "alias": "piqa"},
+        "lambada_openai": {"perplexity,none": 10.9, "acc": 0.5},
+        "unknown": {"acc": 0.5},
+    }
+    found = {(a.task, a.metric): a for a in agreements(results, "v0", "pythia-410m-deduped")}
+    assert set(found) == {("piqa", "acc"), ("lambada_openai", "ppl"), ("lambada_openai", "acc")}
+    assert found["piqa", "acc"].agrees
+    assert found["piqa", "acc"].distance == pytest.approx(0.005 / 0.0109498, rel=1e-4)
+    assert not found["lambada_openai", "acc"].agrees
+
+
+def test_pictures(pythia, tmp_path: Path):
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"results": {"piqa": {"acc,none": 0.68}}}), "utf-8")
+    code, out, err = pythia(
+        "plot", results, "--against", "published", "--model", "pythia-410m-deduped-v0", "-o", tmp_path / "plots"
+    )
+    assert code == 0, err
+    assert "piqa" in out
+    names = {f"{task}.png" for task in TASKS} | {"training.png"}
+    assert {p.name for p in (tmp_path / "plots").iterdir()} == names
+    assert all((tmp_path / "plots" / n).read_bytes().startswith(PNG) for n in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "nothing to draw"),
+        (("RESULTS",), 2, "--against published --model"),
+        (("RESULTS", "--against", "published", "--model", "pythia-71m"), 2, "Did you mean"),
+        (("RESULTS", "--against", "published", "--model", "pythia-14m"), 2, "nothing in it was published"),
+        (("nothing.json",), 74, "cannot open"),
+        (("OTHER",), 65, "neither a report"),
+        (("BROKEN",), 65, "cannot be drawn"),
+    ],
+)
+def test_wrong_inputs_are_one_line(arguments: tuple[str, ...], code: int, said: str, pythia, tmp_path: Path):
+    files = {"RESULTS": '{"results": {"piqa": {"acc": 0.5}}}', "OTHER": "{}", "BROKEN": "{"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    given = [str(tmp_path / a) if a in files else a for a in arguments]
+    got, _, err = pythia("plot", *given, "-o", tmp_path / "out")
+    assert got == code, err
+    assert said in err
+    assert "Traceback" not in err
