@@ -50,7 +50,7 @@ report: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval]"
 	rm -rf out/nano-GGUF
 	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF --keep-f16
-	$(BIN)/pythia measure out/nano-GGUF --text examples/nano/heldout.txt --gelu tanh --activations both -o out/nano-GGUF/report.json
+	$(BIN)/pythia measure out/nano-GGUF --text examples/nano/heldout.txt --gelu tanh --activations both --chunks 40 -o out/nano-GGUF/report.json
 	$(BIN)/pythia plot out/nano-GGUF/report.json -o out/nano-GGUF
 	$(BIN)/pythia card out/nano-GGUF
 

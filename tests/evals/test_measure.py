@@ -37,7 +37,7 @@ class Fixed:
 
 
 def candidate(model: Fixed, name: str = "x", n_bytes: int = 1) -> Candidate:
-    return Candidate(name=name, open=lambda: model, n_bytes=n_bytes, facts={"quant": name})
+    return Candidate(name=name, label=name, open=lambda: model, n_bytes=n_bytes, facts={"quant": name})
 
 
 def run(reference: Fixed, *models: Fixed, ids: Sequence[int] = (0, 1, 2, 0) * 8, **options: object) -> dict:

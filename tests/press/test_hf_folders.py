@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -116,9 +117,10 @@ def test_name_in_a_hub_cache_is_the_repositorys(tmp_path: Path):
     blobs = snapshot.parent.parent / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
-    for i, file in enumerate(sorted(NANO.iterdir())):
-        shutil.copy(file, blobs / f"{i:064x}")
-        (snapshot / file.name).symlink_to(Path("../../blobs") / f"{i:064x}")
+    for file in sorted(NANO.iterdir()):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blobs / digest)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / digest)
     (tmp_path / "mine").symlink_to(snapshot)
     result = quantize(tmp_path / "mine", tmp_path / "out", quants="Q8_0")
     assert result.files[0].path.name == "pythia-70m-deduped.Q8_0.gguf"

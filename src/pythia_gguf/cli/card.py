@@ -56,7 +56,7 @@ def command(folder: Path, report: Path | None) -> None:
     if manifest.get("card_sha256") == hashlib.sha256(old).hexdigest():
         manifest["card_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
         write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    click.echo(f"{folder / CARD}: {len(data['files'])} files with what they cost")
+    click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
 
 
 def _read_report(path: Path) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> 
     }
     return Candidate(
         name=f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {activations} {gelu}",
+        label=f"{_quant(path)} {activations}",
         open=lambda: load(path, threads=threads, gelu=gelu, activations=activations),
         n_bytes=round(status.st_size * 1.1),
         facts=facts,

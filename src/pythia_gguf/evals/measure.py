@@ -45,12 +45,14 @@ class Candidate:
     """A file under one kind of activations.
 
     name         what tells it from the others, the same in a later run
+    label        for people
     open         opens it
     n_bytes      about what it takes in memory
     facts        go into the report as they are
     """
 
     name: str
+    label: str
     open: Callable[[], LanguageModel]
     n_bytes: int
     facts: dict[str, Any]
@@ -124,6 +126,7 @@ def _measure_group(
     context = windows.shape[1]
     base = reference.open()
     models = {c.name: c.open() for c in group}
+    labels = {c.name: c.label for c in group}
     for model in (base, *models.values()):
         if model.n_context < context:
             raise UsageError(f"--context {context} is more than a model's {model.n_context}")
@@ -143,7 +146,7 @@ def _measure_group(
             spent[name] += time.perf_counter() - started
             n_done[name] += context
             rows[name][i] = compare(expected, logits, targets)
-            progress.advance(name, context)
+            progress.advance(labels[name], context)
         if time.monotonic() - saved > _SAVED_EVERY_S:
             save()
             saved = time.monotonic()

@@ -106,7 +106,7 @@ def _through_training(axes: Any) -> None:
                 axes.plot(x, y, style, color=f"C{i}", label=f"{_TITLES[task]}, {suite}", marker=".", linewidth=1)
     axes.set(xscale="symlog", xlabel="training step", ylabel="accuracy", title="pythia-410m-deduped")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.figure.legend(fontsize=7, loc="outside right upper")
     axes.annotate(_NOTE, (0, -0.16), xycoords="axes fraction", fontsize=6)
 
 
@@ -115,7 +115,7 @@ def _steps(scores: Sequence[Published], suite: str, task: str) -> list[tuple[int
 
 
 def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
-    base = report["reference"]
+    base, named = report["reference"], set()
     for activations, color in (("int8", "C0"), ("float32", "C1")):
         files = [f for f in report["files"] if f["activations"] == activations and "alias_of" not in f]
         files = [f for f in files if f["file"] != base["file"]]
@@ -129,7 +129,9 @@ def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
             y, error = [f["kl_mean"] for f in files], [f["kl_error"] for f in files]
         axes.errorbar(x, y, error, fmt="o", color=color, label=f"{activations} activations", markersize=4, capsize=2)
         for f, x_f, y_f in zip(files, x, y, strict=True):
-            axes.annotate(f["quant"], (x_f, y_f), textcoords="offset points", xytext=(4, 4), fontsize=7)
+            if f["quant"] not in named:
+                axes.annotate(f["quant"], (x_f, y_f), textcoords="offset points", xytext=(4, 4), fontsize=7)
+        named |= {f["quant"] for f in files}
     if key == "ppl":
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set(ylabel="perplexity, change in %")

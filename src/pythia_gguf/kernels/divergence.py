@@ -42,7 +42,7 @@ def _first_of(x, start, n, value):
 
 
 @kernel
-def _compare(reference, candidate, targets, n_vocab, stride, out):
+def _compare_rows(reference, candidate, targets, n_vocab, stride, out):
     """For each row; both f32 [n * stride], filled up with very small numbers; out f64 [n, N_COLUMNS]."""
     for row in range(targets.size):
         start = row * stride
@@ -87,7 +87,9 @@ def compare(reference: np.ndarray, candidate: np.ndarray, targets: np.ndarray) -
         raise ValueError(f"targets must be in 0..{n_vocab - 1}")
     out = np.empty((n, N_COLUMNS), np.float64)
     stride = -(-n_vocab // LANES) * LANES
-    _compare(_padded(reference, stride), _padded(candidate, stride), targets.astype(np.int64), n_vocab, stride, out)
+    _compare_rows(
+        _padded(reference, stride), _padded(candidate, stride), targets.astype(np.int64), n_vocab, stride, out
+    )
     return out
 
 

@@ -18,15 +18,21 @@ class Found:
     """Where a source is.
 
     path   of its folder or file
-    name   NAME of what is made from it
     place  what of it is not on this machine; None for a path
     model  the name that it was given by; None for a path
     """
 
     path: Path
-    name: str
     place: NamedSource | None = None
     model: ModelName | None = None
+
+    @property
+    def name(self) -> str:
+        """NAME of what is made from it."""
+        if self.model is None:
+            return name_of(self.path)
+        name = self.model.repo_id.split("/")[-1]
+        return name if self.model.revision == MAIN else f"{name}-{self.model.revision.replace('/', '-')}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -44,14 +50,11 @@ def find_source(source: str | os.PathLike[str], *, keep: bool, progress: Progres
     """
     model = name_in(source)
     if model is None:
-        return Found(path=Path(source), name=name_of(Path(source)))
+        return Found(path=Path(source))
     if model.quant is not None:
         raise UsageError(f"{model}: a source has no quant. Say --quants {model.quant}")
     place = find(model, keep=keep, progress=progress)
-    name = model.repo_id.split("/")[-1]
-    if model.revision != MAIN:
-        name += f"-{model.revision.replace('/', '-')}"
-    return Found(path=place.folder, name=name, place=place, model=model)
+    return Found(path=place.folder, place=place, model=model)
 
 
 def name_in(source: str | os.PathLike[str]) -> ModelName | None:
