@@ -17,12 +17,12 @@ from pythia_gguf.kernels.encode import ENCODABLE
 PACKAGE = Path(pythia_gguf.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 KERNELS = PACKAGE / "kernels"
-ENCODE, WIDEN = KERNELS / "encode.py", KERNELS / "widen.py"
+ENCODE, WIDEN, DIVERGENCE = KERNELS / "encode.py", KERNELS / "widen.py", KERNELS / "divergence.py"
 ENGINE = PACKAGE / "engine"
 # What runs a model is one kernel over a list of ops: who makes the list, and who runs it.
 DRIVER = {"run_ops": {KERNELS / "driver.py", ENGINE / "workers.py"}}
-OPS = {
-    f"{name}_op": {KERNELS / "driver.py", ENGINE / "oplist.py"} for name in ("norm", "input", "product", "attention")
+OPS = {f"{name}_op": {KERNELS / "driver.py"} for name in ("norm", "input", "product", "_attention")} | {
+    "op_address": {KERNELS / "driver.py", ENGINE / "oplist.py"}
 }
 ADDRESSES = {name: {KERNELS / "matmul.py", ENGINE / "oplist.py"} for name in ("matmul_address", "quantize_address")}
 
@@ -52,12 +52,15 @@ ALL_KERNELS = {name for path in KERNELS.glob("*.py") for name in decorated(path,
 
 
 def test_there_is_one_kernel_for_every_format_beside_those_for_the_way_in() -> None:
-    assert ALL_KERNELS - decorated(WIDEN, "kernel") == {f"encode_{name.lower()}" for name in ENCODABLE}
+    others = decorated(WIDEN, "kernel") | decorated(DIVERGENCE, "kernel")
+    assert ALL_KERNELS - others == {f"encode_{name.lower()}" for name in ENCODABLE}
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p != WIDEN], ids=lambda p: p.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p not in (WIDEN, DIVERGENCE)], ids=lambda p: p.relative_to(PACKAGE).as_posix()
+)
 def test_no_kernel_is_named_outside_of_the_boundary(path: Path) -> None:
-    """encode.py looks encoders up by format, and in no other way is one reached; widen.py is looked at below."""
+    """encode.py looks encoders up by format, and in no other way is one reached; the others are looked at below."""
     assert [(name, line) for name, line in uses(tree_of(path)) if name in ALL_KERNELS] == []
     if path.parent == KERNELS:
         return
@@ -139,3 +142,13 @@ def test_widen_compares_sizes_before_it_gets_a_kernel() -> None:
     assert kernels == in_table
     named = {(name, line) for name, line in uses(tree_of(WIDEN)) if name in kernels}
     assert {line for _, line in named} <= set(range(table.lineno, (table.end_lineno or 0) + 1))
+
+
+def test_compare_checks_shapes_types_and_targets_before_its_kernel() -> None:
+    function = function_of(DIVERGENCE, "compare")
+    checks = [
+        raises_for(function, words) for words in ("candidate.shape !=", "reference.dtype !=", "0 <= targets.min()")
+    ]
+    (kernel,) = decorated(DIVERGENCE, "kernel")
+    (used,) = {line for name, line in uses(tree_of(DIVERGENCE)) if name == kernel}
+    assert max(checks) < used <= (function.end_lineno or 0)
