@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import constants
 from hub.loopback import LoopbackHub
 from press.tiny import folder_files, sharded, sharded_bins
 from pythia_gguf.errors import ModelFileError, NetworkError, PythiaGGUFError, StorageError, UsageError
+from pythia_gguf.hub.client import Hub, errors_as_one_line
 from pythia_gguf.hub.model_name import parse_model_name
 from pythia_gguf.hub.pull import pull
 
@@ -119,3 +121,32 @@ def test_no_cdn_sees_the_token(hub: LoopbackHub):
     assert elsewhere
     assert not [r for r in elsewhere if "authorization" in map(str.lower, r.headers)]
     assert [r for r in hub.requests if r.headers.get("authorization", "").endswith("hf_loopback_secret")]
+
+
+def test_a_connection_that_breaks_is_taken_up(hub: LoopbackHub):
+    files = folder_files(width=32)
+    hub.add("me/x", files)
+    hub.faults.drops = {len(files["model.safetensors"]) // 2}
+    folder = pull(parse_model_name("me/x"))
+    assert not hub.faults.drops
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_body_that_is_too_short_is_one_line(hub: LoopbackHub):
+    files = folder_files()
+    hub.add("me/x", files)
+    hub.faults.altered = {"model.safetensors": files["model.safetensors"][:-7]}
+    with pytest.raises((NetworkError, ModelFileError)) as e:
+        pull(parse_model_name("me/x"))
+    assert "\n" not in str(e.value)
+    hub.faults.altered = {}
+    folder = pull(parse_model_name("me/x"))
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_no_network_and_a_full_disk_say_what_to_do(hub: LoopbackHub):
+    with pytest.raises(NetworkError, match="cannot reach the Hub"):
+        pull(parse_model_name("me/x"), Hub("http://127.0.0.1:9"))
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/blob")
+    with pytest.raises(StorageError, match=r"/cache/blob.*No space left.*Free some space"), errors_as_one_line("me/x"):
+        raise full

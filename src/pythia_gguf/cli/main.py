@@ -64,6 +64,7 @@ def cli() -> None:
     pythia quantize path/to/pythia-70m --dry-run  what that would write
     pythia verify pythia-70m-GGUF                 check every byte
     pythia generate pythia-70m-GGUF/pythia-70m.Q4_K_M.gguf "Hello, I am"
+    pythia generate pythia-70m-deduped@step3000:Q4_K_M "Hello, I am"   by name, from the Hub
     """
 
 
