@@ -72,7 +72,11 @@ def test_ctrl_c_ends_generate_within_a_moment():
         "100000",
     ]
     others = seconds_of_children()
-    run = subprocess.Popen([*command, "--shift"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Whoever runs the tests in the background has SIGINT ignored, and what is ignored is inherited.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Greedy: this text goes round and round, and never ends by itself.
+    run = subprocess.Popen([*command, "--shift", "--temperature", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    signal.signal(signal.SIGINT, before)
     assert run.stdout is not None
     assert run.stdout.read(20)
     until_then = seconds_of(run.pid)
