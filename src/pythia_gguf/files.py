@@ -14,7 +14,7 @@ import secrets
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -139,13 +139,25 @@ def sha256_range(
 ) -> str:
     """SHA-256 of `n_bytes` from `start` as 64 hexadecimal digits; `advance` hears of every chunk that is done."""
     digest = hashlib.sha256()
+    feed(file, start, n_bytes, [digest], advance)
+    return digest.hexdigest()
+
+
+def feed(
+    file: ReadableFile,
+    start: int,
+    n_bytes: int,
+    digests: Sequence[hashlib._Hash],
+    advance: Callable[[int], None] = lambda n_bytes: None,
+) -> None:
+    """Let hashes see `n_bytes` from `start`, which are read once; `advance` hears of every chunk that is done."""
     buffer = bytearray(min(CHUNK_BYTES, max(1, n_bytes)))
     for at in range(start, start + n_bytes, len(buffer)):
         view = memoryview(buffer)[: min(len(buffer), start + n_bytes - at)]
         file.read_into(at, view)
-        digest.update(view)
+        for digest in digests:
+            digest.update(view)
         advance(len(view))
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

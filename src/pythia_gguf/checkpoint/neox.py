@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -86,7 +85,7 @@ def open_neox(folder: Path) -> NeoXCheckpoint:
         for inner, outer in names[layer].items():
             pieces = [_part(tensors_of, inner, found[layer][i]) for i, tensors_of in enumerate(opened)]
             if n_parts == 1:
-                tensors[outer] = _renamed(pieces[0], outer)
+                tensors[outer] = replace(pieces[0], name=outer)
             else:
                 tensors[outer] = _merged(outer, inner, pieces, folder, elsewhere)
     files = tuple(path for layer in layers for _, path in sorted(found[layer].items()))
@@ -119,10 +118,6 @@ def _part(tensors: Mapping[str, LazyTensor], name: str, path: Path) -> LazyTenso
     return tensors[name]
 
 
-def _renamed(tensor: LazyTensor, name: str, **changes: Any) -> LazyTensor:
-    return replace(tensor, name=name, **changes)
-
-
 def _merged(
     name: str, inner: str, parts: list[LazyTensor], folder: Path, elsewhere: dict[Path, FileElsewhere]
 ) -> LazyTensor:
@@ -148,7 +143,7 @@ def _merged(
     elsewhere[path] = FileElsewhere(
         open=lambda: kind(path, n_bytes, parts, inner not in _ADDED), n_bytes=n_bytes, sha256=""
     )
-    return _renamed(first, name, shape=shape, path=path, offset=0, n_bytes=n_bytes)
+    return replace(first, name=name, shape=shape, path=path, offset=0, n_bytes=n_bytes)
 
 
 class _Merged(ReadableFile):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pythia_gguf.evals.measure import Candidate
 
 SCHEMA_VERSION = 1
-_PLAIN = ("F16", "BF16", "F32")
 
 
 @click.command("measure")
@@ -126,8 +126,10 @@ def _reference(files: tuple[str, ...], reference: str | None) -> Path | None:
     """The unquantized file beside the others; None where one was named that is no file."""
     if reference is not None:
         return Path(reference) if Path(reference).is_file() else None
+    from pythia_gguf.press.source import UNQUANTIZED
+
     folders = [Path(f) if Path(f).is_dir() else Path(f).parent for f in files]
-    found = [p for folder in folders for kind in _PLAIN for p in sorted(folder.glob(f"*.{kind}.gguf"))]
+    found = [p for folder in folders for kind in UNQUANTIZED for p in sorted(folder.glob(f"*.{kind}.gguf"))]
     if not found:
         raise UsageError("no unquantized file beside these: name one with --reference, or quantize with --keep-f16")
     return found[0]
@@ -149,7 +151,9 @@ def _quant(path: Path) -> str:
 
 
 def _is_plain(path: Path) -> bool:
-    return _quant(path).upper() in _PLAIN
+    from pythia_gguf.press.source import UNQUANTIZED
+
+    return _quant(path).upper() in UNQUANTIZED
 
 
 def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> Candidate:
@@ -159,7 +163,7 @@ def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> 
 
     gguf = open_gguf(path)
     n_bytes = sum(t.n_bytes for t in gguf.tensors.values())
-    n_weights = sum(int(_product(t.shape)) for t in gguf.tensors.values())
+    n_weights = sum(math.prod(t.shape) for t in gguf.tensors.values())
     status = path.stat()
     facts = {
         "file": path.name,
@@ -176,13 +180,6 @@ def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> 
         n_bytes=round(status.st_size * 1.1),
         facts=facts,
     )
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    n = 1
-    for length in shape:
-        n *= length
-    return n
 
 
 def _tokenizer(path: Path) -> Any:

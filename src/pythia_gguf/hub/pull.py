@@ -10,11 +10,12 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import ModelFileError, NetworkError
-from pythia_gguf.files import FileElsewhere, RegularFile
+from pythia_gguf.files import FileElsewhere, RegularFile, feed
 from pythia_gguf.hub.client import Hub, HubFile, Revision, UnreachableError, errors_as_one_line
 from pythia_gguf.hub.model_name import MAIN, ModelName
 from pythia_gguf.hub.remote_file import RemoteFile
@@ -173,10 +174,7 @@ def _check(folder: Path, files: list[HubFile], progress: Progress) -> None:
             digest = hashlib.sha256()
             if file.sha256 is None:  # git's own hash of small files
                 digest = hashlib.sha1(b"blob %d\0" % content.size, usedforsecurity=False)
-            for at in range(0, content.size, 4 << 20):
-                chunk = content.read(at, min(4 << 20, content.size - at))
-                digest.update(chunk)
-                progress.advance(file.path, len(chunk))
+            feed(content, 0, content.size, [digest], partial(progress.advance, file.path))
         if digest.hexdigest() != (file.sha256 or file.blob_id):
             real = path.resolve()
             path.unlink()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pythia_gguf.errors import StorageError, UsageError, nearest, one_line
+from pythia_gguf.errors import UsageError, nearest, one_line
 from pythia_gguf.files import cache_root
 from pythia_gguf.hub.client import Hub, UnreachableError
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
@@ -20,6 +20,7 @@ from pythia_gguf.hub.pull import kept_snapshot
 from pythia_gguf.plan.quants import QUANTS, select_quants
 from pythia_gguf.press.named import name_in
 from pythia_gguf.press.quantize import quantize
+from pythia_gguf.press.source import UNQUANTIZED
 from pythia_gguf.progress import Progress
 
 _QUANT = re.compile(r"(?P<folder>.+):(?P<quant>\w+)")
@@ -129,15 +130,13 @@ def _press(
     tell: Callable[[str], None],
 ) -> Path:
     """The file of a quant, made unless it is there; None: unquantized."""
-    is_plain = quant is None or quant.upper() in ("F16", "BF16", "F32")
+    is_plain = quant is None or quant.upper() in UNQUANTIZED
     chosen = [] if is_plain else [q.name for q in select_quants(quant or "")]
-    there = [p for p in home.glob("*.gguf") if p.stem.rpartition(".")[2] in (chosen or ("F16", "BF16", "F32"))]
+    there = [p for p in home.glob("*.gguf") if p.stem.rpartition(".")[2] in (chosen or UNQUANTIZED)]
     if not there:
-        result = quantize(source, home, quants=chosen, keep_f16=is_plain, threads=threads, progress=progress, name=None)
+        result = quantize(source, home, quants=chosen, keep_f16=is_plain, threads=threads, progress=progress)
         there = [f.path for f in result.files if f.quant in chosen or (is_plain and f.quant not in QUANTS)]
         tell(f"pressed {source} to {there[0].stem.rpartition('.')[2]}, kept in {there[0].parent}")
     if is_plain and quant is not None and not there[0].stem.upper().endswith(f".{quant.upper()}"):
         raise UsageError(f"{source} is stored as {there[0].stem.rpartition('.')[2]}, not as {quant.upper()}")
-    if not there:
-        raise StorageError(f"{home}: nothing was made there")
     return there[0]

@@ -9,10 +9,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pythia_gguf.errors import ModelFileError, NetworkError, StorageError, UsageError, one_line
-from pythia_gguf.files import RegularFile
+from pythia_gguf.files import RegularFile, feed
 from pythia_gguf.hub.client import Hub, HubFile, errors_as_one_line
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.model_name import MAIN
@@ -131,11 +132,7 @@ def _hash(path: Path, progress: Progress) -> tuple[str, str]:
     """SHA-256 and git's name of the content."""
     with RegularFile(path) as file:
         sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-        for at in range(0, file.size, 4 << 20):
-            chunk = file.read(at, min(4 << 20, file.size - at))
-            sha256.update(chunk)
-            blob.update(chunk)
-            progress.advance(path.name, len(chunk))
+        feed(file, 0, file.size, [sha256, blob], partial(progress.advance, path.name))
     return sha256.hexdigest(), blob.hexdigest()
 
 
