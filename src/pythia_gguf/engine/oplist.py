@@ -240,7 +240,7 @@ class OpList:
                 *(op_address(f"attention_{shape.kind}"), self._qkv.ctypes.data, self._qkv.shape[1], to.x.ctypes.data),
                 *(self._cache[i].ctypes.data, config.head_dim, shape.width(config), config.n_heads),
                 *(config.rotary_dims, shape.n_context, self._cos_sin.ctypes.data, int(scale.view(np.int32))),
-                *(0, self._cache[i, 0].nbytes),
+                self._cache[i, 0].nbytes,
                 *(quantizer if config.head_dim % 32 == 0 else 0, to.records.ctypes.data),
             ]
         )

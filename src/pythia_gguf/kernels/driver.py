@@ -197,9 +197,9 @@ def _give(op, t, head, mixed, start, n_tokens):
     out = f32_at(op[3] + t * hidden * 4, hidden)
     for i in range(head_dim):
         out[head * head_dim + i] = mixed[start + i]
-    if op[14]:
+    if op[13]:
         at = t * hidden + head * head_dim
-        _quantize(op[14], op[3] + at * 4, op[15] + at * 2, head_dim, n_tokens)
+        _quantize(op[13], op[3] + at * 4, op[14] + at * 2, head_dim, n_tokens)
 
 
 @inlined
@@ -230,8 +230,8 @@ def _attention_op(name: str, numbers_at: Callable, n_bytes: int) -> CKernel:
 
     1 qkv f32, 2 its stride, at least 3 hidden + LANES, 3 out f32 [T, hidden], 4 cache of the layer, 5 head_dim,
     6 width of a cached value, 7 heads, 8 rotated dimensions, 9 positions of a slot, a multiple of LANES, 10 cosines and
-    sines f32 [positions, rotated], 11 bits of the scale, 13 bytes of a slot, 14 quantizer of the result or 0 (then
-    head_dim is whole 32), 15 its records
+    sines f32 [positions, rotated], 11 bits of the scale, 12 bytes of a slot, 13 quantizer of the result or 0 (then
+    head_dim is whole 32), 14 its records
     A slot: keys of all heads, each [positions / LANES][head_dim][LANES]; values, each [positions][width].
     """
 
@@ -247,7 +247,7 @@ def _attention_op(name: str, numbers_at: Callable, n_bytes: int) -> CKernel:
                 return
             head = i % n_heads
             segment = i64_at(step[SEGMENTS] + (i // n_heads) * SEGMENT_WORDS * 8, SEGMENT_WORDS)
-            slot = op[4] + segment[2] * op[13]
+            slot = op[4] + segment[2] * op[12]
             keys = numbers_at(slot + head * n_key * n_bytes, n_key)
             values = numbers_at(slot + (n_heads * n_key + head * n_value) * n_bytes, n_value)
             _attend_segment(op, step, segment, head, keys, values, scratch)
