@@ -42,12 +42,20 @@ def type_facts(ggml_id: int) -> tuple[str, int, int]:
 
 
 def encode(
-    ggml_id: int, weights: np.ndarray, row: int, block_bytes: int, block_weights: int, library: ctypes.CDLL = _GGML
+    ggml_id: int,
+    weights: np.ndarray,
+    row: int,
+    block_bytes: int,
+    block_weights: int,
+    library: ctypes.CDLL = _GGML,
+    importance: np.ndarray | None = None,
 ) -> np.ndarray:
-    """llama.cpp's bytes for float32 weights in rows of `row`."""
+    """llama.cpp's bytes for float32 weights in rows of `row`; importance f32 [row]."""
     weights = np.ascontiguousarray(weights, np.float32)
     out = np.zeros(weights.size // block_weights * block_bytes, np.uint8)
-    done = library.ggml_quantize_chunk(ggml_id, weights.ctypes.data, out.ctypes.data, 0, weights.size // row, row, None)
+    place = None if importance is None else importance.ctypes.data
+    n_rows = weights.size // row
+    done = library.ggml_quantize_chunk(ggml_id, weights.ctypes.data, out.ctypes.data, 0, n_rows, row, place)
     assert done == out.size
     return out
 

@@ -1,6 +1,7 @@
 """Encodes the frozen weights and compares with llama.cpp's frozen bytes; run as a program for other kinds of CPU.
 
-python encode_golden.py Q4_K,Q8_0     prints one line per format: its name and the number of bytes that differ
+python encode_golden.py "Q4_K,Q8_0,Q4_K weighted"   prints for each format, without or with importances of the columns,
+its name and the number of bytes that differ
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "blocks.npz"
 
 
 def differing(name: str) -> int:
-    """Bytes of a format that are not the frozen ones."""
+    """Bytes of a format that are not the frozen ones; with importances for "<format> weighted"."""
     with np.load(GOLDEN) as frozen:
-        weights, theirs = frozen["weights"].reshape(-1), frozen[name]
-    out = np.zeros(FORMATS[name].row_bytes(weights.size), np.uint8)
-    encode(name, weights, out)
+        weights, theirs, importance = frozen["weights"].reshape(-1), frozen[name], frozen["importance"]
+    format_name, _, weighted = name.partition(" ")
+    out = np.zeros(FORMATS[format_name].row_bytes(weights.size), np.uint8)
+    encode(format_name, weights, out, importance if weighted else None)
     assert out.size == theirs.size
     return int((out != theirs).sum())
 

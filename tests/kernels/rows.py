@@ -58,3 +58,19 @@ def edges(seed: int, n_rows: int) -> np.ndarray:
     for r in range(n_rows):
         w[r] = kinds[r % len(kinds)](w[r])
     return w.astype(np.float32)
+
+
+def importances(seed: int) -> dict[str, np.ndarray]:
+    """Importances of ROW columns: as activations give them, and those that make the searches degenerate."""
+    rng = np.random.default_rng(seed)
+    squares = rng.standard_normal(ROW) ** 2
+    values = {
+        "squares": squares,
+        "ones": np.ones(ROW),
+        "zeros": np.zeros(ROW),
+        "some zeros": np.where(rng.random(ROW) < 0.7, 0, squares),
+        # One weight of a group counts, so that rounding alone decides the signs of determinants.
+        "sparse": np.where(rng.random(ROW) < 0.05, 10.0 ** rng.uniform(-3, 3, ROW), 0),
+        "24 magnitudes": 10.0 ** rng.uniform(-12, 12, ROW),
+    }
+    return {name: v.astype(np.float32) for name, v in values.items()}

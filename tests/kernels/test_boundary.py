@@ -18,6 +18,8 @@ PACKAGE = Path(pythia_gguf.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 KERNELS = PACKAGE / "kernels"
 ENCODE, WIDEN, DIVERGENCE = KERNELS / "encode.py", KERNELS / "widen.py", KERNELS / "divergence.py"
+# How much errors count: a kernel that encode.py calls by its name, where it has checked the rows.
+WEIGH = {"weigh_errors": {KERNELS / "encode.py", KERNELS / "weighted.py"}}
 ENGINE = PACKAGE / "engine"
 # What runs a model is one kernel over a list of ops: who makes the list, and who runs it.
 DRIVER = {"run_ops": {KERNELS / "driver.py", ENGINE / "workers.py"}}
@@ -48,12 +50,14 @@ def uses(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, node.lineno) for alias in node.names)
 
 
-ALL_KERNELS = {name for path in KERNELS.glob("*.py") for name in decorated(path, "kernel")} - DRIVER.keys()
+COMPILED = {name for path in KERNELS.glob("*.py") for name in decorated(path, "kernel")}
+ALL_KERNELS = COMPILED - DRIVER.keys() - WEIGH.keys()
 
 
 def test_there_is_one_kernel_for_every_format_beside_those_for_the_way_in() -> None:
     others = decorated(WIDEN, "kernel") | decorated(DIVERGENCE, "kernel")
-    assert ALL_KERNELS - others == {f"encode_{name.lower()}" for name in ENCODABLE}
+    weighted = {f"encode_{name.lower()}_weighted" for name in ENCODABLE if name != "Q8_0"}
+    assert ALL_KERNELS - others == weighted | {f"encode_{name.lower()}" for name in ENCODABLE}
 
 
 @pytest.mark.parametrize(
@@ -74,9 +78,9 @@ def test_no_kernel_is_named_outside_of_the_boundary(path: Path) -> None:
             assert "pythia_gguf.kernels" not in node.value, node.lineno  # for importlib
 
 
-@pytest.mark.parametrize("name", [*DRIVER, *OPS, *ADDRESSES])
+@pytest.mark.parametrize("name", [*DRIVER, *OPS, *ADDRESSES, *WEIGH])
 def test_driver_and_its_ops_are_named_where_the_list_is_made_and_run(name: str) -> None:
-    places = (DRIVER | OPS | ADDRESSES)[name]
+    places = (DRIVER | OPS | ADDRESSES | WEIGH)[name]
     assert {path for path in SOURCES if name in {used for used, _ in uses(tree_of(path))}} <= places
     assert any(name in ast.unparse(tree_of(path)) for path in places)
 
@@ -115,9 +119,13 @@ def test_encode_compares_sizes_before_it_gets_a_kernel() -> None:
     checked = raises_for(function_of(ENCODE, "encode"), "out.size != block.row_bytes(weights.size)")
     calls = calls_in(function_of(ENCODE, "encode"))
     checks = [line for name, line in calls if name == "_check"]
-    kernels = [line for name, line in calls if name in ("_kernel", "run")]
-    assert len(checks) == 2 and len(kernels) >= 2
+    kernels = [line for name, line in calls if name in ("_kernel", "run", "_counts")]
+    assert len(checks) == 2 and len(kernels) >= 3
     assert max(*checks, checked) < min(kernels)
+    counts = function_of(ENCODE, "_counts")
+    (weighed,) = (line for name, line in calls_in(counts) if name == "weigh_errors")
+    checked = raises_for(counts, "weights.size % row or row % FORMATS[format_name].block_weights")
+    assert [line for name, line in calls_in(counts) if name == "_check"][0] < checked < weighed
     # Who else calls an encoder gives it buffers made for it; only `encode` keeps one under a name.
     for function in (f for f in tree_of(ENCODE).body if isinstance(f, ast.FunctionDef) and f.name != "encode"):
         kept = [
@@ -128,7 +136,8 @@ def test_encode_compares_sizes_before_it_gets_a_kernel() -> None:
         ]
         assert not kept and all(ast.unparse(n.args[0]).startswith("*_smallest(") for n in called), function.name
     sizes = ast.unparse(function_of(ENCODE, "_smallest"))
-    assert "np.zeros(n, np.float32), np.empty(FORMATS[format_name].row_bytes(n), np.uint8)" in sizes
+    assert "np.zeros(n, np.float32) for _ in range(2 if is_weighted else 1)" in sizes
+    assert "np.empty(FORMATS[format_name].row_bytes(n), np.uint8)" in sizes
 
 
 def test_widen_compares_sizes_before_it_gets_a_kernel() -> None:

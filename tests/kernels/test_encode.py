@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import oracle
-from kernels.rows import ROW, edges, full_floats, gaussian
+from kernels.rows import ROW, edges, full_floats, gaussian, importances
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.encode import ENCODABLE, encode
 
@@ -17,9 +17,12 @@ INPUTS = {
 }
 
 
-def ours(name: str, weights: np.ndarray) -> np.ndarray:
+IMPORTANCES = importances(5)
+
+
+def ours(name: str, weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     out = np.full(FORMATS[name].row_bytes(weights.size), 0xAA, np.uint8)
-    encode(name, weights.reshape(-1), out)
+    encode(name, weights.reshape(-1), out, importance)
     return out
 
 
@@ -30,6 +33,33 @@ def test_bytes_are_llama_cpps(name, kind):
     theirs = oracle.encode(fmt.ggml_id, weights, ROW, fmt.block_bytes, fmt.block_weights)
     wrong = (ours(name, weights) != theirs).reshape(-1, fmt.block_bytes).any(axis=1).nonzero()[0]
     assert not wrong.size, f"{wrong.size} blocks differ, first {wrong[0]} (row {wrong[0] * fmt.block_weights // ROW})"
+
+
+@pytest.mark.parametrize("name", ENCODABLE)
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_bytes_are_llama_cpps_with_an_importance_matrix(name, kind, importance):
+    weights, fmt, values = INPUTS[kind](), FORMATS[name], IMPORTANCES[importance]
+    theirs = oracle.encode(fmt.ggml_id, weights, ROW, fmt.block_bytes, fmt.block_weights, importance=values)
+    wrong = (ours(name, weights, values) != theirs).reshape(-1, fmt.block_bytes).any(axis=1).nonzero()[0]
+    assert not wrong.size, f"{wrong.size} blocks differ, first {wrong[0]} (row {wrong[0] * fmt.block_weights // ROW})"
+
+
+@pytest.mark.parametrize("name", [n for n in ENCODABLE if n != "Q8_0"])
+def test_importance_matters(name):
+    weights = gaussian(1, 64)
+    assert (ours(name, weights, IMPORTANCES["squares"]) != ours(name, weights)).any()
+
+
+@pytest.mark.parametrize("name", ENCODABLE)
+def test_rows_that_do_not_fill_a_chunk_keep_their_importances(name):
+    """33 rows of two blocks: the mean squares of a row, and the columns, begin again with each."""
+    fmt = FORMATS[name]
+    row = 2 * fmt.block_weights
+    weights = gaussian(6, 17).reshape(-1)[: 33 * row].copy()
+    values = IMPORTANCES["squares"][:row].copy()
+    theirs = oracle.encode(fmt.ggml_id, weights, row, fmt.block_bytes, fmt.block_weights, importance=values)
+    assert np.array_equal(ours(name, weights, values), theirs)
 
 
 @pytest.mark.parametrize("name", ENCODABLE)
@@ -57,6 +87,22 @@ def test_any_number_of_blocks_gives_the_same_bytes(name, n_blocks):
 def test_no_kernel_sees_a_buffer_that_does_not_fit(weights, out, message):
     with pytest.raises(ValueError, match=message):
         encode("Q4_K", weights, out)
+
+
+@pytest.mark.parametrize(
+    ("importance", "message"),
+    [
+        (np.zeros(256), "importance: expected a writable, contiguous float32"),
+        (np.zeros((1, 256), np.float32), "importance: expected"),
+        (np.zeros(0, np.float32), "512 weights are not rows of 0 columns"),
+        (np.zeros(384, np.float32), "512 weights are not rows of 384 columns"),
+        (np.zeros(128, np.float32), "rows of 128 columns in whole blocks"),
+        (np.zeros(1024, np.float32), "512 weights are not rows of 1024 columns"),
+    ],
+)
+def test_no_kernel_sees_importances_that_do_not_fit(importance, message):
+    with pytest.raises(ValueError, match=message):
+        encode("Q4_K", np.zeros(512, np.float32), np.zeros(288, np.uint8), importance)
 
 
 def test_read_only_buffers_are_refused():

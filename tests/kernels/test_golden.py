@@ -14,11 +14,12 @@ from kernels.encode_golden import differing
 from pythia_gguf.kernels.encode import ENCODABLE
 
 # One format of each family of kernels; `make campaign` takes all.
-FAMILIES = ("Q8_0", "Q4_0", "Q4_K", "Q2_K", "Q3_K", "Q6_K", "IQ4_XS")
+FAMILIES = ("Q8_0", "Q4_0", "Q4_K", "Q2_K", "Q3_K", "Q6_K", "IQ4_XS", "Q4_0 weighted", "Q5_K weighted")
+ALL = (*ENCODABLE, *(f"{name} weighted" for name in ENCODABLE))
 OTHER_CPUS = ("haswell", "x86-64") if platform.machine().lower() in ("x86_64", "amd64") else ()
 
 
-@pytest.mark.parametrize("name", ENCODABLE)
+@pytest.mark.parametrize("name", ALL)
 def test_bytes_are_the_frozen_ones(name):
     assert differing(name) == 0
 
@@ -44,7 +45,7 @@ def test_other_cpus_give_the_same_bytes(cpu):
 @pytest.mark.campaign
 @pytest.mark.parametrize("cpu", OTHER_CPUS)
 def test_other_cpus_give_the_same_bytes_in_every_format(cpu):
-    assert run_on(cpu, ENCODABLE) == [f"{name} 0" for name in ENCODABLE]
+    assert run_on(cpu, ALL) == [f"{name} 0" for name in ALL]
 
 
 @pytest.mark.slow

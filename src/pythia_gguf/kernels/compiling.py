@@ -23,7 +23,7 @@ class Job(NamedTuple):
     name: str
     module: str
     function: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str | bool, ...]
     is_kept: bool
 
     def run(self) -> None:

@@ -15,8 +15,10 @@ import numpy as np
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.jit import is_compiled
+from pythia_gguf.kernels.weighted import weigh_errors
 
-# format -> module of this package that has `encode_<format>` and CHUNK_WEIGHTS
+# format -> module of this package that has `encode_<format>` and CHUNK_WEIGHTS, and for an importance matrix
+# `encode_<format>_weighted` and WEIGHTED_CHUNK
 _MODULE_OF = {
     "Q4_0": "q4_0",
     "Q4_1": "q4_0",
@@ -32,14 +34,30 @@ _MODULE_OF = {
     "IQ4_XS": "iq4_nl",
 }
 ENCODABLE = tuple(_MODULE_OF)
+# With an importance matrix: weights that share a mean square (0: a row) and its factor; None: the importance as it is.
+_MEAN_SQUARES: dict[str, tuple[int, int] | None] = {
+    "Q4_0": (0, 1),
+    "Q4_1": (0, 1),
+    "Q5_0": (0, 1),
+    "Q5_1": (0, 1),
+    "Q2_K": (256, 1),
+    "Q3_K": (256, 2),
+    "Q4_K": (256, 2),
+    "Q5_K": (256, 2),
+    "Q6_K": None,
+    "IQ4_NL": (32, 2),
+    "IQ4_XS": (256, 2),
+}
 
 
-def encode(format_name: str, weights: np.ndarray, out: np.ndarray) -> None:
+def encode(format_name: str, weights: np.ndarray, out: np.ndarray, importance: np.ndarray | None = None) -> None:
     """Encode weights into bytes, the same bytes as llama.cpp 0c1e57098 makes.
 
     format_name  one of ENCODABLE
     weights      f32 [n]  finite, C-contiguous, writable; n a multiple of the format's block
     out          u8  [n / block_weights * block_bytes]  C-contiguous
+    importance   f32 [n_columns]  finite; of each column, from an importance matrix: the mean square of what is
+                 multiplied with it. n is whole rows then, a row whole blocks. Q8_0 does not look at it.
     Raises ValueError when a buffer does not fit; nothing is written then.
     """
     block = FORMATS[format_name]
@@ -49,39 +67,69 @@ def encode(format_name: str, weights: np.ndarray, out: np.ndarray) -> None:
         raise ValueError(
             f"{format_name}: {weights.size} weights need {block.row_bytes(weights.size)} bytes, got {out.size}"
         )
-    module = _module(format_name)
-    whole = weights.size // module.CHUNK_WEIGHTS * module.CHUNK_WEIGHTS
-    run = _kernel(format_name)
-    run(weights[:whole], out[: block.row_bytes(whole)])
+    given = [weights]
+    if importance is not None and format_name in _MEAN_SQUARES:
+        given.append(_counts(format_name, weights, importance))
+    run, chunk = _kernel(format_name, len(given) == 2), _chunk(format_name, len(given) == 2)
+    whole = weights.size // chunk * chunk
+    run(*(values[:whole] for values in given), out[: block.row_bytes(whole)])
     if whole < weights.size:
         # Kernels work on whole chunks of groups; blocks are independent, so zeros may fill the last one.
-        padded = np.zeros(module.CHUNK_WEIGHTS, np.float32)
-        padded[: weights.size - whole] = weights[whole:]
-        encoded = np.empty(block.row_bytes(padded.size), np.uint8)
-        run(padded, encoded)
+        padded = [np.zeros(chunk, np.float32) for _ in given]
+        for values, short in zip(given, padded, strict=True):
+            short[: weights.size - whole] = values[whole:]
+        encoded = np.empty(block.row_bytes(chunk), np.uint8)
+        run(*padded, encoded)
         out[block.row_bytes(whole) :] = encoded[: block.row_bytes(weights.size - whole)]
 
 
-def compile_encoder(format_name: str) -> None:
-    """Compile a format's encoder, or load it from the cache, so that the next call of `encode` starts at once."""
-    _kernel(format_name)(*_smallest(format_name))
+def _counts(format_name: str, weights: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """How much the error of each weight counts, f32 [n]; raises ValueError unless weights are rows of whole blocks."""
+    _check(importance, np.dtype(np.float32), "importance")
+    row = importance.size
+    if row == 0 or weights.size % row or row % FORMATS[format_name].block_weights:
+        raise ValueError(f"{format_name}: {weights.size} weights are not rows of {row} columns in whole blocks")
+    how = _MEAN_SQUARES[format_name]
+    if how is None:
+        return np.tile(importance, weights.size // row)
+    counts = np.empty_like(weights)
+    weigh_errors(weights, importance, how[0] or row, np.float32(how[1]), counts)
+    return counts
 
 
-def compile_encoders(names: Sequence[str], advance: Callable[[str, int], None] = lambda name, n: None) -> None:
+def compile_encoder(format_name: str, is_weighted: bool = False) -> None:
+    """Compile a format's encoder, or load it from the cache, so that the next call of `encode` starts at once.
+
+    is_weighted  also that for an importance matrix
+    """
+    for kind in _kinds(format_name, is_weighted):
+        _kernel(format_name, kind)(*_smallest(format_name, kind))
+    if is_weighted:
+        weigh_errors(*(np.zeros(256, np.float32) for _ in range(2)), 256, np.float32(1), np.empty(256, np.float32))
+
+
+def compile_encoders(
+    names: Sequence[str], advance: Callable[[str, int], None] = lambda name, n: None, *, is_weighted: bool = False
+) -> None:
     """Compile encoders, or load them from the cache; `advance` hears of each that is ready.
 
-    names  some of ENCODABLE
+    names        some of ENCODABLE
+    is_weighted  also those for an importance matrix
     """
     long = [name for name in names if name.endswith("_K")]
     ordered = [*long[::2], *(name for name in names if name not in long), *long[1::2]]
-    arguments = {name: _smallest(name) for name in names}
+    kept = {
+        name: all(is_compiled(_kernel(name, kind), *_smallest(name, kind)) for kind in _kinds(name, is_weighted))
+        for name in names
+    }
     compile_all(
-        [
-            Job(name, __name__, compile_encoder.__name__, (name,), is_compiled(_kernel(name), *arguments[name]))
-            for name in ordered
-        ],
-        advance,
+        [Job(name, __name__, compile_encoder.__name__, (name, is_weighted), kept[name]) for name in ordered], advance
     )
+
+
+def _kinds(format_name: str, is_weighted: bool) -> tuple[bool, ...]:
+    """Whether a format's kernels take importances: that without always, that with where it is wanted and there."""
+    return (False, True) if is_weighted and format_name in _MEAN_SQUARES else (False,)
 
 
 def _check(array: np.ndarray, dtype: np.dtype, name: str) -> None:
@@ -96,12 +144,20 @@ def _module(format_name: str) -> ModuleType:
     return importlib.import_module(f"pythia_gguf.kernels.{_MODULE_OF[format_name]}")
 
 
-def _kernel(format_name: str) -> Callable[[np.ndarray, np.ndarray], None]:
-    function: Callable[[np.ndarray, np.ndarray], None] = getattr(_module(format_name), f"encode_{format_name.lower()}")
+def _kernel(format_name: str, is_weighted: bool) -> Callable[..., None]:
+    name = f"encode_{format_name.lower()}{'_weighted' if is_weighted else ''}"
+    function: Callable[..., None] = getattr(_module(format_name), name)
     return function
 
 
-def _smallest(format_name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and bytes of one chunk."""
-    n = _module(format_name).CHUNK_WEIGHTS
-    return np.zeros(n, np.float32), np.empty(FORMATS[format_name].row_bytes(n), np.uint8)
+def _chunk(format_name: str, is_weighted: bool) -> int:
+    """Weights that a kernel takes at once."""
+    n: int = getattr(_module(format_name), "WEIGHTED_CHUNK" if is_weighted else "CHUNK_WEIGHTS")
+    return n
+
+
+def _smallest(format_name: str, is_weighted: bool) -> list[np.ndarray]:
+    """What a kernel is given, and bytes for it: one chunk."""
+    n = _chunk(format_name, is_weighted)
+    given = [np.zeros(n, np.float32) for _ in range(2 if is_weighted else 1)]
+    return [*given, np.empty(FORMATS[format_name].row_bytes(n), np.uint8)]

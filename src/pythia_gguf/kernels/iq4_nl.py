@@ -26,11 +26,13 @@ from pythia_gguf.kernels.lanes import (
     turn_codes_back,
     turn_groups,
 )
+from pythia_gguf.kernels.signed_scale import turn_importance
 from pythia_gguf.kernels.simd import LANES, load, narrow, select, splat, store, to_float, to_int
 from pythia_gguf.kernels.tables import can_look_up, look_up
 
 N = 32
 CHUNK_WEIGHTS = LANES * N
+WEIGHTED_CHUNK = CHUNK_WEIGHTS
 LEVEL = tuple(np.float32(v) for v in LEVELS)
 MIDPOINT = tuple((a + b) / np.float32(2) for a, b in zip(LEVEL[:-1], LEVEL[1:], strict=True))
 STEP = tuple(b - a for a, b in zip(LEVEL[:-1], LEVEL[1:], strict=True))
@@ -73,31 +75,31 @@ def nearest_index(v):
 
 
 @inlined
-def level_sums(xt, inverse):
-    """Per lane the sums of w*q*x and w*q*q, w = x*x, for the levels q nearest to inverse * x."""
+def level_sums(xt, w, inverse):
+    """Per lane the sums of w*q*x and w*q*q for the levels q nearest to inverse * x."""
     sum_qx = splat(ZERO)
     sum_q2 = splat(ZERO)
     for i in range(N):
         x = load(xt, i * LANES)
         q = nearest_level(inverse * x)
-        wq = (x * x) * q
+        wq = load(w, i * LANES) * q
         sum_qx = sum_qx + wq * x
         sum_q2 = sum_q2 + wq * q
     return sum_qx, sum_q2
 
 
 @inlined
-def fit_scale(xt):
+def fit_scale(xt, w):
     """Scale of LANES groups: the best of 16 inverse scales around first level / largest weight; 0 for all-zero groups.
 
-    xt  f32 [N, LANES]  weights
+    xt, w  f32 [N, LANES]  weights, and how much each one's error counts
     """
     amax, largest = signed_abs_max(xt, N)
-    sum_qx, sum_q2 = level_sums(xt, ONE / ((ZERO - largest) / FIRST))
+    sum_qx, sum_q2 = level_sums(xt, w, ONE / ((ZERO - largest) / FIRST))
     scale = select(sum_q2 > ZERO, sum_qx / sum_q2, ZERO)
     best = scale * sum_qx
     for step in range(-TRIES, TRIES + 1):
-        sum_qx, sum_q2 = level_sums(xt, (np.float32(step) + FIRST) / largest)
+        sum_qx, sum_q2 = level_sums(xt, w, (np.float32(step) + FIRST) / largest)
         better = (sum_q2 > ZERO) & (sum_qx * sum_qx > best * sum_q2)
         scale = select(better, sum_qx / sum_q2, scale)
         best = select(better, scale * sum_qx, best)
@@ -112,6 +114,53 @@ def store_codes(xt, inverse, turned, codes):
     turn_codes_back(turned, N, codes)
 
 
+@inlined
+def encode_blocks_of_32(x, importance, out):
+    """IQ4_NL; importance f32 [n], or [0]: none."""
+    xt = scratch_f32(N * LANES)
+    w = scratch_f32(N * LANES)
+    d = np.empty(LANES, np.int32)
+    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    for chunk in range(x.size // CHUNK_WEIGHTS):
+        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
+        turn_importance(importance, chunk * CHUNK_WEIGHTS, xt, N, w)
+        scale = fit_scale(xt, w)
+        store(d, 0, to_half(scale))
+        store_codes(xt, reciprocal(scale), turned, codes)  # of the scale before it is rounded to half
+        for b in range(LANES):
+            at = (chunk * LANES + b) * 18
+            out[at] = d[b] & 255
+            out[at + 1] = d[b] >> 8
+            pack_halves(codes, 32 * b, out, at + 2)
+
+
+@inlined
+def encode_blocks_of_256(x, importance, out):
+    """IQ4_XS; importance f32 [n], or [0]: none."""
+    xt = scratch_f32(N * LANES)
+    w = scratch_f32(N * LANES)
+    values = scratch_f32(LANES)
+    largest = scratch_f32(LANES)
+    scales = np.empty(LANES, np.int32)
+    d = np.empty(LANES, np.int32)
+    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    for chunk in range(x.size // CHUNK_WEIGHTS):
+        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
+        turn_importance(importance, chunk * CHUNK_WEIGHTS, xt, N, w)
+        scale = fit_scale(xt, w)
+        store(values, 0, scale)
+        block_signed_abs_max(values, 8, largest)
+        unit = load(largest, 0) / np.float32(-32)
+        store(d, 0, to_half(unit))
+        s = clamp(nearest(reciprocal(unit) * scale), -32, 31)
+        store(scales, 0, s + 32)
+        store_codes(xt, reciprocal(unit * to_float(s)), turned, codes)
+        for b in range(LANES // 8):
+            pack_xs_block(codes, 256 * b, scales, 8 * b, d, out, (chunk * LANES // 8 + b) * 136)
+
+
 @kernel
 def encode_iq4_nl(x, out):
     """Encode float32 weights as IQ4_NL.
@@ -120,20 +169,13 @@ def encode_iq4_nl(x, out):
     out  u8  [n / 32 * 18]
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_iq4_nl_impl.
     """
-    xt = scratch_f32(N * LANES)
-    d = np.empty(LANES, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
-    for chunk in range(x.size // CHUNK_WEIGHTS):
-        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
-        scale = fit_scale(xt)
-        store(d, 0, to_half(scale))
-        store_codes(xt, reciprocal(scale), turned, codes)  # of the scale before it is rounded to half
-        for b in range(LANES):
-            at = (chunk * LANES + b) * 18
-            out[at] = d[b] & 255
-            out[at + 1] = d[b] >> 8
-            pack_halves(codes, 32 * b, out, at + 2)
+    encode_blocks_of_32(x, x[:0], out)
+
+
+@kernel
+def encode_iq4_nl_weighted(x, w, out):
+    """Encode float32 weights as IQ4_NL; w f32 [n], what each one's error counts; the rest as without it."""
+    encode_blocks_of_32(x, w, out)
 
 
 @kernel
@@ -144,25 +186,13 @@ def encode_iq4_xs(x, out):
     out  u8  [n / 256 * 136]
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_iq4_nl_impl.
     """
-    xt = scratch_f32(N * LANES)
-    values = scratch_f32(LANES)
-    largest = scratch_f32(LANES)
-    scales = np.empty(LANES, np.int32)
-    d = np.empty(LANES, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
-    for chunk in range(x.size // CHUNK_WEIGHTS):
-        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
-        scale = fit_scale(xt)
-        store(values, 0, scale)
-        block_signed_abs_max(values, 8, largest)
-        unit = load(largest, 0) / np.float32(-32)
-        store(d, 0, to_half(unit))
-        s = clamp(nearest(reciprocal(unit) * scale), -32, 31)
-        store(scales, 0, s + 32)
-        store_codes(xt, reciprocal(unit * to_float(s)), turned, codes)
-        for b in range(LANES // 8):
-            pack_xs_block(codes, 256 * b, scales, 8 * b, d, out, (chunk * LANES // 8 + b) * 136)
+    encode_blocks_of_256(x, x[:0], out)
+
+
+@kernel
+def encode_iq4_xs_weighted(x, w, out):
+    """Encode float32 weights as IQ4_XS; w f32 [n], what each one's error counts; the rest as without it."""
+    encode_blocks_of_256(x, w, out)
 
 
 @inlined

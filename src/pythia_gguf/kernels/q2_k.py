@@ -20,10 +20,12 @@ from pythia_gguf.kernels.lanes import (
 )
 from pythia_gguf.kernels.scale_min import fit_scale_min, requantize
 from pythia_gguf.kernels.simd import LANES, absolute, load, select, store, to_float
+from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, quantize_values, search_scales
 
 N = 16
 CHUNK_WEIGHTS = LANES * N
 BLOCKS = CHUNK_WEIGHTS // 256
+GROUPS = WEIGHTED_CHUNK // N
 TOP_SCALE = np.float32(15)
 
 
@@ -77,11 +79,50 @@ def encode_q2_k(x, out):
         requantize(xt, N, 3, stored_scale, stored_min, won_inverse, won_minimum, turned)
         turn_codes_back(turned, N, codes)
         for b in range(BLOCKS):
-            at = (chunk * BLOCKS + b) * 84
-            for g in range(16):
-                out[at + g] = scales[16 * b + g]
-            pack_pairs(codes, b * 256, out, at + 16)
-            out[at + 80] = d[16 * b] & 255
-            out[at + 81] = d[16 * b] >> 8
-            out[at + 82] = d_min[16 * b] & 255
-            out[at + 83] = d_min[16 * b] >> 8
+            pack_block(codes, b, scales, d, d_min, 16 * b, out, (chunk * BLOCKS + b) * 84)
+
+
+@inlined
+def pack_block(codes, b, scales, d, d_min, g, out, at):
+    """84 bytes of block b of those in `codes`, whose first group is g; picture in formats/q2_k.py."""
+    for j in range(16):
+        out[at + j] = scales[g + j]
+    pack_pairs(codes, b * 256, out, at + 16)
+    out[at + 80] = d[g] & 255
+    out[at + 81] = d[g] >> 8
+    out[at + 82] = d_min[g] & 255
+    out[at + 83] = d_min[g] >> 8
+
+
+@kernel
+def encode_q2_k_weighted(x, w, out):
+    """Encode float32 weights as Q2_K.
+
+    x, w  f32 [n]             finite weights, and what each one's error counts; n a multiple of WEIGHTED_CHUNK
+    out   u8  [n / 256 * 84]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q2_K_impl.
+    """
+    room = scratch_f32(3 * N * LANES)
+    xt = room[: N * LANES]
+    per_group = [scratch_f32(GROUPS) for _ in range(5)]
+    values, negated, sums, inverses, searched = per_group
+    turned_values = scratch_f32(2 * 16 * LANES)
+    turned_codes = np.empty(16 * LANES, np.int32)
+    scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
+    d, d_min = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
+    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    for start in range(0, x.size, WEIGHTED_CHUNK):
+        search_scales(x, w, start, N, 3, values, negated, sums, inverses, searched, room)
+        quantize_values(values, sums, 16, TOP_SCALE, scales, d, turned_values, turned_codes)
+        quantize_values(negated, sums, 16, TOP_SCALE, minima, d_min, turned_values, turned_codes)
+        for g in range(0, GROUPS, LANES):
+            shared = (load(scales, g) | (load(minima, g) << 4)) & 255
+            store(scales, g, shared)
+            turn_groups(x, start + g * N, N, xt)
+            scale = from_half(load(d, g)) * to_float(shared & 15)
+            offset = from_half(load(d_min, g)) * to_float(shared >> 4)
+            requantize(xt, N, 3, scale, offset, load(inverses, g), load(searched, g), turned)
+            turn_codes_back(turned, N, codes)
+            for b in range(BLOCKS):
+                pack_block(codes, b, scales, d, d_min, g + 16 * b, out, (start // 256 + g // 16 + b) * 84)

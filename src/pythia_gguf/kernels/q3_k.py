@@ -27,15 +27,19 @@ from pythia_gguf.kernels.lanes import (
     turn_codes_back,
     turn_groups,
 )
+from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code
 from pythia_gguf.kernels.simd import LANES, any_lane, load, narrow, select, splat, store, to_float
+from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, lane_sums, spread, spread_one, turn_values
 
 N = 16
 SET_WEIGHTS = LANES * N
 SETS = 2
 CHUNK_WEIGHTS = SETS * SET_WEIGHTS
 BLOCKS = SET_WEIGHTS // 256
+GROUPS = WEIGHTED_CHUNK // N
 LOW = np.float32(-4)
 HIGH = np.float32(3)
+TOP_SCALE = np.float32(32)
 SWEEPS = 5
 
 
@@ -146,14 +150,63 @@ def store_set(xt, levels, scale, values, largest, scales, d, turned, codes, out,
     store(scales, 0, s)
     store(d, 0, half_d)
     stored = from_half(half_d) * to_float(s - 32)
+    store_codes(xt, levels, stored, dead, turned, codes)
+    for b in range(BLOCKS):
+        pack_block(codes, b * 256, scales, 16 * b, d, out, at + b * 110)
+
+
+@inlined
+def store_codes(xt, levels, stored, dead, turned, codes):
+    """Codes of LANES groups for their stored scales."""
     for i in range(N):
         q = clamp(nearest(load(xt, i * LANES) / stored), -4, 3) + 4
         store(turned, i * LANES, narrow(q))
     if any_lane(stored == ZERO):
         keep_searched_codes(xt, levels, stored, dead, turned)
     turn_codes_back(turned, N, codes)
-    for b in range(BLOCKS):
-        pack_block(codes, b * 256, scales, 16 * b, d, out, at + b * 110)
+
+
+@kernel
+def encode_q3_k_weighted(x, w, out):
+    """Encode float32 weights as Q3_K.
+
+    x, w  f32 [n]              finite weights, and what each one's error counts; n a multiple of WEIGHTED_CHUNK
+    out   u8  [n / 256 * 110]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q3_K_impl.
+    """
+    xt, wt, levels = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
+    values, sums, inverses = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
+    values_t, sums_t = scratch_f32(16 * LANES), scratch_f32(16 * LANES)
+    codes_t = np.empty(16 * LANES, np.int32)
+    scales, d = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
+    turned = np.empty(SET_WEIGHTS, np.uint8)
+    codes = np.empty(SET_WEIGHTS, np.uint8)
+    for start in range(0, x.size, WEIGHTED_CHUNK):
+        for g in range(0, GROUPS, LANES):
+            turn_groups(x, start + g * N, N, xt)
+            turn_groups(w, start + g * N, N, wt)
+            scale, inverse, _ = fit_signed_scale(xt, wt, N, -LOW)
+            store(values, g, scale)
+            store(sums, g, lane_sums(wt, N))
+            store(inverses, g, inverse)
+        turn_values(values, 16, values_t)
+        turn_values(sums, 16, sums_t)
+        unit, inverse, dead = fit_signed_scale(values_t, sums_t, 16, TOP_SCALE)
+        for i in range(16):
+            store(codes_t, i * LANES, searched_code(inverse, load(values_t, i * LANES), dead, TOP_SCALE))
+        spread(codes_t, 16, scales)
+        store(codes_t, 0, to_half(unit))
+        spread_one(codes_t, 16, d)
+        for g in range(0, GROUPS, LANES):
+            turn_groups(x, start + g * N, N, xt)
+            amax, _ = signed_abs_max(xt, N)
+            for i in range(N):
+                level = (load(inverses, g) * load(xt, i * LANES) + MAGIC) - MAGIC
+                store(levels, i * LANES, clamp(level, LOW, HIGH))
+            stored = from_half(load(d, g)) * to_float(load(scales, g) - 32)
+            store_codes(xt, levels, stored, amax < EPSILON, turned, codes)
+            for b in range(BLOCKS):
+                pack_block(codes, b * 256, scales, g + 16 * b, d, out, (start // 256 + g // 16 + b) * 110)
 
 
 @inlined

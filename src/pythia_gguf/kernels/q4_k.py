@@ -10,6 +10,7 @@ from pythia_gguf.kernels.jit import inlined, kernel
 from pythia_gguf.kernels.lanes import (
     ZERO,
     block_max,
+    clamp,
     from_half,
     nearest,
     pack_bits,
@@ -21,10 +22,12 @@ from pythia_gguf.kernels.lanes import (
 )
 from pythia_gguf.kernels.scale_min import fit_scale_min, requantize
 from pythia_gguf.kernels.simd import LANES, absolute, load, root, select, splat, store, to_float
+from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, quantize_values, search_scales
 
 N = 32
 CHUNK_WEIGHTS = LANES * N
 BLOCKS = CHUNK_WEIGHTS // 256
+GROUPS = WEIGHTED_CHUNK // N
 TOP_SCALE = np.float32(63)
 
 
@@ -99,10 +102,64 @@ def encode_chunks(x, out, top, r_min, n_steps):
         for b in range(BLOCKS):
             at = (chunk * BLOCKS + b) * block_bytes
             pack_header(d, d_min, scales, minima, 8 * b, out, at)
-            if top == 31:
-                pack_bits(codes, b * 256, 4, out, at + 16)
-            for run in range(4):
-                pack_nibbles(codes, b * 256 + 64 * run, out, at + block_bytes - 128 + 32 * run)
+            pack_codes(codes, b, top, out, at)
+
+
+@inlined
+def pack_codes(codes, b, top, out, at):
+    """Bytes 16.. of block b of those in `codes`."""
+    if top == 31:
+        pack_bits(codes, b * 256, 4, out, at + 16)
+    first = at + (48 if top == 31 else 16)
+    for run in range(4):
+        pack_nibbles(codes, b * 256 + 64 * run, out, first + 32 * run)
+
+
+@inlined
+def unpack_header(out, at, scales, minima, g):
+    """Scales and minima again as the block's header has them: a code that is too large spills into another."""
+    for j in range(4):
+        low, middle, high = out[at + 4 + j], out[at + 8 + j], out[at + 12 + j]
+        scales[g + j], minima[g + j] = low & 63, middle & 63
+        scales[g + j + 4] = (high & 15) | ((low >> 6) << 4)
+        minima[g + j + 4] = (high >> 4) | ((middle >> 6) << 4)
+
+
+@inlined
+def encode_weighted(x, w, out, top):
+    """Both formats with what each weight's error counts."""
+    block_bytes = 144 if top == 15 else 176
+    room = scratch_f32(3 * N * LANES)
+    xt = room[: N * LANES]
+    per_group = [scratch_f32(GROUPS) for _ in range(5)]
+    values, negated, sums, inverses, searched = per_group
+    turned_values = scratch_f32(2 * 8 * LANES)
+    turned_codes = np.empty(8 * LANES, np.int32)
+    scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
+    d, d_min = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
+    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    for start in range(0, x.size, WEIGHTED_CHUNK):
+        search_scales(x, w, start, N, top, values, negated, sums, inverses, searched, room)
+        quantize_values(values, sums, 8, TOP_SCALE, scales, d, turned_values, turned_codes)
+        quantize_values(negated, sums, 8, TOP_SCALE, minima, d_min, turned_values, turned_codes)
+        if top == 31:
+            # llama.cpp limits the codes of Q5_K and not those of Q4_K; a search may end a little below 0, as 255.
+            for g in range(0, GROUPS, LANES):
+                store(scales, g, clamp(load(scales, g), 0, 63))
+                store(minima, g, clamp(load(minima, g), 0, 63))
+        for g in range(0, GROUPS, 8):
+            at = (start // 256 + g // 8) * block_bytes
+            pack_header(d, d_min, scales, minima, g, out, at)
+            unpack_header(out, at, scales, minima, g)
+        for g in range(0, GROUPS, LANES):
+            turn_groups(x, start + g * N, N, xt)
+            scale = from_half(load(d, g)) * to_float(load(scales, g))
+            offset = from_half(load(d_min, g)) * to_float(load(minima, g))
+            requantize(xt, N, top, scale, offset, load(inverses, g), load(searched, g), turned)
+            turn_codes_back(turned, N, codes)
+            for b in range(BLOCKS):
+                pack_codes(codes, b, top, out, (start // 256 + g // 8 + b) * block_bytes)
 
 
 @kernel
@@ -125,3 +182,20 @@ def encode_q5_k(x, out):
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q5_K_ref.
     """
     encode_chunks(x, out, 31, np.float32(-0.5), 15)
+
+
+@kernel
+def encode_q4_k_weighted(x, w, out):
+    """Encode float32 weights as Q4_K.
+
+    x, w  f32 [n]              finite weights, and what each one's error counts; n a multiple of WEIGHTED_CHUNK
+    out   u8  [n / 256 * 144]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q4_K_impl.
+    """
+    encode_weighted(x, w, out, 15)
+
+
+@kernel
+def encode_q5_k_weighted(x, w, out):
+    """Encode float32 weights as Q5_K; as Q4_K above."""
+    encode_weighted(x, w, out, 31)

@@ -1,7 +1,7 @@
-"""Encoder of Q6_K.
+"""Encoders of Q6_K, with and without an importance matrix.
 
 Knows nothing of files or threads. Layout in formats/q6_k.py; algorithm of llama.cpp 0c1e57098,
-ggml/src/ggml-quants.c `make_qx_quants` and `quantize_row_q6_K_ref`.
+ggml/src/ggml-quants.c `quantize_row_q6_K_ref` and `quantize_row_q6_K_impl`.
 """
 
 import numpy as np
@@ -9,7 +9,6 @@ import numpy as np
 from pythia_gguf.kernels.jit import inlined, kernel
 from pythia_gguf.kernels.lanes import (
     EPSILON,
-    MAGIC,
     ONE,
     ZERO,
     block_signed_abs_max,
@@ -18,66 +17,28 @@ from pythia_gguf.kernels.lanes import (
     nearest,
     pack_pairs,
     scratch_f32,
-    signed_abs_max,
     to_half,
     turn_codes_back,
     turn_groups,
 )
-from pythia_gguf.kernels.simd import LANES, absolute, any_lane, load, narrow, select, splat, store, to_float
+from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code, turn_importance
+from pythia_gguf.kernels.simd import LANES, absolute, any_lane, load, narrow, select, store, to_float
 
 N = 16
 CHUNK_WEIGHTS = LANES * N
+WEIGHTED_CHUNK = CHUNK_WEIGHTS
 BLOCKS = CHUNK_WEIGHTS // 256
 TOP = np.float32(32)
 
 
 @inlined
-def level_sums(xt, inverse):
-    """Per lane the sums of w*x*l and w*l*l, w = x*x, for levels l = clamp(nearest(inverse * x), -32, 31)."""
-    sum_lx = splat(ZERO)
-    sum_l2 = splat(ZERO)
-    for i in range(N):
-        x = load(xt, i * LANES)
-        level = clamp((inverse * x + MAGIC) - MAGIC, -TOP, TOP - ONE)
-        w = x * x
-        sum_lx = sum_lx + (w * x) * level
-        sum_l2 = sum_l2 + (w * level) * level
-    return sum_lx, sum_l2
+def encode_chunks(x, importance, out):
+    """Both encoders: a weight's error counts as its square, unless there is an importance of each.
 
-
-@inlined
-def fit_scale(xt):
-    """Scale of LANES groups: the best of 19 inverse scales around -32 / largest weight.
-
-    xt       f32 [N, LANES]  weights
-    Returns the scale, the inverse scale that gave the levels, and a mask of groups that count as all zero.
-    """
-    amax, largest = signed_abs_max(xt, N)
-    inverse = -TOP / largest
-    sum_lx, sum_l2 = level_sums(xt, inverse)
-    scale = select(sum_l2 == ZERO, ZERO, sum_lx / sum_l2)
-    best = scale * sum_lx
-    for step in range(-9, 10):
-        if step != 0:
-            candidate = -(TOP + np.float32(0.1) * np.float32(step)) / largest
-            sum_lx, sum_l2 = level_sums(xt, candidate)
-            better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
-            scale = select(better, sum_lx / sum_l2, scale)
-            best = select(better, scale * sum_lx, best)
-            inverse = select(better, candidate, inverse)
-    dead = amax < EPSILON
-    return select(dead, ZERO, scale), inverse, dead
-
-
-@kernel
-def encode_q6_k(x, out):
-    """Encode float32 weights as Q6_K.
-
-    x    f32 [n]              finite; n a multiple of CHUNK_WEIGHTS
-    out  u8  [n / 256 * 210]
-    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q6_K_ref.
+    importance  f32 [n], or [0]: none
     """
     xt = scratch_f32(N * LANES)
+    w = scratch_f32(N * LANES)
     values = scratch_f32(LANES)
     largest = scratch_f32(LANES)
     scales = np.empty(LANES, np.int32)
@@ -86,7 +47,8 @@ def encode_q6_k(x, out):
     codes = np.empty(CHUNK_WEIGHTS, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
-        scale, searched_inverse, dead = fit_scale(xt)
+        turn_importance(importance, chunk * CHUNK_WEIGHTS, xt, N, w)
+        scale, searched_inverse, dead = fit_signed_scale(xt, w, N, TOP)
         store(values, 0, scale)
         block_signed_abs_max(values, 16, largest)
         top = load(largest, 0)
@@ -109,14 +71,30 @@ def encode_q6_k(x, out):
             pack_block(codes, b * 256, scales, 16 * b, d, out, (chunk * BLOCKS + b) * 210)
 
 
+@kernel
+def encode_q6_k(x, out):
+    """Encode float32 weights as Q6_K.
+
+    x    f32 [n]              finite; n a multiple of CHUNK_WEIGHTS
+    out  u8  [n / 256 * 210]
+    Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q6_K_ref.
+    """
+    encode_chunks(x, x[:0], out)
+
+
+@kernel
+def encode_q6_k_weighted(x, w, out):
+    """Encode float32 weights as Q6_K; w f32 [n], what each one's error counts; the rest as without it."""
+    encode_chunks(x, w, out)
+
+
 @inlined
 def keep_searched_codes(xt, stored, inverse, dead, turned):
     """Codes again, where a group whose stored scale is 0 keeps those of the search (0 when it is all zero)."""
     for i in range(N):
         x = load(xt, i * LANES)
-        searched = select(dead, 0, clamp(nearest(inverse * x), -32, 31) + 32)
         q = clamp(nearest(x / stored), -32, 31) + 32
-        store(turned, i * LANES, narrow(select(stored == ZERO, searched, q)))
+        store(turned, i * LANES, narrow(select(stored == ZERO, searched_code(inverse, x, dead, TOP), q)))
 
 
 @inlined

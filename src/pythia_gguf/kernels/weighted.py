@@ -1,0 +1,207 @@
+"""What encoders with an importance matrix share: how much a weight's error counts, and scales of whole blocks.
+
+Knows nothing of block layouts. With an importance matrix llama.cpp searches longer, and quantizes the scales of a
+block's groups by a search of their own, in which a group counts as much as its weights together. There a lane is a
+block, so a chunk of these encoders is LANES blocks. Algorithms of llama.cpp 0c1e57098, ggml/src/ggml-quants.c, the
+functions `quantize_row_*_impl` and `make_qp_quants`.
+"""
+
+import numpy as np
+
+from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.lanes import EPSILON, ONE, ZERO, nearest, to_half, turn_groups
+from pythia_gguf.kernels.scale_min import fit_scale_min
+from pythia_gguf.kernels.simd import LANES, load, select, splat, store, to_float, transpose16
+
+BLOCK = 256
+WEIGHTED_CHUNK = LANES * BLOCK
+SWEEPS = 5
+
+
+@kernel
+def weigh_errors(x, importance, run, factor, out):
+    """How much each weight's error counts: importance of its column * sqrt(factor * mean square of its run + x * x).
+
+    x           f32 [n]          rows of `importance.size` weights; n a multiple of run
+    importance  f32 [n_columns]  n_columns a multiple of run
+    run         int              weights that share a mean square, a multiple of 16
+    factor      f32
+    out         f32 [n]
+    """
+    n_runs = x.size // run
+    sums = np.empty(LANES, np.float32)
+    tile = np.empty(16 * LANES, np.float32)
+    for first in range(0, n_runs, LANES):
+        n = min(LANES, n_runs - first)
+        if n == LANES:
+            total = splat(ZERO)
+            for i in range(0, run, 16):
+                for lane in range(0, LANES, 16):
+                    transpose16(x, (first + lane) * run + i, run, tile, lane, LANES)
+                for j in range(16):
+                    v = load(tile, j * LANES)
+                    total = total + v * v
+            store(sums, 0, total)
+        else:
+            for k in range(n):
+                s = ZERO
+                for i in range((first + k) * run, (first + k + 1) * run):
+                    s += x[i] * x[i]
+                sums[k] = s
+        for k in range(n):
+            at = (first + k) * run
+            column = at % importance.size
+            mean = (factor * sums[k]) / np.float32(run)
+            for i in range(run):
+                v = x[at + i]
+                out[at + i] = importance[column + i] * np.sqrt(mean + v * v)
+
+
+@inlined
+def lane_sums(w, n):
+    """Per lane the sum of n values, in order."""
+    total = splat(ZERO)
+    for i in range(n):
+        total = total + load(w, i * LANES)
+    return total
+
+
+@inlined
+def turn_values(values, n, turned):
+    """Values of LANES blocks' groups, n to a block: one block after the other -> one lane a block."""
+    for b in range(LANES):
+        for i in range(n):
+            turned[i * LANES + b] = values[b * n + i]
+
+
+@inlined
+def spread(turned, n, values):
+    """The reverse."""
+    for b in range(LANES):
+        for i in range(n):
+            values[b * n + i] = turned[i * LANES + b]
+
+
+@inlined
+def spread_one(per_block, n, values):
+    """One value of each of LANES blocks to all of its n groups."""
+    for b in range(LANES):
+        for i in range(n):
+            values[b * n + i] = per_block[b]
+
+
+@inlined
+def fit_unit(xt, w, n, top, codes):
+    """Unit of LANES blocks in which their groups' values, none below 0 but by accident, become codes up to `top`.
+
+    xt, w    f32 [n, LANES]  values, and how much each one's error counts
+    top      f32             largest code
+    codes    i32 [n, LANES]  result, as unsigned bytes
+    Returns the unit, 0 for blocks without a value above 0.
+    """
+    largest = splat(ZERO)
+    for i in range(n):
+        x = load(xt, i * LANES)
+        largest = select(largest > x, largest, x)
+    inverse = top / largest
+    scale = ONE / inverse
+    best = splat(ZERO)
+    for i in range(n):
+        x = load(xt, i * LANES)
+        d = x - scale * to_float(nearest(inverse * x) & 255)
+        best = best + (load(w, i * LANES) * d) * d
+    for step in range(-4, 5):
+        if step != 0:
+            candidate = (np.float32(0.1) * np.float32(step) + top) / largest
+            scale = ONE / candidate
+            error = splat(ZERO)
+            for i in range(n):
+                x = load(xt, i * LANES)
+                d = x - scale * at_most(nearest(candidate * x), top)
+                error = error + (load(w, i * LANES) * d) * d
+            better = error < best
+            best = select(better, error, best)
+            inverse = select(better, candidate, inverse)
+    sum_lx = splat(ZERO)
+    sum_l2 = splat(ZERO)
+    for i in range(n):
+        x, wi = load(xt, i * LANES), load(w, i * LANES)
+        q = nearest(inverse * x)
+        code = at_most(q, top)
+        store(codes, i * LANES, select(q > np.int32(top), np.int32(top), q) & 255)
+        sum_lx = sum_lx + (wi * x) * code
+        sum_l2 = sum_l2 + (wi * code) * code
+    for _ in range(SWEEPS):
+        for i in range(n):
+            sum_lx, sum_l2 = move_code(xt, w, i, top, codes, sum_lx, sum_l2)
+    dead = largest < EPSILON
+    for i in range(n):
+        store(codes, i * LANES, select(dead, 0, load(codes, i * LANES)))
+    return select(dead, ZERO, select(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
+
+
+@inlined
+def at_most(q, top):
+    """Integer lanes, limited from above, as float lanes."""
+    return to_float(select(q > np.int32(top), np.int32(top), q))
+
+
+@inlined
+def move_code(xt, w, i, top, codes, sum_lx, sum_l2):
+    """Move code i to where the unit without it would put it, in the lanes where that explains more; the sums after."""
+    x, wi = load(xt, i * LANES), load(w, i * LANES)
+    code = to_float(load(codes, i * LANES))
+    lx = sum_lx - (wi * x) * code
+    l2 = sum_l2 - (wi * code) * code
+    q = nearest((x * l2) / lx)
+    better = at_most(q, top)
+    try_lx = lx + (wi * x) * better
+    try_l2 = l2 + (wi * better) * better
+    move = (lx > ZERO) & (l2 > ZERO) & (better != code)
+    move = move & ((try_lx * try_lx) * sum_l2 > (sum_lx * sum_lx) * try_l2)
+    limited = select(q > np.int32(top), np.int32(top), q) & 255
+    store(codes, i * LANES, select(move, limited, load(codes, i * LANES)))
+    return select(move, try_lx, sum_lx), select(move, try_l2, sum_l2)
+
+
+@inlined
+def search_scales(x, w, start, n, top, scales, minima, sums, inverses, searched, room):
+    """Scales and minima of all groups of one chunk, by make_qkx3_quants.
+
+    x, w      f32              weights from `start` on, and how much each one's error counts
+    n, top                     weights of a group, largest code
+    scales, minima             f32 [groups of LANES blocks], minima with their sign turned
+    sums                       what a group counts
+    inverses, searched         inverse scale and minimum that gave the codes
+    room      f32 [3 n LANES]  scratch
+    """
+    xt, wt, steps = room[: n * LANES], room[n * LANES : 2 * n * LANES], room[2 * n * LANES :]
+    for g in range(0, LANES * (BLOCK // n), LANES):
+        turn_groups(x, start + g * n, n, xt)
+        turn_groups(w, start + g * n, n, wt)
+        scale, minimum, inverse, won_minimum = fit_scale_min(
+            xt, wt, steps, n, np.float32(top), np.float32(-0.9), np.float32(0.05), 36, False
+        )
+        store(scales, g, scale)
+        store(minima, g, ZERO - minimum)
+        store(sums, g, lane_sums(wt, n))
+        store(inverses, g, inverse)
+        store(searched, g, won_minimum)
+
+
+@inlined
+def quantize_values(values, sums, n, top, codes, d, turned, turned_codes):
+    """Values of all groups of a chunk to codes, n to a block.
+
+    values, sums  f32 [groups]     the values, and what each group counts
+    codes, d      i32 [groups]     results: codes, and the float16 bits of their block's unit
+    turned        f32 [2 n LANES]  scratch
+    turned_codes  i32 [n LANES]    scratch
+    """
+    xt, wt = turned[: n * LANES], turned[n * LANES :]
+    turn_values(values, n, xt)
+    turn_values(sums, n, wt)
+    unit = fit_unit(xt, wt, n, np.float32(top), turned_codes)
+    spread(turned_codes, n, codes)
+    store(turned_codes, 0, to_half(unit))
+    spread_one(turned_codes, n, d)
