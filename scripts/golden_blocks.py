@@ -24,7 +24,12 @@ def main() -> None:
     """Write the weights and every format's bytes of them, without and with importances of the columns."""
     weights = np.concatenate([gaussian(1, 4), edges(2, 28), full_floats(3, 3)])
     importance = np.where(importances(5)["sparse"] > 0, importances(5)["sparse"], importances(5)["some zeros"])
-    frozen = {"weights": weights, "importance": importance, "made_by": np.array(COMMIT), "command": np.array("make golden")}
+    frozen = {
+        "weights": weights,
+        "importance": importance,
+        "made_by": np.array(COMMIT),
+        "command": np.array("make golden"),
+    }
     for f in FORMATS.values():
         if f.block_weights > 1:
             sizes = (ROW, f.block_bytes, f.block_weights)

@@ -6,6 +6,9 @@ that file is kept with the results. It writes tests/golden/tools.json:
     quantize    quant -> sha256 of the file that llama-quantize writes
     perplexity  quant -> PPL of llama-perplexity, and its error, on the held-out text of the sample
     divergence  quant -> mean KL divergence from the float16 file, and share of tokens with the same most likely one
+    quantize_imatrix  the hashes again, with --imatrix imatrix.gguf; and one with imatrix.dat
+
+and tests/golden/imatrix.gguf, imatrix.dat: what llama-imatrix collects on the same text, in both of its forms.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,18 +59,22 @@ def main() -> None:
         text = (*("-f", ROOT / "examples" / "nano" / "heldout.txt", "-c", CONTEXT), *("--chunks", CHUNKS, "-t", 2))
         logits = work / "logits"
         perplexity = {
-            "F16": final(said(folder / "llama-perplexity", "-m", source, *text, "--kl-divergence-base", logits))
+            "F16": final(
+                said(folder / "llama-perplexity", "-m", source, *text, "--kl-divergence-base", logits, parts=("Final",))
+            )
         }
         divergence = {}
         for name, path in files.items():
+            compared = ("-m", path, "--kl-divergence-base", logits, "--kl-divergence")
             told = said(
-                folder / "llama-perplexity", "-m", path, "--kl-divergence-base", logits, "--kl-divergence", *text
+                folder / "llama-perplexity", *compared, *text, parts=("Mean PPL(Q) ", "Mean    KLD", "Same top p")
             )
             perplexity[name] = final(told)
             divergence[name] = {
                 "mean": number(told, r"Mean +KLD: +([\d.]+)"),
                 "same_top1": number(told, r"Same top p: +([\d.]+)"),
             }
+        weighted = imatrix_files(folder, work, source)
         result = {
             "commit": COMMIT,
             "command": "scripts/golden_tools.py",
@@ -75,15 +83,44 @@ def main() -> None:
             "quantize": {name: digest(path) for name, path in files.items()},
             "perplexity": perplexity,
             "divergence": divergence,
+            "quantize_imatrix": weighted,
         }
     (ROOT / "tests" / "golden" / "tools.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
-def said(*command: object) -> str:
-    """What a tool printed; the golden is not made when it fails."""
-    print(" ".join(map(str, command)), flush=True)
-    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, errors="replace")
-    return done.stdout + done.stderr
+def imatrix_files(folder: Path, work: Path, source: Path) -> dict[str, str]:
+    """Collect an importance matrix, and hash what llama-quantize makes with it, in `work`: it keeps the path."""
+    text = ("-f", "heldout.txt", "-c", CONTEXT, "--chunks", CHUNKS, "-t", 2, "--no-ppl")
+    shutil.copy(ROOT / "examples" / "nano" / "heldout.txt", work)
+    said(folder / "llama-imatrix", "-m", source, *text, "-o", "imatrix.gguf", cwd=work)
+    # Without its own matrix in front it would be of other pieces: the form is only converted.
+    convert = ("--in-file", "imatrix.gguf", "-o", "imatrix.dat", "--output-format", "dat", "-c", CONTEXT)
+    said(folder / "llama-imatrix", "-m", source, *convert, cwd=work)
+    hashes = {}
+    for name in (*(q.name for q in QUANTS.values() if q.alias_of is None), "Q4_K_M imatrix.dat"):
+        quant, _, form = name.partition(" ")
+        out = work / f"weighted.{quant}.gguf"
+        said(folder / "llama-quantize", "--imatrix", form or "imatrix.gguf", source, out, quant, "2", cwd=work)
+        hashes[name] = digest(out)
+    for form in ("imatrix.gguf", "imatrix.dat"):
+        shutil.copy(work / form, ROOT / "tests" / "golden")
+    return hashes
+
+
+def said(*command: object, cwd: Path | None = None, parts: tuple[str, ...] = ()) -> str:
+    """What a tool printed; the golden is not made when it fails.
+
+    parts  what it must have said: the tools lose lines of their log now and then, so it may run again
+    """
+    for _ in range(5):
+        print(" ".join(map(str, command)), flush=True)
+        done = subprocess.run(
+            list(map(str, command)), check=True, capture_output=True, text=True, errors="replace", cwd=cwd
+        )
+        told = done.stdout + done.stderr
+        if all(part in told for part in parts):
+            return told
+    raise AssertionError(told[-2000:])
 
 
 def final(text: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import llama_cpp
@@ -71,9 +71,39 @@ def decode(name: str, data: np.ndarray, n_weights: int) -> np.ndarray:
     return out
 
 
-def quantize(source: Path, out: Path, file_type: int, *, dry_run: bool = False, threads: int = 2) -> list[str]:
-    """Run llama_model_quantize; returns what it logged. Fails when it does."""
+def quantize(
+    source: Path,
+    out: Path,
+    file_type: int,
+    *,
+    dry_run: bool = False,
+    threads: int = 2,
+    importances: Mapping[str, np.ndarray] | None = None,
+    keys: Mapping[str, str | int] | None = None,
+) -> list[str]:
+    """Run llama_model_quantize; returns what it logged. Fails when it does.
+
+    importances  f32 [n_columns] by tensor, as llama-quantize takes them from an importance matrix
+    keys         that it adds to the file then
+    """
     params = llama_cpp.llama_model_quantize_default_params()
+    kept = []
+    if importances is not None:
+        rows = (llama_cpp.llama_model_imatrix_data * (len(importances) + 1))()
+        for row, (name, values) in zip(rows, importances.items(), strict=False):
+            kept.append(np.ascontiguousarray(values, np.float32))
+            row.name, row.size = name.encode(), kept[-1].size
+            row.data = kept[-1].ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        params.imatrix = rows
+    if keys is not None:
+        overrides = (llama_cpp.llama_model_kv_override * (len(keys) + 1))()
+        for override, (key, value) in zip(overrides, keys.items(), strict=False):
+            override.key = key.encode()
+            if isinstance(value, str):
+                override.tag, override.value.val_str = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR, value.encode()
+            else:
+                override.tag, override.value.val_i64 = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT, value
+        params.kv_overrides = overrides
     params.ftype, params.nthread, params.dry_run = file_type, threads, dry_run
     llama_cpp.llama_log_set(_listen, ctypes.c_void_p(0))
     _log.clear()

@@ -27,9 +27,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _EXAMPLE = "Q4_K_M"
 _MIXES = {
     "2026": "the rules of llama.cpp commit 0c1e57098 decide which tensor gets which format, and every format is encoded"
-    " as that commit encodes it, without an importance matrix.",
+    " as that commit encodes it, {imatrix}.",
     "2024": "the rules behind the files published in 2024 decide which tensor gets which format, so sizes are those"
-    " published then; every format is encoded as llama.cpp commit 0c1e57098 encodes it, without an importance matrix."
+    " published then; every format is encoded as llama.cpp commit 0c1e57098 encodes it, {imatrix}."
     " That the bytes equal those of a file published in 2024 is not claimed.",
 }
 
@@ -82,12 +82,14 @@ class CardRun:
     command       exact command line
     mix           edition of the quants, "2026" or "2024"
     quantized_by  who did it, or None
+    imatrix       the importance matrix: its file and what it was computed on; None: without
     """
 
     tool_version: str
     command: str
     mix: str
     quantized_by: str | None
+    imatrix: str | None = None
 
 
 def write_card(files: Sequence[CardFile], source: CardSource, run: CardRun) -> str:
@@ -218,12 +220,13 @@ def _provenance(source: CardSource, run: CardRun, url: str | None) -> str:
     commit = code(source.commit) if source.commit else "not recorded"
     if url and source.commit and _COMMIT.fullmatch(source.commit):
         commit = f"[{commit}]({url}/tree/{source.commit})"
+    weighted = f"with the importance matrix {inert(run.imatrix)}" if run.imatrix else "without an importance matrix"
     facts = [
         f"- Source: {origin}",
         f"- Revision: {code(source.revision) if source.revision else 'not recorded'}",
         f"- Commit: {commit}",
         f"- Made with: pythia-gguf {inert(run.tool_version)}",
-        f"- Mix {run.mix}: {_MIXES[run.mix]}",
+        f"- Mix {run.mix}: {_MIXES[run.mix].format(imatrix=weighted)}",
     ]
     rows = ["| Source file | Bytes | sha256 |", "|---|---|---|"]
     rows += [f"| {inert(name)} | {n_bytes:,} | {inert(sha256)} |" for name, n_bytes, sha256 in source.files]

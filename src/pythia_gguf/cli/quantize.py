@@ -28,6 +28,11 @@ from pythia_gguf.cli.menu import menu_json, print_menu
 @click.option("--quantized-by", metavar="WHO", help="Goes into the card.")
 @click.option("--dry-run", is_flag=True, help="Show plan and exact sizes; read no weight, write nothing.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option(
+    "--imatrix",
+    type=click.Path(path_type=Path),
+    help="Importance matrix, of `pythia imatrix` or llama.cpp's: errors count by how large a column's activations are.",
+)
 @click.option("--keep-f16", is_flag=True, help="Also leave the unquantized file.")
 @click.option("--cache", is_flag=True, help="Keep a copy of the weights of a model of the Hub.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -44,6 +49,7 @@ def command(
     force: bool,
     keep_f16: bool,
     cache: bool,
+    imatrix: Path | None,
     output_format: str,
     quiet: bool,
 ) -> None:
@@ -56,6 +62,7 @@ def command(
     \b
     pythia quantize pythia-70m                         all 19 files in pythia-70m-GGUF/
     pythia quantize pythia-70m --quants Q4_K_M,Q8_0    two of them
+    pythia quantize pythia-70m --imatrix imatrix.gguf  the same, with an importance matrix
     pythia quantize pythia-70m --mix 2024 --dry-run    sizes as in the model cards of 2024
     pythia quantize pythia-70m-deduped@step3000        where there is no such folder: from the Hub
     """
@@ -75,6 +82,7 @@ def command(
             force=force,
             keep_f16=keep_f16,
             keep_source=cache,
+            imatrix=imatrix,
             command=shlex.join(["pythia", *sys.argv[1:]]),
             progress=progress,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pythia_gguf.arch import layer_of, role_of
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.plan.quants import FALLBACKS, Quant, rules_of
+from pythia_gguf.plan.quants import FALLBACKS, Quant, Rule, rules_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,10 @@ class Plan:
     entries: tuple[PlanEntry, ...]
 
 
-def make_plan(quant: Quant, mix: str, tensors: Iterable[SourceTensor]) -> Plan:
+def make_plan(quant: Quant, mix: str, tensors: Iterable[SourceTensor], *, has_imatrix: bool = False) -> Plan:
     """The plan of a quant for the tensors of one model.
 
+    has_imatrix  whether there is an importance matrix, for whatever tensors
     Layer rules count the layers found in `tensors`, which must be all of the model's.
     Raises ValueError for a name that no GPT-NeoX model has.
     """
@@ -57,7 +58,7 @@ def make_plan(quant: Quant, mix: str, tensors: Iterable[SourceTensor]) -> Plan:
     n_layers = len({layer_of(t.name) for t in tensors} - {None})
     entries = []
     for t in tensors:
-        name, reason = _choose(quant, mix, t, n_layers)
+        name, reason = _choose(quant, mix, t, n_layers, has_imatrix)
         entries.append(PlanEntry(tensor=t.name, shape=t.shape, format=name, reason=reason))
     return Plan(quant=quant, mix=mix, entries=tuple(entries))
 
@@ -67,21 +68,24 @@ def keep_plan(tensors: Iterable[SourceTensor]) -> tuple[PlanEntry, ...]:
     return tuple(PlanEntry(tensor=t.name, shape=t.shape, format=t.format, reason="kept") for t in tensors)
 
 
-def _choose(quant: Quant, mix: str, t: SourceTensor, n_layers: int) -> tuple[str, str]:
+def _choose(quant: Quant, mix: str, t: SourceTensor, n_layers: int, has_imatrix: bool) -> tuple[str, str]:
     role = role_of(t.name)
     if len(t.shape) < 2 or not t.name.endswith(".weight") or role.endswith("_norm"):
         return t.format, "biases and norms stay as they are"
-    wanted, reason = _by_rules(quant, mix, role, layer_of(t.name), n_layers, t.shape[-1])
+    rules = rules_of(quant, role, mix, has_imatrix=has_imatrix)
+    wanted, reason = _by_rules(quant, rules, role, layer_of(t.name), n_layers, t.shape[-1])
     return _fit(wanted, reason, mix, t.shape[-1])
 
 
-def _by_rules(quant: Quant, mix: str, role: str, layer: int | None, n_layers: int, row: int) -> tuple[str, str]:
+def _by_rules(
+    quant: Quant, rules: tuple[Rule, ...], role: str, layer: int | None, n_layers: int, row: int
+) -> tuple[str, str]:
     if role == "output":
         if row % FORMATS[quant.base].block_weights:
             return "Q8_0", f"row of {row} is not a multiple of {FORMATS[quant.base].block_weights} ({quant.base})"
         if quant.base != "Q8_0":
             return "Q6_K", "output matrix keeps more bits"
-    for rule in rules_of(quant, role, mix):
+    for rule in rules:
         if layer is not None and rule.picks(layer, n_layers):
             return rule.format, f"{role}: {rule.layers}"
     return quant.base, f"base format of {quant.alias_of or quant.name}"

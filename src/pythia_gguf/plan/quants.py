@@ -107,6 +107,13 @@ _SHARED: dict[str, dict[str, tuple[Rule, ...]]] = {
     "IQ4_NL": {"ffn_down": (_first_part(8, "Q5_K"),)},
     "IQ4_XS": {"ffn_down": (_first_part(8, "Q5_K"),)},
 }
+# With an importance matrix these rules take the place of those above.
+_WITH_IMATRIX: dict[str, dict[str, tuple[Rule, ...]]] = {
+    "Q4_0": {"ffn_down": (_first_part(8, "Q4_1"),)},
+    "Q5_0": {"ffn_down": (_first_part(8, "Q5_1"),)},
+    "IQ4_NL": {"ffn_down": ()},
+    "IQ4_XS": {"ffn_down": ()},
+}
 _ATTN_QKV: dict[str, dict[str, tuple[Rule, ...]]] = {
     "2026": {
         "Q2_K": (_all("Q3_K"),),
@@ -131,11 +138,13 @@ FALLBACKS: dict[str, dict[str, str]] = {
 }
 
 
-def rules_of(quant: Quant, role: str, mix: str) -> tuple[Rule, ...]:
+def rules_of(quant: Quant, role: str, mix: str, *, has_imatrix: bool) -> tuple[Rule, ...]:
     """The rules of a quant for a role, in the order they are tried."""
     name = quant.alias_of or quant.name
     if role == "attn_qkv":
         return _ATTN_QKV[mix].get(name, ())
+    if has_imatrix and role in _WITH_IMATRIX.get(name, {}):
+        return _WITH_IMATRIX[name][role]
     return _SHARED.get(name, {}).get(role, ())
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Compiling:
     """Compiles from the beginning of its block; leaving it early stops after the kernel that is being compiled."""
 
-    def __init__(self, formats: Iterable[str]) -> None:
-        """For names of any formats; those without blocks need no encoder."""
+    def __init__(self, formats: Iterable[str], *, is_weighted: bool) -> None:
+        """For names of any formats, those without blocks need no encoder; whether with an importance matrix."""
+        self._is_weighted = is_weighted
         wanted = set(formats)
         self._names = [name for name, block in FORMATS.items() if name in wanted and block.block_weights > 1]
         self._ready: SimpleQueue[str | None] = SimpleQueue()
@@ -50,7 +51,7 @@ class Compiling:
             # Here, because even the import of the compiler takes its time.
             from pythia_gguf.kernels.encode import compile_encoders
 
-            compile_encoders(self._names, self._say)
+            compile_encoders(self._names, self._say, is_weighted=self._is_weighted)
         finally:
             self._ready.put(None)
 

@@ -46,7 +46,10 @@ class Finished:
     def check_source(self, source: Mapping[str, Any]) -> None:
         """Raises UsageError unless the source is the one that the files were made from."""
         if self.source != source:
-            _refuse(self.folder / next(iter(self.sha256), MANIFEST), "and was made from another source")
+            _refuse(
+                self.folder / next(iter(self.sha256), MANIFEST),
+                "and was made from another source, or with another importance matrix",
+            )
 
     def check_file(self, item: MenuItem, advance: Callable[[str, int], None]) -> None:
         """Raises UsageError unless the file is what this run would make.

@@ -64,9 +64,14 @@ def manifest_text(
     return json.dumps(manifest, indent=1) + "\n"
 
 
-def source_entry(kind: str, files: Sequence[SourceFile]) -> dict[str, Any]:
-    """What the manifest says of the source: its kind, and the hash of every file."""
-    return {"kind": kind, "files": [{"file": f.name, "bytes": f.n_bytes, "sha256": f.sha256} for f in files]}
+def source_entry(kind: str, files: Sequence[SourceFile], imatrix: SourceFile | None) -> dict[str, Any]:
+    """What the manifest says of the source: its kind, the hash of every file, and of the importance matrix if any."""
+    entry: dict[str, Any] = {"kind": kind, "files": [_file(f) for f in files]}
+    return entry if imatrix is None else entry | {"imatrix": _file(imatrix)}
+
+
+def _file(file: SourceFile) -> dict[str, Any]:
+    return {"file": file.name, "bytes": file.n_bytes, "sha256": file.sha256}
 
 
 def sums_text(items: Sequence[MenuItem], sha256: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from pythia_gguf.plan.planner import PlanEntry, keep_plan, make_plan
 from pythia_gguf.plan.quants import Quant
 from pythia_gguf.press.names import file_name
 from pythia_gguf.press.output import OutputFile
-from pythia_gguf.press.source import Source
+from pythia_gguf.press.source import Source, UsedMatrix
 
 QUANTIZATION_VERSION = np.uint32(2)
 _RENEWED = ("general.quantization_version", "general.file_type")
@@ -72,9 +72,10 @@ def make_menu(source: Source, quants: Sequence[Quant], mix: str) -> tuple[MenuIt
     names = {quant.name for quant in quants}
     items = []
     for quant in quants:
-        entries = make_plan(quant, mix, tensors).entries
+        entries = make_plan(quant, mix, tensors, has_imatrix=source.imatrix is not None).entries
         alias_of = quant.alias_of if quant.alias_of in names else None
-        items.append(_item(source, quant.name, entries, quantized_metadata(source.metadata, quant), alias_of))
+        metadata = quantized_metadata(source.metadata, quant) | _imatrix_metadata(source.imatrix)
+        items.append(_item(source, quant.name, entries, metadata, alias_of))
     return tuple(items)
 
 
@@ -97,6 +98,28 @@ def quantized_metadata(metadata: Metadata, quant: Quant) -> Metadata:
     """
     kept = {k: v for k, v in metadata.items() if k not in _RENEWED + _SPLIT}
     return kept | dict(zip(_RENEWED, (QUANTIZATION_VERSION, np.uint32(quant.file_type)), strict=True))
+
+
+def _imatrix_metadata(used: UsedMatrix | None) -> Metadata:
+    """Keys that say which importance matrix was used.
+
+    Source llama.cpp 0c1e57098 tools/quantize/quantize.cpp: the file as given, the first text, both cut to 127 bytes.
+    """
+    if used is None:
+        return {}
+    matrix = used.matrix
+    metadata: Metadata = {"quantize.imatrix.file": _cut(str(used.path))}
+    if matrix.datasets:
+        metadata["quantize.imatrix.dataset"] = _cut(matrix.datasets[0])
+    metadata["quantize.imatrix.entries_count"] = np.uint32(len(matrix.entries))
+    if matrix.n_chunks:
+        metadata["quantize.imatrix.chunks_count"] = np.uint32(matrix.n_chunks)
+    return metadata
+
+
+def _cut(text: str) -> str:
+    """To 127 bytes of UTF-8, of whole characters."""
+    return text.encode("utf-8", "replace")[:127].decode("utf-8", "ignore")
 
 
 def _item(

@@ -67,7 +67,12 @@ def press(
     Raises   ModelFileError for weights that cannot be encoded, StorageError when the disk refuses
     """
     by_name = {tensor.name: tensor for tensor in source.tensors}
-    slabs = (slab for name in order for slab in slabs_of(by_name[name], [output.formats[name] for output in outputs]))
+    importances = {name: source.imatrix.of(tensor) for name, tensor in by_name.items()} if source.imatrix else {}
+    slabs = (
+        slab
+        for name in order
+        for slab in slabs_of(by_name[name], [output.formats[name] for output in outputs], importances.get(name))
+    )
     digests = _TensorDigests()
     with WeightReader(source) as reader, ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WRITERS, thread_name_prefix="write"))

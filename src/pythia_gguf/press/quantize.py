@@ -18,7 +18,7 @@ from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.errors import ModelFileError, StorageError
-from pythia_gguf.files import storage_error
+from pythia_gguf.files import RegularFile, sha256_range, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.compiling import Compiling
 from pythia_gguf.press.finished import Finished, find_finished, refuse_unknown
@@ -27,7 +27,7 @@ from pythia_gguf.press.manifest import SUMS, SourceFile, manifest_text, source_e
 from pythia_gguf.press.menu import MIX_NOTE, MenuItem, make_menu, plain_format, plain_item
 from pythia_gguf.press.named import find_source
 from pythia_gguf.press.names import check_name, file_name
-from pythia_gguf.press.source import UNQUANTIZED, Source, open_source
+from pythia_gguf.press.source import UNQUANTIZED, Source, open_source, with_imatrix
 from pythia_gguf.press.staging import CARD, Staging, check_places
 from pythia_gguf.progress import Progress, Silence
 
@@ -93,6 +93,7 @@ def quantize(
     force: bool = False,
     keep_f16: bool = False,
     keep_source: bool = False,
+    imatrix: str | os.PathLike[str] | None = None,
     command: str | None = None,
     progress: Progress | None = None,
 ) -> PressResult:
@@ -113,6 +114,7 @@ def quantize(
     force         make all files anew and replace what is there
     keep_f16      also leave the unquantized file
     keep_source   of a model of the Hub: fetch its weights into the cache, instead of reading each one once
+    imatrix       importance matrix, of `pythia imatrix` or llama.cpp's; the path goes into the files, as llama.cpp does
     command       command line for the card; default this call
     progress      hears what is going on
     Raises        UsageError, ModelFileError, StorageError, LockedError, NetworkError; whatever happens, a final name
@@ -126,6 +128,8 @@ def quantize(
     n_threads = threads_of(threads)
     found = find_source(source, keep=keep_source and not dry_run, progress=progress)
     opened = open_source(found.path, check_name(name if name is not None else found.name), found.place)
+    if imatrix is not None:
+        opened = with_imatrix(opened, Path(imatrix))
     folder = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
     if dry_run:
         return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started, found.notes)
@@ -134,6 +138,7 @@ def quantize(
         command=command or f"pythia quantize {found.model or opened.name} --quants {names} --mix {mix}",
         mix=mix,
         quantized_by=quantized_by,
+        imatrix=_imatrix_text(opened),
     )
     _make_folder(folder)
     with lock_folder(folder), Staging(folder) as staging:
@@ -190,9 +195,10 @@ def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
     """Check what is there, make what is missing; the hash of each file by its name."""
     folder, staging = job.staging.folder, job.staging
     check_places(folder, [item.file for item in job.items], sum(item.n_bytes for item in job.to_encode))
-    with Compiling(e.format for item in job.to_encode for e in item.entries) as compiling:
+    formats = {e.format for item in job.to_encode for e in item.entries}
+    with Compiling(formats, is_weighted=job.source.imatrix is not None) as compiling:
         sources = _hash_sources(job.source, job.progress)
-        made_from = source_entry(job.source.kind, sources)
+        made_from = source_entry(job.source.kind, sources, _hash_imatrix(job.source))
         if job.finished:
             job.finished.check_source(made_from)
             _check_kept(job.finished, job.items, job.progress)
@@ -293,6 +299,25 @@ def _hash_sources(source: Source, progress: Progress) -> tuple[SourceFile, ...]:
             raise ModelFileError("is damaged: its hash differs from its name in the cache. Delete it", path=path)
         found.append(SourceFile(name=path.name, n_bytes=n_bytes, sha256=digest.hexdigest()))
     return tuple(found)
+
+
+def _hash_imatrix(source: Source) -> SourceFile | None:
+    if source.imatrix is None:
+        return None
+    with RegularFile(source.imatrix.path) as file:
+        digest = sha256_range(file, 0, file.size)
+        return SourceFile(name=source.imatrix.path.name, n_bytes=file.size, sha256=digest)
+
+
+def _imatrix_text(source: Source) -> str | None:
+    """What the card says of the importance matrix."""
+    if source.imatrix is None:
+        return None
+    matrix = source.imatrix.matrix
+    texts = ", ".join(Path(dataset).name for dataset in matrix.datasets)
+    n_tokens = f" of {matrix.chunk_tokens} tokens" if matrix.chunk_tokens else ""
+    pieces = f", {matrix.n_chunks} pieces{n_tokens}" if matrix.n_chunks else ""
+    return f"{source.imatrix.path.name}" + (f" (computed on {texts}{pieces})" if texts else "")
 
 
 def _card(

@@ -31,12 +31,13 @@ _WAITING = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slab:
-    """Rows start..stop of a tensor, and the formats they are wanted in."""
+    """Rows start..stop of a tensor, the formats they are wanted in, and importances of its columns or None."""
 
     tensor: PressTensor
     start: int
     stop: int
     formats: tuple[str, ...]
+    importance: np.ndarray | None = None
 
     @property
     def n_weights(self) -> int:
@@ -63,13 +64,14 @@ class Buffers:
         return held[:n_bytes]
 
 
-def slabs_of(tensor: PressTensor, formats: Sequence[str]) -> Iterator[Slab]:
-    """A tensor in slabs, front to back."""
+def slabs_of(tensor: PressTensor, formats: Sequence[str], importance: np.ndarray | None) -> Iterator[Slab]:
+    """A tensor in slabs, front to back; importance f32 [n_columns]."""
     whole = max(1, _GROUP_WEIGHTS // tensor.n_columns)
     step = max(1, SLAB_WEIGHTS // tensor.n_columns // whole) * whole
     wanted = tuple(dict.fromkeys(formats))
     for start in range(0, tensor.n_rows, step):
-        yield Slab(tensor=tensor, start=start, stop=min(start + step, tensor.n_rows), formats=wanted)
+        stop = min(start + step, tensor.n_rows)
+        yield Slab(tensor=tensor, start=start, stop=stop, formats=wanted, importance=importance)
 
 
 def encode_in_order(
@@ -106,8 +108,11 @@ def _encode_slab(reader: WeightReader, slab: Slab, buffers: Buffers) -> dict[str
     encoded = {}
     for name in slab.formats:
         out = buffers.take(name, FORMATS[name].row_bytes(slab.n_weights))
-        (encode if name in ENCODABLE else _keep)(name, weights, out)
-        if largest > _SAFE_MAGNITUDE:
+        if name in ENCODABLE:
+            encode(name, weights, out, slab.importance)
+        else:
+            _keep(name, weights, out)
+        if largest > _SAFE_MAGNITUDE or slab.importance is not None:
             _check_scales(out, name, slab)
         encoded[name] = out.data
     return encoded
@@ -130,8 +135,9 @@ def _check_scales(out: np.ndarray, name: str, slab: Slab) -> None:
     block = FORMATS[name].block
     for field in block.names or ():
         if block[field] == np.float16 and not np.isfinite(out.view(block)[field]).all():
+            why = "weights" if slab.importance is None else "weights, as the importance matrix has them scaled,"
             raise ModelFileError(
-                f"weights in rows {slab.start} to {slab.stop - 1} are too large for {name}: float16 ends at 65504",
+                f"{why} in rows {slab.start} to {slab.stop - 1} are too large for {name}: float16 ends at 65504",
                 path=slab.tensor.path,
                 field=f"tensor {slab.tensor.name}",
             )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from pythia_gguf.arch import check_shapes, config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -17,6 +19,7 @@ from pythia_gguf.checkpoint.tensor import LazyTensor
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.files import FileElsewhere
 from pythia_gguf.gguf.container import Metadata
+from pythia_gguf.gguf.imatrix import ImportanceMatrix, read_imatrix
 from pythia_gguf.gguf.reader import open_gguf, refuse_part
 from pythia_gguf.hub.pull import NamedSource
 from pythia_gguf.plan.planner import SourceTensor
@@ -60,6 +63,29 @@ class PressTensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsedMatrix:
+    """An importance matrix and the file that it was read from, as given."""
+
+    path: Path
+    matrix: ImportanceMatrix
+
+    def of(self, tensor: PressTensor) -> np.ndarray | None:
+        """Importances of a tensor's columns, f32 [n_columns]; None where the matrix has no entry.
+
+        Raises UsageError for an entry of another length; that of the embeddings is not looked at then, as in llama.cpp
+        """
+        entry = self.matrix.entries.get(tensor.name)
+        if entry is None or (entry.sums.size != tensor.n_columns and role_of(tensor.name) == "token_embd"):
+            return None
+        if entry.sums.size != tensor.n_columns:
+            raise UsageError(
+                f"{one_line(str(self.path))}: is of another model: {entry.sums.size} values for the"
+                f" {tensor.n_columns} columns of {tensor.name}"
+            )
+        return entry.means
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """What is to be pressed.
 
@@ -76,6 +102,7 @@ class Source:
     revision      the branch of it that was asked for by name, or None
     hidden_act    the activation as config.json names it; None from a GGUF, which has no key for it
     elsewhere     files that are not on this machine, by path
+    imatrix       importances of columns; None: without
     """
 
     path: Path
@@ -91,6 +118,7 @@ class Source:
     revision: str | None = None
     hidden_act: str | None = None
     elsewhere: Mapping[Path, FileElsewhere] = field(default_factory=dict)
+    imatrix: UsedMatrix | None = None
 
     @property
     def n_weights(self) -> int:
@@ -100,6 +128,14 @@ class Source:
     def plan_tensors(self) -> tuple[SourceTensor, ...]:
         """The tensors as the planner wants them."""
         return tuple(SourceTensor(name=t.name, shape=t.shape, format=t.format) for t in self.tensors)
+
+
+def with_imatrix(source: Source, path: Path) -> Source:
+    """A source with an importance matrix; raises ModelFileError, and UsageError when it is of another model."""
+    used = UsedMatrix(path=path, matrix=read_imatrix(path))
+    if sum(used.of(tensor) is not None for tensor in source.tensors) == 0:
+        raise UsageError(f"{one_line(str(path))}: no entry is for a weight of this model: is it of another one?")
+    return replace(source, imatrix=used)
 
 
 def open_source(path: Path, name: str, place: NamedSource | None = None) -> Source:
