@@ -14,6 +14,7 @@ from engine.nano import HELDOUT, nano_files
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.errors import UsageError
+from pythia_gguf.gguf.reader import decode_tensor
 
 # One file of each kind of kernel: one scale, offset, minimum, two scales with and without one, levels, plain.
 QUANTS = ("Q8_0", "Q4_1", "Q5_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q6_K", "IQ4_XS", "F16")
@@ -135,3 +136,23 @@ def test_what_does_not_fit_is_refused_before_anything_happens():
         session.step([Part(seq=seq, ids=[1]), Part(seq=seq, ids=[1])])
     with pytest.raises(UsageError, match="all 1 sequences are in use"):
         session.open()
+
+
+@pytest.mark.parametrize("quant", ["F16", "Q4_K_M"])
+def test_who_looks_inside_changes_nothing(quant: str):
+    """Stopping before every product, and what is seen there: products of it are what the model goes on with."""
+    ids = text(quant)
+    seen: dict[str, list[np.ndarray]] = {}
+    session = Session(model(quant), watch=lambda name, x: seen.setdefault(name, []).append(x.copy()))
+    logits = session.step([Part(seq=session.open(), ids=ids, n_wanted=3)])
+    assert np.array_equal(logits, model(quant).logits(ids, 3))
+    assert set(seen) == {name for name, info in model(quant).gguf.tensors.items() if len(info.shape) == 2} - {
+        "token_embd.weight"
+    }
+    assert {sum(len(x) for x in parts) for name, parts in seen.items() if name != "output.weight"} == {len(ids)}
+    hidden = np.concatenate(seen["output.weight"])
+    assert hidden.shape == (3, 256)
+    matrix = decode_tensor(model(quant).gguf, "output.weight")
+    # What is seen is float32; int8 activations of Q4_K_M cost up to half a percent of the largest logit.
+    close = 1e-4 if quant == "F16" else 0.01
+    np.testing.assert_allclose(hidden @ matrix.T, logits, atol=close * np.abs(logits).max())

@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on(tmp_path: Path):
 
 
 def test_a_state_is_kept_when_the_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from pythia_gguf.evals import measure as module
+    from pythia_gguf.evals import state as module
 
     monkeypatch.setattr(module, "_SAVED_EVERY_S", 0.0)
     state = tmp_path / "state.npz"

@@ -19,6 +19,7 @@ COMMANDS = {
     "pull": "Fetch a model of the Hub.",
     "check-revisions": "Compare all branches of a model, downloading nothing.",
     "quantize": "Turn a checkpoint into GGUF files: all 19 quants in one read.",
+    "imatrix": "Importance matrix: what each column of a weight is multiplied with.",
     "quants": "Show the menu, or for a model its plan and sizes.",
     "inspect": "Show what a GGUF file holds.",
     "verify": "Check files against their manifest, byte by byte.",

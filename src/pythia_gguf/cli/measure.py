@@ -61,6 +61,7 @@ def command(
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.engine.model import gelu_beside
     from pythia_gguf.evals.measure import measure
+    from pythia_gguf.evals.state import state_path
     from pythia_gguf.files import RegularFile, write_text
     from pythia_gguf.models.find import find_gguf
 
@@ -89,7 +90,7 @@ def command(
             context=context,
             n_windows=chunks,
             memory_bytes=_half_of_memory(),
-            state=None if out is None else out.with_name(f".{out.name}.partial.npz"),
+            state=None if out is None else state_path(out),
             progress=progress,
         )
     report["files"] = _with_aliases(report["files"], distinct)
@@ -98,7 +99,7 @@ def command(
     report = tool | {"gelu": gelu} | report
     if out is not None:
         write_text(out, json.dumps(report, indent=1) + "\n")
-        out.with_name(f".{out.name}.partial.npz").unlink(missing_ok=True)
+        state_path(out).unlink(missing_ok=True)
     if output_format == "json":
         click.echo(json.dumps(report))
     else:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
 _OPTIONS = (
-    click.argument("model"),
     click.option("--threads", type=int, help="Threads; no result depends on it.  [default: one per CPU]"),
     click.option(
         "--gelu",
@@ -40,11 +39,16 @@ _OPTIONS = (
 )
 
 
-def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: MODEL, --threads, --gelu, --activations, --kv, --output-format."""
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: --threads, --gelu, --activations, --kv, --output-format."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: MODEL and the `run_options`."""
+    return click.argument("model")(run_options(command))
 
 
 def load_model(

@@ -21,7 +21,7 @@ from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, Wanted, sampling_of
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
-from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.session import Part, Session, Watch
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats
 from pythia_gguf.engine.workers import Workers
 from pythia_gguf.errors import PythiaGGUFError, UsageError, nearest
@@ -98,6 +98,11 @@ class Model:
         """
         session = Session(self, n_context=min(max(len(ids), 1), self.n_context))
         return session.step([Part(seq=session.open(), ids=ids, n_wanted=len(ids) if n_last is None else n_last)])
+
+    def watch(self, ids: Sequence[int], watch: Watch) -> None:
+        """Run tokens for what happens inside; see `engine.session.Session`. Raises as `logits` does."""
+        session = Session(self, n_context=min(max(len(ids), 1), self.n_context), watch=watch)
+        session.step([Part(seq=session.open(), ids=ids, n_wanted=0)])
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Completion:
         """What the model writes after a prompt; options as in `stream`."""

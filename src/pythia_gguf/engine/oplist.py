@@ -71,6 +71,7 @@ class OpList:
 
     ops      i64 [n, OP_WORDS]
     n_body   ops before those that make logits
+    inputs   (op, name, x) of each product: before that op, x f32 [n_tokens, n_columns] is what `name` multiplies
     x        f32 [n_tokens, stride], where the caller puts embeddings
     wanted   i64 [n_tokens], where the caller puts the rows that logits are wanted of
     """
@@ -93,6 +94,7 @@ class OpList:
         self._cache, self._cache_shape, self._gelu = cache, cache_shape, _GELUS[gelu]
         self._kept: list[np.ndarray] = []
         self._rows: list[list[int]] = []
+        self.inputs: list[tuple[int, str, np.ndarray]] = []
         hidden = config.hidden
         stride = rounded_up(hidden, LANES)
         # Two of them: a norm writes what it read, plus what products gave, into the other one.
@@ -208,6 +210,7 @@ class OpList:
         only_wanted: bool = False,
     ) -> None:
         """`to`: the input that the result becomes, quantized as it is made where its rows have no gaps."""
+        self.inputs.append((len(self._rows), f"{name}.weight", given.x))
         matrix = self._weights.matrices[f"{name}.weight"]
         activations = matrix.activations(self._activations)
         packed, bias = matrix.packed, self._weights.vectors.get(f"{name}.bias")

@@ -6,7 +6,7 @@ into steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ from pythia_gguf.kernels.simd import LANES
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
+
+
+Watch = Callable[[str, np.ndarray], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +54,14 @@ class Session:
 
     n_sequences  most that are open at a time
     n_context    most tokens of each
+    watch        sees what each matrix multiplies: its name, f32 [T, n_columns] of the step's tokens; valid while called
     """
 
-    def __init__(self, model: Model, n_sequences: int = 1, n_context: int | None = None) -> None:
+    def __init__(
+        self, model: Model, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None
+    ) -> None:
         """Take memory for them; pages are touched as tokens come."""
-        self.model = model
+        self.model, self._watch = model, watch
         self.n_sequences = n_sequences
         self.n_context = model.n_context if n_context is None else n_context
         if n_sequences < 1 or not 1 <= self.n_context <= model.n_context:
@@ -194,7 +200,14 @@ class Session:
         if n_wanted:
             ops.write_logits_to(logits)
         last = len(ops.ops) if n_wanted else ops.n_body
-        self.model.workers.run(ops.ops, 0, last, step)
+        first = 0
+        if self._watch is not None:
+            for at, name, x in ops.inputs:
+                if first < at < last:
+                    self.model.workers.run(ops.ops, first, at, step)
+                    first = at
+                    self._watch(name, x[: n_tokens if at < ops.n_body else n_wanted])
+        self.model.workers.run(ops.ops, first, last, step)
         for r in runs:
             self._lengths[r.seq] = r.position + len(r.ids)
         return n_wanted

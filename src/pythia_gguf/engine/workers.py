@@ -51,8 +51,8 @@ class Workers:
         self._scratch = aligned((n_threads, scratch_bytes), np.uint8)
         self._state = aligned((STATE_WORDS,), np.int64)
         self._serial = 0
-        # By the length of the stretch and the number of tokens.
-        self._paces: dict[tuple[int, int], Pace] = {}
+        # By the stretch and the number of tokens.
+        self._paces: dict[tuple[int, int, int], Pace] = {}
         self._one_caller = threading.Lock()
         # Compiled before there is anything to wait for; see `run`.
         run_ops(aligned((0, OP_WORDS), np.int64), 0, 0, self.new_step(), 0)
@@ -80,7 +80,7 @@ class Workers:
             self._serial += 1
             step[SERIAL] = self._serial
             task = Task(self._serial, ops, first, last, step)
-            pace = self._paces.setdefault((last - first, int(step[N_TOKENS])), Pace(self.n_threads))
+            pace = self._paces.setdefault((first, last, int(step[N_TOKENS])), Pace(self.n_threads))
             n_threads = step[N_THREADS] = pace.choose()
             started = time.perf_counter()
             try:

@@ -16,13 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pythia_gguf.errors import StorageError, UsageError, one_line
+from pythia_gguf.errors import UsageError
+from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
 from pythia_gguf.evals.statistics import comparison, perplexity
-from pythia_gguf.files import write_beside
 from pythia_gguf.kernels.divergence import N_COLUMNS, NLL_REFERENCE, compare
 from pythia_gguf.progress import Progress
-
-_SAVED_EVERY_S = 30.0
 
 
 class LanguageModel(Protocol):
@@ -81,13 +79,13 @@ def measure(
         raise UsageError(f"--context must be even and at least 4, got {context}")
     if n_windows is not None and n_windows < 1:
         raise UsageError(f"--chunks must be at least 1, got {n_windows}")
-    windows = np.asarray(ids[: len(ids) // context * context], np.int64).reshape(-1, context)[:n_windows]
+    windows = windows_of(ids, context)[:n_windows]
     if len(windows) * (context // 2 - 1) < 2:
         raise UsageError(
             f"a text of {len(ids)} tokens has no window of {context}: give a longer one, or less --context"
         )
     key = _key(reference, windows)
-    done = _read_state(state, key)
+    done = read_state(state, key)
     scored = context // 2 - 1
     rows = {c.name: np.full((len(windows), scored, N_COLUMNS), np.nan) for c in candidates}
     for name, kept in done.items():
@@ -96,8 +94,8 @@ def measure(
     progress.stage("measuring", sum(int(np.isnan(r[:, 0, 0]).sum()) for r in rows.values()) * context, "tokens")
     seconds: dict[str, float] = {}
     for group in _groups([c for c in candidates if np.isnan(rows[c.name]).any()], memory_bytes):
-        _measure_group(reference, group, windows, rows, seconds, progress, lambda: _save(state, key, rows))
-    _save(state, key, rows)
+        _measure_group(reference, group, windows, rows, seconds, progress, lambda: save_state(state, key, rows))
+    save_state(state, key, rows)
     losses = next(iter(rows.values())).reshape(-1, N_COLUMNS)[:, NLL_REFERENCE]
     ppl, ppl_error = perplexity(losses)
     files = []
@@ -133,7 +131,7 @@ def _measure_group(
         if model.n_vocab != base.n_vocab:
             raise UsageError(f"{model.n_vocab} logits against the reference's {base.n_vocab}: not the same model")
     spent, n_done = dict.fromkeys(models, 0.0), dict.fromkeys(models, 0)
-    saved = time.monotonic()
+    saving = Saving(save)
     for i, window in enumerate(windows):
         wanted = [name for name in models if np.isnan(rows[name][i]).any()]
         if not wanted:
@@ -147,9 +145,7 @@ def _measure_group(
             n_done[name] += context
             rows[name][i] = compare(expected, logits, targets)
             progress.advance(labels[name], context)
-        if time.monotonic() - saved > _SAVED_EVERY_S:
-            save()
-            saved = time.monotonic()
+        saving.now_and_then()
     for name, s in spent.items():
         if s:
             seconds[name] = n_done[name] / s
@@ -177,23 +173,3 @@ def _groups(candidates: Sequence[Candidate], memory_bytes: int) -> list[list[Can
 def _key(reference: Candidate, windows: np.ndarray) -> str:
     """What kept numbers belong to."""
     return hashlib.sha256(f"{reference.name} {windows.shape}".encode() + windows.tobytes()).hexdigest()
-
-
-def _read_state(state: Path | None, key: str) -> dict[str, np.ndarray]:
-    """Kept numbers by candidate; none where they belong to something else."""
-    if state is None or not state.is_file():
-        return {}
-    try:
-        with np.load(state, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                return {}
-            return {str(name): kept[f"rows_{i}"] for i, name in enumerate(kept["names"])}
-    except (OSError, ValueError, KeyError) as e:
-        raise StorageError(f"{one_line(str(state))}: cannot go on from it ({type(e).__name__}). Delete it") from e
-
-
-def _save(state: Path | None, key: str, rows: dict[str, np.ndarray]) -> None:
-    if state is not None:
-        arrays = {f"rows_{i}": r for i, r in enumerate(rows.values())}
-        with write_beside(state) as out:
-            np.savez(out, key=np.array(key), names=np.array(list(rows)), **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,112 @@
+"""`pythia imatrix`: an importance matrix of a model and a text. Knows nothing of how it is computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pythia_gguf.cli.model_options import load_model, run_options
+from pythia_gguf.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from pythia_gguf.gguf.imatrix import ImportanceMatrix
+
+SCHEMA_VERSION = 1
+
+
+@click.command("imatrix")
+@click.argument("model", required=False)
+@click.option(
+    "--text", "texts", multiple=True, type=click.Path(path_type=Path), help="What the model reads; repeatable."
+)
+@click.option("--context", type=int, default=512, show_default=True, help="Tokens of a window.")
+@click.option("--chunks", type=int, metavar="N", help="At most so many windows.  [default: all whole ones]")
+@click.option(
+    "--in-file", "earlier", multiple=True, type=click.Path(path_type=Path), help="Earlier matrices, added; repeatable."
+)
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write; a killed run goes on."
+)
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@run_options
+def command(
+    model: str | None,
+    texts: tuple[Path, ...],
+    context: int,
+    chunks: int | None,
+    earlier: tuple[Path, ...],
+    out: Path,
+    force: bool,
+    threads: int | None,
+    gelu: str,
+    activations: str,
+    kv: str,
+    output_format: str,
+) -> None:
+    """Measure how large the activations are that each column of a model's matrices is multiplied with.
+
+    `pythia quantize --imatrix` and llama-quantize take the file; numbers are those of llama-imatrix. Best is the
+    unquantized model, and a text like those that it will be used for.
+
+    \b
+    pythia imatrix pythia-70m.F16.gguf --text calibration.txt -o imatrix.gguf
+    pythia imatrix pythia-70m.F16.gguf --text more.txt --in-file imatrix.gguf -o both.gguf
+    pythia imatrix --in-file a.gguf --in-file b.gguf -o both.gguf
+    """
+    from pythia_gguf.evals.state import state_path
+    from pythia_gguf.files import write_beside
+    from pythia_gguf.gguf.imatrix import imatrix_bytes, merged, read_imatrix
+
+    if (model is None) != (not texts):
+        raise UsageError("MODEL and --text go together: one reads the other")
+    if model is None and not earlier:
+        raise UsageError("nothing to do: give MODEL and --text, or matrices to add up with --in-file")
+    if out.exists() and not force:
+        raise StorageError(f"{out} exists. Use --force to replace it, or choose another --out")
+    matrices = [read_imatrix(path) for path in earlier]
+    if model is not None:
+        loaded_with = {"threads": threads, "gelu": gelu, "activations": activations, "kv": kv}
+        matrices.append(_collect(model, texts, context, chunks, out, loaded_with))
+    matrix = merged(matrices)
+    with write_beside(out) as file:
+        file.write(imatrix_bytes(matrix))
+    state_path(out).unlink(missing_ok=True)
+    told = {
+        "file": str(out),
+        "entries": len(matrix.entries),
+        "windows": matrix.n_chunks,
+        "context": matrix.chunk_tokens,
+    }
+    if output_format == "json":
+        click.echo(json.dumps({"schema_version": SCHEMA_VERSION} | told | {"texts": list(matrix.datasets)}))
+    else:
+        click.echo(f"{out}: {len(matrix.entries)} matrices, {matrix.n_chunks} windows of {matrix.chunk_tokens} tokens")
+
+
+def _collect(
+    model: str, texts: tuple[Path, ...], context: int, chunks: int | None, out: Path, loaded_with: dict
+) -> ImportanceMatrix:
+    from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.evals.importance import collect
+    from pythia_gguf.evals.state import state_path
+    from pythia_gguf.files import RegularFile
+
+    contents = {}
+    for path in texts:
+        with RegularFile(path) as file:
+            contents[path.name] = bytes(file.read(0, file.size)).decode("utf-8", "replace")
+    loaded = load_model(model, **loaded_with)
+    status = loaded.path.stat()
+    with make_progress() as progress:
+        return collect(
+            loaded,
+            {name: loaded.tokenizer.encode(content) for name, content in contents.items()},
+            name=f"{loaded.path.resolve()} {status.st_size} {status.st_mtime_ns} {loaded.activations} {loaded.gelu}",
+            context=context,
+            n_windows=chunks,
+            state=state_path(out),
+            progress=progress,
+        )

@@ -1,0 +1,91 @@
+"""An importance matrix of a model: how large the activations are that its matrices multiply, while it reads a text.
+
+Knows no file format of models: a model is whatever shows its activations. What is collected is what llama-imatrix
+collects (llama.cpp 0c1e57098, tools/imatrix/imatrix.cpp): squares summed over all tokens of whole windows, for the
+matrices of the layers; sums are float64 here, and float32 there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
+from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix
+from pythia_gguf.progress import Progress
+
+_LAYERS = "blk."
+_DONE = "windows done"
+
+
+class WatchedModel(Protocol):
+    """What activations are collected of."""
+
+    @property
+    def n_context(self) -> int:
+        """Longest window."""
+
+    def watch(self, ids: Sequence[int], watch: Callable[[str, np.ndarray], None]) -> None:
+        """Run ids; `watch` is called with the name of each matrix and what it multiplies, f32 [T, n_columns]."""
+
+
+def collect(
+    model: WatchedModel,
+    texts: Mapping[str, Sequence[int]],
+    *,
+    name: str,
+    context: int,
+    n_windows: int | None,
+    state: Path | None,
+    progress: Progress,
+) -> ImportanceMatrix:
+    """Run texts through a model, window after window.
+
+    texts      ids by the name of the text
+    name       what tells the model from others, the same in a later run
+    n_windows  at most so many in all; None for all
+    state      as in `measure`
+    Raises     UsageError for texts without a whole window, a context that the model does not have, activations that
+               are not finite
+    """
+    if not 1 <= context <= model.n_context:
+        raise UsageError(f"--context must be between 1 and the model's {model.n_context}, got {context}")
+    if n_windows is not None and n_windows < 1:
+        raise UsageError(f"--chunks must be at least 1, got {n_windows}")
+    windows = np.concatenate([windows_of(ids, context) for ids in texts.values()])[:n_windows]
+    if not len(windows):
+        n_tokens = max(map(len, texts.values()))
+        raise UsageError(
+            f"a text of {n_tokens} tokens has no window of {context}: give a longer one, or less --context"
+        )
+    key = hashlib.sha256(f"{name} {windows.shape}".encode() + windows.tobytes()).hexdigest()
+    sums = read_state(state, key)
+    done = int(sums.pop(_DONE, np.zeros(1))[0])
+
+    def watch(matrix: str, x: np.ndarray) -> None:
+        if matrix.startswith(_LAYERS):
+            total = sums.setdefault(matrix, np.zeros(x.shape[1], np.float64))
+            total += np.einsum("tc,tc->c", x, x)
+
+    progress.stage("collecting", (len(windows) - done) * context, "tokens")
+    saving = Saving(lambda: save_state(state, key, sums | {_DONE: np.array([done])}))
+    for window in windows[done:]:
+        model.watch(window.tolist(), watch)
+        done += 1
+        progress.advance("", context)
+        saving.now_and_then()
+    for matrix, total in sums.items():
+        if not np.isfinite(total).all():
+            raise UsageError(f"activations of {one_line(matrix)} are not finite: the model cannot run this text")
+    count = done * context
+    return ImportanceMatrix(
+        entries={m: Importance(sums=total.astype(np.float32), count=count) for m, total in sums.items()},
+        datasets=tuple(texts),
+        n_chunks=done,
+        chunk_tokens=context,
+    )
