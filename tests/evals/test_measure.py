@@ -37,7 +37,14 @@ class Fixed:
 
 
 def candidate(model: Fixed, name: str = "x", n_bytes: int = 1) -> Candidate:
-    return Candidate(name=name, label=name, open=lambda: model, n_bytes=n_bytes, facts={"quant": name})
+    return Candidate(
+        name=name,
+        label=name,
+        open=lambda: model,
+        n_bytes=n_bytes,
+        facts={"quant": name},
+        decode_speed=lambda model: model.n_calls,
+    )
 
 
 def run(reference: Fixed, *models: Fixed, ids: Sequence[int] = (0, 1, 2, 0) * 8, **options: object) -> dict:
@@ -105,6 +112,9 @@ def test_a_killed_run_goes_on(tmp_path: Path):
         return [{k: v for k, v in f.items() if k != "prefill_tokens_per_s"} for f in report["files"]]
 
     assert numbers(again) == numbers(whole)
+    # Speeds are kept too, although nothing was computed of the first one this time.
+    assert again["files"][0]["prefill_tokens_per_s"] == first["files"][0]["prefill_tokens_per_s"] > 0
+    assert again["files"][0]["decode_tokens_per_s"] == 4
     # Another text is another run; a broken state is an error.
     run(Fixed(P), done, ids=[1, 2, 0, 1] * 8, state=state)
     assert done.n_calls == 4

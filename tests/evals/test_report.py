@@ -35,6 +35,7 @@ def test_numbers_are_llama_perplexitys(pythia, tmp_path: Path):
         assert 0.5 < f["kl_mean"] / divergence["mean"] < 1.05
         assert f["same_top1"] * 100 == pytest.approx(divergence["same_top1"], abs=1.5)
         assert f["prefill_tokens_per_s"] > 0
+        assert f["decode_tokens_per_s"] > 0
         assert f["quant"] in table
     assert not list(tmp_path.glob(".report*"))
 

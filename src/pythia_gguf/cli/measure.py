@@ -159,6 +159,7 @@ def _is_plain(path: Path) -> bool:
 
 def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> Candidate:
     from pythia_gguf.engine.model import load
+    from pythia_gguf.engine.speed import measure_speed
     from pythia_gguf.evals.measure import Candidate
     from pythia_gguf.gguf.reader import open_gguf
 
@@ -180,6 +181,7 @@ def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> 
         open=lambda: load(path, threads=threads, gelu=gelu, activations=activations),
         n_bytes=round(status.st_size * 1.1),
         facts=facts,
+        decode_speed=lambda model: measure_speed(model, n_prompt=1, n_tokens=32, repeats=2).decode_tokens_per_s,
     )
 
 
@@ -228,9 +230,9 @@ def _print(report: dict[str, Any]) -> None:
             f"{f['kl_mean']:.5f}",
             f"{f['kl_p999']:.3f}",
             f"{100 * f['same_top1']:.2f} %",
-            f"{f['prefill_tokens_per_s']:.0f}" if "prefill_tokens_per_s" in f else "",
+            *(f"{f[key]:.0f}" if key in f else "" for key in ("prefill_tokens_per_s", "decode_tokens_per_s")),
         )
         for f in sorted(report["files"], key=lambda f: f["bytes"])
     ]
-    head = ("quant", "activations", "bytes", "bits/w", "perplexity", "change", "KL", "KL 99.9%", "same top", "tokens/s")
-    print_table(head, rows, right=tuple(range(2, 10)))
+    head = ("quant", "activations", "bytes", "bits/w", "perplexity", "change", "KL", "KL 99.9%", "same top")
+    print_table((*head, "read t/s", "write t/s"), rows, right=tuple(range(2, 11)))

@@ -8,6 +8,7 @@ Knows no file format: models are whatever has logits. Windows are llama-perplexi
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
 from pythia_gguf.evals.statistics import comparison, perplexity
 from pythia_gguf.kernels.divergence import N_COLUMNS, NLL_REFERENCE, compare
 from pythia_gguf.progress import Progress
+
+_SPEED = "speed of "
 
 
 class LanguageModel(Protocol):
@@ -47,6 +50,7 @@ class Candidate:
     open         opens it
     n_bytes      about what it takes in memory
     facts        go into the report as they are
+    decode_speed  tokens a second that it writes; None: not wanted
     """
 
     name: str
@@ -54,6 +58,7 @@ class Candidate:
     open: Callable[[], LanguageModel]
     n_bytes: int
     facts: dict[str, Any]
+    decode_speed: Callable[[Any], float] | None = None
 
 
 def measure(
@@ -92,18 +97,21 @@ def measure(
         if name in rows and kept.shape == rows[name].shape:
             rows[name] = kept
     progress.stage("measuring", sum(int(np.isnan(r[:, 0, 0]).sum()) for r in rows.values()) * context, "tokens")
-    seconds: dict[str, float] = {}
+    speeds = {c.name: done.get(_SPEED + c.name, np.full(2, np.nan)) for c in candidates}
+
+    def save() -> None:
+        save_state(state, key, rows | {_SPEED + name: pair for name, pair in speeds.items()})
+
     for group in _groups([c for c in candidates if np.isnan(rows[c.name]).any()], memory_bytes):
-        _measure_group(reference, group, windows, rows, seconds, progress, lambda: save_state(state, key, rows))
-    save_state(state, key, rows)
+        _measure_group(reference, group, windows, rows, speeds, progress, save)
+    save()
     losses = next(iter(rows.values())).reshape(-1, N_COLUMNS)[:, NLL_REFERENCE]
     ppl, ppl_error = perplexity(losses)
     files = []
     for c in candidates:
         result = c.facts | comparison(rows[c.name].reshape(-1, N_COLUMNS))
-        if c.name in seconds:
-            result["prefill_tokens_per_s"] = seconds[c.name]
-        files.append(result)
+        named = zip(("prefill_tokens_per_s", "decode_tokens_per_s"), speeds[c.name].tolist(), strict=True)
+        files.append(result | {key: value for key, value in named if value == value})
     return {
         "reference": reference.facts | {"ppl": ppl, "ppl_error": ppl_error},
         "text": {"context": context, "windows": len(windows), "scored_tokens": len(losses)},
@@ -116,7 +124,7 @@ def _measure_group(
     group: Sequence[Candidate],
     windows: np.ndarray,
     rows: dict[str, np.ndarray],
-    seconds: dict[str, float],
+    speeds: dict[str, np.ndarray],
     progress: Progress,
     save: Callable[[], None],
 ) -> None:
@@ -146,9 +154,9 @@ def _measure_group(
             rows[name][i] = compare(expected, logits, targets)
             progress.advance(labels[name], context)
         saving.now_and_then()
-    for name, s in spent.items():
-        if s:
-            seconds[name] = n_done[name] / s
+    for c in group:
+        decode = math.nan if c.decode_speed is None else c.decode_speed(models[c.name])
+        speeds[c.name] = np.array([n_done[c.name] / spent[c.name], decode])
 
 
 def _scored(model: LanguageModel, window: np.ndarray) -> np.ndarray:
