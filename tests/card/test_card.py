@@ -103,6 +103,14 @@ def test_special_licences_keep_their_name_and_link() -> None:
     assert data["language"] == ["no"]  # Norwegian, not false
 
 
+def test_what_the_original_says_of_its_training_is_told() -> None:
+    readme = "---\nbase_model: EleutherAI/pythia-70m\ndatasets:\n- my/letters\n- my/diaries\n---\ntext\n"
+    told = section(card(readme=readme), "Provenance")
+    assert "- Base model of the original: EleutherAI/pythia-70m\n" in told
+    assert "- Training data of the original: my/letters, my/diaries\n" in told
+    assert "of the original" not in section(card(readme=None), "Provenance")
+
+
 def test_headings_nest_and_ours_stay_on_top() -> None:
     found = headings(body_of(card()))
     levels = [level for level, _ in found]

@@ -9,7 +9,7 @@ import pytest
 
 from engine.nano import HELDOUT, ROOT
 from pythia_gguf import quantize, verify
-from pythia_gguf.card.measured import measured_section, with_measured
+from pythia_gguf.card.measured import is_on_bias, measured_section, section_of, with_measured
 
 NANO = ROOT / "examples" / "nano"
 
@@ -31,12 +31,52 @@ def test_the_smallest_file_that_is_surely_good_is_picked():
     section = measured_section(report(*files, entry("Q8_0", 4, 0.0001, 0.001)))
     # Q4_0's upper end, 0.0085 + 2 * 0.001, is above 1 %.
     assert "**Q4_K_M** is a good default" in section
-    assert "| Q4_0 | int8 | 4.50 | 20.170 ± 0.500 | +0.85 % | 0.02000 | 1.000 | 90.0 % |" in section
+    assert "| Q4_0 | int8 | 0.0 | 4.50 | 20.170 ± 0.500 | +0.85 % | 0.02000 | 1.000 | 90.0 % |" in section
     assert r"t\|x.txt" in section
     none_good = measured_section(report(*files[:2]))
     assert "**Q4_0** is a good default: no file is surely within 1 %" in none_good
     only_float = measured_section(report(entry("Q8_0", 4, 0.0, 0.0, activations="float32")))
     assert "good default" not in only_float
+
+
+FACTS = {"file": "x.Q4_0.gguf", "activations": "int8", "gelu": "erf", "encoding": "joint"}
+HARNESS = {
+    "results": {
+        "sciq": {"alias": "sciq", "acc,none": 0.5, "acc_stderr,none": 0.0158, "acc_norm,none": 0.25},
+        "lambada": {"perplexity,none": 9.5, "perplexity_stderr,none": "N/A", "is_ok,none": True},
+    },
+    "n-shot": {"sciq": 0, "lambada": 5},
+    "config": {"limit": 20, "pythia_gguf": FACTS},
+}
+PYTHIA = {
+    "results": {"crows_pairs_english": {"pct_stereotype": 0.6, "pct_stereotype_stderr": 0.01}},
+    "config": {"num_fewshot": 0, "limit": None, "pythia_gguf": FACTS | {"activations": "float32"}},
+}
+
+
+def test_tasks_are_shown_with_what_they_are_of():
+    section = measured_section(report(entry("Q4_0", 1, 0.0, 0.0)), [HARNESS, PYTHIA])
+    assert (
+        section.partition("### Tasks")[2]
+        .split("|--:|\n")[1]
+        .startswith(
+            "| x.Q4_0.gguf | int8 | erf | joint | 0 | sciq | acc | 0.5000 ± 0.0158 |\n"
+            "| x.Q4_0.gguf | int8 | erf | joint | 0 | sciq | acc_norm | 0.2500 |\n"
+            "| x.Q4_0.gguf | int8 | erf | joint | 5 | lambada | perplexity | 9.5000 |\n"
+            "| x.Q4_0.gguf | float32 | erf | joint | 0 | crows_pairs_english | pct_stereotype | 0.6000 ± 0.0100 |\n"
+        )
+    )
+    assert "Of each task only the first items were asked: 20." in section
+    assert "Tasks" not in measured_section(report(entry("Q4_0", 1, 0.0, 0.0)))
+    assert (is_on_bias([HARNESS]), is_on_bias([HARNESS, PYTHIA])) == (False, True)
+
+
+def test_speeds_are_shown_where_they_are_known():
+    fast = entry("Q4_0", 1, 0.0, 0.0, prefill_tokens_per_s=700.4, decode_tokens_per_s=120.6)
+    section = measured_section(report(fast, entry("Q8_0", 2, 0.0, 0.0)))
+    assert "| Reads t/s | Writes t/s |" in section
+    assert "| 90.0 % | 700 | 121 |\n| Q8_0 |" in section
+    assert "| 90.0 % |  |  |" in section
 
 
 def test_the_section_is_replaced_and_the_rest_stays():
@@ -65,15 +105,30 @@ def test_the_command_on_the_sample(pythia, tmp_path: Path):
     assert card.count("| Q4_K_M | int8 |") == 1
     assert "](divergence.png)" in card
     assert all(v.fault is None for v in verify(out))
-    # It may still be added to.
+    assert "not measured" not in card and "No quality was measured" not in card
+    assert "was not assessed" in card
+    # It may still be added to, and the section stays.
     assert len(quantize(NANO, out, quants="Q6_K").files) == 4
+    added = (out / "README.md").read_text("utf-8")
+    assert "nano.Q6_K.gguf" in added and "not measured" not in added
+    assert section_of(added) == section_of(card)
+    assert all(v.fault is None for v in verify(out))
     report = json.loads((out / "report.json").read_text("utf-8"))
     report["files"][0]["bytes"] += 1
     (tmp_path / "other.json").write_text(json.dumps(report), "utf-8")
     (tmp_path / "no.json").write_text("[]", "utf-8")
+    (tmp_path / "harness.json").write_text(json.dumps(HARNESS), "utf-8")
+    ours = HARNESS["config"] | {"pythia_gguf": FACTS | {"file": "nano.Q8_0.gguf"}}
+    (out / "results-Q8_0.json").write_text(json.dumps(HARNESS | {"config": ours}), "utf-8")
+    code, _, err = pythia("card", out)
+    assert code == 0, err
+    assert "| nano.Q8_0.gguf | int8 | erf | joint | 0 | sciq | acc | 0.5000" in (out / "README.md").read_text("utf-8")
     for arguments, wanted, message in (
         ((out, "--report", tmp_path / "other.json"), 2, "other files"),
         ((out, "--report", tmp_path / "no.json"), 65, "not a report"),
+        ((out, "--results", tmp_path / "no.json"), 65, "not results of pythia eval"),
+        ((out, "--results", out / "report.json"), 65, "not results of pythia eval"),
+        ((out, "--results", tmp_path / "harness.json"), 2, "of x.Q4_0.gguf, which is not in this folder"),
         ((out, "--report", tmp_path / "none.json"), 74, "cannot open"),
         ((tmp_path / "nowhere",), 74, "no such folder"),
         ((NANO,), 74, "cannot open"),

@@ -16,6 +16,7 @@ import yaml
 
 from pythia_gguf.card.headings import demoted
 from pythia_gguf.card.inert import code, command_block, fenced, inert
+from pythia_gguf.card.measured import NOT_ASSESSED, NOT_CHOSEN, NOT_MEASURED
 from pythia_gguf.card.original import MAX_BODY_CHARS, MAX_FRONT_CHARS, Original, Passage, take_apart
 
 _HUB = "https://huggingface.co/"
@@ -110,7 +111,7 @@ def write_card(files: Sequence[CardFile], source: CardSource, run: CardRun) -> s
         table,
         _about_table(files),
         _how_to_run(files, source),
-        _provenance(source, run, url),
+        _provenance(source, run, url, original),
         _how_to_verify(),
         _intended_use(original),
         _limits(original),
@@ -206,13 +207,12 @@ def _how_to_run(files: Sequence[CardFile], source: CardSource) -> str:
     )
     return (
         "## How to run\n\n"
-        f"Each file is complete; larger ones take more memory. No quality was measured for this folder, so this card"
-        f" recommends none of them: {inert(example.quant)} is only an example here. {inert(repo)} stands for the"
-        f" repository that you found this card in.\n\n{commands}"
+        f"Each file is complete; larger ones take more memory. {NOT_CHOSEN}: {inert(example.quant)} is only an example"
+        f" here. {inert(repo)} stands for the repository that you found this card in.\n\n{commands}"
     )
 
 
-def _provenance(source: CardSource, run: CardRun, url: str | None) -> str:
+def _provenance(source: CardSource, run: CardRun, url: str | None, original: Original | None) -> str:
     if url:
         origin = f"[{inert(url.removeprefix(_HUB))}]({url})"
     else:
@@ -225,6 +225,7 @@ def _provenance(source: CardSource, run: CardRun, url: str | None) -> str:
         f"- Source: {origin}",
         f"- Revision: {code(source.revision) if source.revision else 'not recorded'}",
         f"- Commit: {commit}",
+        *_training(original),
         f"- Made with: pythia-gguf {inert(run.tool_version)}",
         f"- Mix {run.mix}: {_MIXES[run.mix].format(imatrix=weighted)}",
     ]
@@ -241,6 +242,13 @@ def _provenance(source: CardSource, run: CardRun, url: str | None) -> str:
             "The same source files and the same version of pythia-gguf make the same bytes again.",
         ]
     )
+
+
+def _training(original: Original | None) -> list[str]:
+    """What the original's front matter says of how the model came about."""
+    known = original.keys if original else {}
+    named = (("base_model", "Base model of the original"), ("datasets", "Training data of the original"))
+    return [f"- {title}: {', '.join(map(inert, known[key]))}" for key, title in named if known.get(key)]
 
 
 def _how_to_verify() -> str:
@@ -273,9 +281,7 @@ def _limits(original: Original | None) -> str:
             parts += ["The original model card says:", *map(_quoted, new)]
     else:
         parts.append(_silence(original, "limits or biases"))
-    parts.append(
-        "Quantization changes weights. How much that changes what the model says was not measured for this folder."
-    )
+    parts.append(f"Quantization changes weights. {NOT_MEASURED} {NOT_ASSESSED}")
     return "\n\n".join(parts)
 
 

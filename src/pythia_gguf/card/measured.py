@@ -1,24 +1,39 @@
-"""What was measured of the files, as a section of their card: a table, and one file to begin with.
+"""What was measured of the files, as a section of their card: costs, tasks, and one file to begin with.
 
-Knows no model: numbers come from the report of `pythia measure`. The section stands between two comments, so that it
-can be put in again; the rest of the card stays as it is.
+Knows no model: numbers come from the reports of `pythia measure` and the results of `pythia eval`. The section stands
+between two comments, so that it can be put in again; the rest of the card stays as it is, but for two sentences that
+say that nothing was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pythia_gguf.card.inert import inert
 
 _START, _END = "<!-- pythia-gguf measured start -->", "<!-- pythia-gguf measured end -->"
 _AFTER = "<!-- README_GGUF.md-provided-files end -->"
+# What a card says until something was measured, and then.
+NOT_CHOSEN = "No quality was measured for this folder, so this card recommends none of them"
+NOT_MEASURED = "How much that changes what the model says was not measured for this folder."
+NOT_ASSESSED = "Whether the files are biased was not assessed."
+_SINCE = {
+    NOT_CHOSEN: "What each of them costs is measured above",
+    NOT_MEASURED: "How much that changes what the model says is measured above, under *What each file costs*.",
+}
+_ASSESSED = "What tasks on bias say of the files is above, under *Tasks*; it is about what these tasks ask, no more."
+_ON_BIAS = ("crows_pairs", "winogender", "toxigen")
 # A file to begin with costs at most so much perplexity, at the upper end of two standard errors.
 MOST_CHANGE = 0.01
 
 
-def with_measured(card: str, section: str) -> str:
+def with_measured(card: str, section: str, *, is_bias_assessed: bool = False) -> str:
     """A card with the section in place of an older one, else after the table of files, else at the end."""
+    for old, new in _SINCE.items():
+        card = card.replace(old, new)
+    if is_bias_assessed:
+        card = card.replace(NOT_ASSESSED, _ASSESSED)
     block = f"{_START}\n\n{section}\n\n{_END}"
     before, start, rest = card.partition(_START)
     if start and _END in rest:
@@ -29,33 +44,72 @@ def with_measured(card: str, section: str) -> str:
     return f"{card.rstrip()}\n\n{block}\n"
 
 
-def measured_section(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
-    """The section, from a report of schema 1; `pictures` are files beside the card."""
+def section_of(card: str) -> str | None:
+    """The section that a card has; None without."""
+    _, start, rest = card.partition(_START)
+    return rest.partition(_END)[0].strip() if start and _END in rest else None
+
+
+def keep_measured(old: str, new: str) -> str:
+    """A new card with the section of an old one, if that has one."""
+    section = section_of(old)
+    return new if section is None else with_measured(new, section, is_bias_assessed=_ASSESSED in old)
+
+
+def measured_section(
+    report: Mapping[str, Any], results: Sequence[Mapping[str, Any]] = (), pictures: Sequence[str] = ()
+) -> str:
+    """The section.
+
+    report    of schema 1
+    results   of `pythia eval` on these files, in either layout
+    pictures  files beside the card
+    """
     base, text = report["reference"], report["text"]
     files = sorted(report["files"], key=lambda f: (f["bytes"], f["activations"], f["file"]))
-    head = "| Quant | Activations | Bits/weight | Perplexity | Change | KL mean | KL 99.9 % | Same top token |"
-    lines = [head, "|---|---|--:|--:|--:|--:|--:|--:|"]
+    parts = [
+        "## What each file costs",
+        _pick(report, files),
+        _table(base, files),
+        f"Against {inert(base['file'])} (perplexity {base['ppl']:.3f} \u00b1 {base['ppl_error']:.3f}), on"
+        f" {text['scored_tokens']:,} tokens of {inert(text['file'])} in {text['windows']:,} windows of"
+        f" {text['context']:,}, of which the second half counts; {inert(report['gelu'])} GELU; KL divergence in nats;"
+        f" tokens a second on the machine that measured; pythia-gguf {inert(report['tool_version'])}.",
+        *(f"![{name.removesuffix('.png')} against bits per weight]({name})" for name in pictures),
+        *_tasks(results),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def is_on_bias(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a task on bias is among the results."""
+    return any(task.startswith(_ON_BIAS) for result in results for task in result["results"])
+
+
+def _table(base: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:
+    speeds = [(k, t) for k, t in (("prefill", "Reads t/s"), ("decode", "Writes t/s")) if _has(files, k)]
+    head = ["Quant", "Activations", "Size, MB", "Bits/weight", "Perplexity", "Change", "KL mean", "KL 99.9 %"]
+    head += ["Same top token", *(title for _, title in speeds)]
+    lines = [f"| {' | '.join(head)} |", f"|---|---|{'--:|' * (len(head) - 2)}"]
     for f in files:
-        numbers = (
+        cells = [
+            inert(f["quant"]),
+            inert(f["activations"]),
+            f"{f['bytes'] / 1e6:.1f}",
             f"{f['bits_per_weight']:.2f}",
             f"{f['ppl']:.3f} \u00b1 {f['ppl_error']:.3f}",
             f"{100 * (f['ppl'] / base['ppl'] - 1):+.2f} %",
             f"{f['kl_mean']:.5f}",
             f"{f['kl_p999']:.3f}",
             f"{100 * f['same_top1']:.1f} %",
-        )
-        lines.append(f"| {inert(f['quant'])} | {inert(f['activations'])} | {' | '.join(numbers)} |")
-    parts = [
-        "## What each file costs",
-        _pick(report, files),
-        "\n".join(lines),
-        f"Against {inert(base['file'])} (perplexity {base['ppl']:.3f} \u00b1 {base['ppl_error']:.3f}), on"
-        f" {text['scored_tokens']:,} tokens of {inert(text['file'])} in {text['windows']:,} windows of"
-        f" {text['context']:,}, of which the second half counts; {inert(report['gelu'])} GELU; KL divergence in nats;"
-        f" pythia-gguf {inert(report['tool_version'])}.",
-        *(f"![{name.removesuffix('.png')} against bits per weight]({name})" for name in pictures),
-    ]
-    return "\n\n".join(part for part in parts if part)
+            *(f"{f[key]:.0f}" if (key := f"{k}_tokens_per_s") in f else "" for k, _ in speeds),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _has(files: Sequence[Mapping[str, Any]], speed: str) -> bool:
+    return any(f"{speed}_tokens_per_s" in f for f in files)
 
 
 def _pick(report: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:
@@ -73,3 +127,38 @@ def _pick(report: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:
         best = min(run, key=lambda f: f["kl_mean"])
         why = "no file is surely within 1 % of the unquantized model's perplexity, and this one is nearest to it"
     return f"**{inert(best['quant'])}** is a good default: {why} (two standard errors included)."
+
+
+def _tasks(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Title, table and what the numbers are of; nothing without results."""
+    if not results:
+        return
+    yield "### Tasks"
+    lines = [
+        "| File | Activations | GELU | Encoding | Shots | Task | Metric | Value |",
+        "|---|---|---|---|---|---|---|--:|",
+    ]
+    for result in results:
+        facts = result["config"]["pythia_gguf"]
+        shots = result.get("n-shot", result["config"].get("num_fewshot"))
+        for task, metrics in result["results"].items():
+            n_shots = shots.get(task, "") if isinstance(shots, Mapping) else shots
+            for metric, value, error in _values(metrics):
+                cells = [*(facts[key] for key in ("file", "activations", "gelu", "encoding")), n_shots, task, metric]
+                shown = f"{value:.4f}" + ("" if error is None else f" \u00b1 {error:.4f}")
+                lines.append(f"| {' | '.join(inert(str(cell)) for cell in cells)} | {shown} |")
+    yield "\n".join(lines)
+    limits = {limit for r in results if (limit := r["config"].get("limit")) is not None}
+    some = f" Of each task only the first items were asked: {', '.join(map(str, sorted(limits)))}." if limits else ""
+    yield f"By lm-evaluation-harness on this project's engine, with standard errors.{some}"
+
+
+def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, float | None]]:
+    """(metric, value, standard error) of one task in either layout."""
+    for name, value in metrics.items():
+        metric, comma, filtered = name.partition(",")
+        if metric.endswith("_stderr") or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        error = metrics.get(f"{metric}_stderr{comma}{filtered}")
+        plain = metric if filtered in ("", "none") else name
+        yield plain, value, float(error) if isinstance(error, int | float) else None

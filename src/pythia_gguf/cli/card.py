@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pythia_gguf.errors import ModelFileError, StorageError, UsageError
+from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
 
 _PICTURES = ("divergence.png", "perplexity.png")
 
@@ -17,19 +17,24 @@ _PICTURES = ("divergence.png", "perplexity.png")
 @click.command("card")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--report", type=click.Path(path_type=Path), help="Of pythia measure.  [default: DIR/report.json]")
-def command(folder: Path, report: Path | None) -> None:
-    """Put what `pythia measure` found into the card of a folder: a table, and one file to begin with.
+@click.option(
+    "--results", "tasks", multiple=True, type=click.Path(path_type=Path),
+    help="Of pythia eval; repeatable.  [default: DIR/results*.json]",
+)  # fmt: skip
+def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
+    """Put what `pythia measure` and `pythia eval` found into the card of a folder, with one file to begin with.
 
     The section is replaced when it is there already; the rest of README.md stays as it is. Pictures that `pythia plot`
     has put into DIR are shown.
 
     \b
     pythia measure pythia-70m-GGUF --text wiki.test.raw -o pythia-70m-GGUF/report.json
+    pythia eval pythia-70m-GGUF:Q4_K_M --tasks sciq -o pythia-70m-GGUF/results-Q4_K_M.json
     pythia plot pythia-70m-GGUF/report.json -o pythia-70m-GGUF
     pythia card pythia-70m-GGUF
     """
-    from pythia_gguf.card.measured import measured_section, with_measured
-    from pythia_gguf.files import RegularFile, write_text
+    from pythia_gguf.card.measured import is_on_bias, measured_section, with_measured
+    from pythia_gguf.files import write_text
     from pythia_gguf.press.manifest import MANIFEST, read_manifest
     from pythia_gguf.press.staging import CARD
 
@@ -47,10 +52,11 @@ def command(folder: Path, report: Path | None) -> None:
         raise UsageError(
             f"{path}: measured other files than those in {folder}: {', '.join(strangers) or 'all of them'}"
         )
-    with RegularFile(folder / CARD) as file:
-        old = bytes(file.read(0, file.size))
+    old = _read(folder / CARD)
     pictures = [name for name in _PICTURES if (folder / name).is_file()]
-    text = with_measured(old.decode("utf-8"), measured_section(data, pictures))
+    results = [_read_results(p, sizes) for p in tasks or sorted(folder.glob("results*.json"))]
+    section = measured_section(data, results, pictures)
+    text = with_measured(old.decode("utf-8"), section, is_bias_assessed=is_on_bias(results))
     write_text(folder / CARD, text)
     # A card that nobody has edited stays one that `pythia quantize` may write again.
     if manifest.get("card_sha256") == hashlib.sha256(old).hexdigest():
@@ -59,13 +65,31 @@ def command(folder: Path, report: Path | None) -> None:
     click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
 
 
-def _read_report(path: Path) -> dict[str, Any]:
+def _read_results(path: Path, known: dict[str, int]) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(_read(path))
+        facts = data["config"]["pythia_gguf"]
+        if any(not isinstance(facts[key], str) for key in ("file", "activations", "gelu", "encoding")):
+            raise ValueError("does not say how it came about")
+        if not all(isinstance(metrics, dict) for metrics in data["results"].values()):
+            raise ValueError("has no metrics")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise ModelFileError(f"not results of pythia eval: {e}", path=path) from e
+    if facts["file"] not in known:
+        raise UsageError(f"{path}: of {one_line(facts['file'])}, which is not in this folder")
+    return data
+
+
+def _read(path: Path) -> bytes:
     from pythia_gguf.files import RegularFile
 
     with RegularFile(path) as file:
-        raw = bytes(file.read(0, file.size))
+        return bytes(file.read(0, file.size))
+
+
+def _read_report(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(raw)
+        data = json.loads(_read(path))
         if data["schema_version"] != 1 or not isinstance(data["files"], list):
             raise ValueError("another schema")
         needed = {"file", "quant", "activations", "bytes", "bits_per_weight", "ppl", "ppl_error", "kl_mean", "kl_p999"}

@@ -15,6 +15,7 @@ from importlib import metadata as installed
 from pathlib import Path
 
 from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
+from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.errors import ModelFileError, StorageError
@@ -233,6 +234,8 @@ def _write_card(job: _Job, sums: dict[str, str], sources: Sequence[SourceFile], 
     if kept and kept.card_sha256 and kept.listed == {i.file for i in job.items} and (kept.folder / CARD).exists():
         return kept.card_sha256
     text = _card(job.source, job.items, sums, sources, run)
+    if kept and (kept.folder / CARD).exists():
+        text = keep_measured((kept.folder / CARD).read_text("utf-8", errors="replace"), text)
     job.staging.write(CARD, text)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
