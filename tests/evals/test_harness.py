@@ -25,8 +25,8 @@ from pythia_gguf.engine.scoring import Request
 from pythia_gguf.errors import ModelFileError, UsageError
 from pythia_gguf.evals.harness import PythiaLM
 
-# Nats, of the sum over an item's tokens: up to 100, and 1500 of wikitext. Both sides round to float32, in another order:
-# they are 7e-6 apart at most on items and 2e-5 on wikitext; and `hf` keeps sums in float32, which rounds long ones. The
+# Nats, of the sum over an item's tokens: up to 100, and 1500 of wikitext. Both round to float32, in another order: they
+# are 7e-6 apart at most on items and 2e-5 on wikitext; and `hf` keeps sums in float32, which rounds long ones. The
 # nearest wrong formulas are further away in the worst item of every task: 5e-4 the other GELU, 4e-4 keys and values in
 # half precision, 3e-2 a context that is cut one token shorter, 1 a shifted token. A test below holds that.
 NEAR = 5e-5

@@ -75,17 +75,20 @@ def run_tasks(
 
     n_shots  examples in each prompt; None for what the task says, else none
     limit    items of each task; None for all
-    Raises   UsageError as `check_run` does
+    Raises   UsageError as `check_run` does, and where a task has fewer examples
     """
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
 
     check_run(n_shots, limit)
+    _check_examples(tasks, n_shots or 0)
     tracker = EvaluationTracker()
     with _one_process(), contextlib.redirect_stdout(sys.stderr):  # the harness prints
         results: dict[str, Any] = simple_evaluate(
             model=model,
             tasks=list(tasks),
+            task_manager=TaskManager(include_defaults=False),  # else it would list the harness's tasks again
             num_fewshot=n_shots,
             limit=limit,
             bootstrap_iters=_BOOTSTRAPS,
@@ -156,6 +159,19 @@ def as_json(results: Mapping[str, Any]) -> str:
     from lm_eval.utils import handle_non_serializable
 
     return json.dumps(results, indent=2, ensure_ascii=False, default=handle_non_serializable)
+
+
+def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
+    from lm_eval.api.group import Group
+
+    if not n_shots:
+        return
+    for task in [t for thing in tasks for t in (thing.get_all_tasks() if isinstance(thing, Group) else [thing])]:
+        n_examples = len(task.fewshot_docs() or ())
+        if n_examples < n_shots and task.get_config("num_fewshot") != 0:
+            raise UsageError(
+                f"task {task.task_name}: --num-fewshot {n_shots}, more examples than there are: {n_examples}"
+            )
 
 
 def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:
