@@ -47,7 +47,7 @@ demo: $(VENV)/.installed
 	$(BIN)/pythia generate out/nano-GGUF/nano.Q4_K_M.gguf "def main(" --max-tokens 48 --seed 7
 
 report: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . "matplotlib>=3.8"
 	rm -rf out/nano-GGUF
 	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF --keep-f16
 	$(BIN)/pythia measure out/nano-GGUF --text examples/nano/heldout.txt --gelu tanh --activations both --chunks 40 -o out/nano-GGUF/report.json

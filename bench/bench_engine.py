@@ -72,17 +72,22 @@ def parse() -> argparse.Namespace:
 
 def make_files(work: Path, quants: list[str]) -> dict[str, Path]:
     """Quant -> file, of a seeded random model."""
-    metadata = model_metadata(**SHAPES["410m"])
+    source = random_model(work)
+    wanted = sorted({*quants, "Q4_K_M", "Q8_0"} - {"F16"})
+    made = quantize(source, work / "out", quants=wanted).files
+    os.sync()  # gigabytes that are still being written would slow down what is measured first
+    return {f.quant: f.path for f in made} | {"F16": source}
+
+
+def random_model(folder: Path, layers: int | None = None) -> Path:
+    """A seeded random F16 file of the shape of Pythia 410M, with a tokenizer."""
+    metadata = model_metadata(**SHAPES["410m"] | ({"n_layers": layers} if layers else {}))
     metadata["gptneox.context_length"] = np.uint32(2048)
     tokens = metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
     metadata["tokenizer.ggml.tokens"] = [*tokens, *(f"t{i}" for i in range(len(tokens), N_TOKENS))]
     metadata["tokenizer.ggml.token_type"] = np.ones(N_TOKENS, np.int32)
-    source = write_gguf(work / "random.F16.gguf", metadata, seed=410, hard=False)
-    wanted = sorted({*quants, "Q4_K_M", "Q8_0"} - {"F16"})
-    made = quantize(source, work / "out", quants=wanted).files
-    os.sync()  # gigabytes that are still being written would slow down what is measured first
-    return {f.quant: f.path for f in made} | {"F16": source}
+    return write_gguf(folder / "random.F16.gguf", metadata, seed=410, hard=False)
 
 
 def ours(path: Path, threads: int, environment: Mapping[str, str] = os.environ, **options: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Names the test files that need no build of llama.cpp, no torch and no transformers: what every platform can run.
+"""Names the test files that need no build of llama.cpp, no torch, transformers or lm_eval: what every platform can run.
 
 Knows nothing of platforms. `python tests/portable.py` prints the paths for pytest, one a line.
 """
@@ -9,7 +9,7 @@ import ast
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-HEAVY = {"llama_cpp", "torch", "transformers"}
+HEAVY = {"llama_cpp", "torch", "transformers", "lm_eval"}
 
 
 def imported_names(path: Path) -> set[str]:

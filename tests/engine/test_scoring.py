@@ -67,6 +67,18 @@ def test_more_requests_than_sequences():
         assert scores[i].logprob == pytest.approx(by_hand(m, list(requests[i].ids), 1)[0], abs=1e-9)
 
 
+def test_logits_of_long_continuations_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch):
+    """100 scored tokens take 100 x 4096 x 4 bytes of logits and 0.6 MB of keys and values: twice in 5 MB."""
+    from pythia_gguf.engine import scoring
+
+    monkeypatch.setattr(scoring, "_CACHE_BYTES", 5_000_000)
+    requests = [Request(ids=(i, *[9] * 100), start=1) for i in range(6)]
+    heard: list[int] = []
+    scores = score_requests(model(), requests, heard.append)
+    assert heard == [2, 2, 2]
+    assert scores[3].logprob == pytest.approx(by_hand(model(), list(requests[3].ids), 1)[0], abs=1e-9)
+
+
 def test_joint_encoding_moves_white_space_to_the_continuation():
     m = model()
     encode = m.tokenizer.encode

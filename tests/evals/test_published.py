@@ -74,6 +74,25 @@ def test_pictures(pythia, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    "shots", [{"n-shot": {"piqa": 5}}, {"config": {"num_fewshot": 5}}, {"config": {"num_fewshot": {"piqa": 5}}}]
+)
+def test_scores_with_examples_are_compared_with_such(pythia, tmp_path: Path, shots: dict):
+    """In the harness's layout, in EleutherAI's, and there where tasks differ."""
+    (five,) = [
+        p
+        for p in final_scores()
+        if (p.suite, p.model, p.task, p.metric, p.shots) == ("v1", "pythia-410m-deduped", "piqa", "acc", 5)
+    ]
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"results": {"piqa": {"acc": five.value}}} | shots), "utf-8")
+    code, out, err = pythia("plot", results, "--against", "published", "--model", "pythia-410m-deduped", "-o", tmp_path)
+    assert code == 0, err
+    row = next(line.split() for line in out.splitlines() if line.startswith("piqa"))
+    assert row[2:4] == [f"{five.value:.4f}"] * 2
+    assert row[-2:] == ["0.00", "yes"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         ((), 2, "nothing to draw"),

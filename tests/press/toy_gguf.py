@@ -11,6 +11,7 @@ from gguf.toy import metadata as toy_metadata
 from pythia_gguf.arch import config_from_gguf, tensor_shapes
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import Metadata, padded
+from pythia_gguf.gguf.reader import decode_tensor, open_gguf
 from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
 
 
@@ -74,6 +75,17 @@ def write_gguf(path: Path, metadata: Metadata, *, stored: str = "F16", seed: int
             if info.format == "F32" and len(info.shape) == 2:
                 w = w * np.float32(0.9987)  # values that float16 does not have
             out.write(as_stored(w, info.format).ljust(padded(info.n_bytes, 32), b"\0"))
+    return path
+
+
+def widened(source: Path, path: Path) -> Path:
+    """The same model with every matrix in F32, which holds the values of F16 and BF16 exactly."""
+    gguf = open_gguf(source)
+    infos = layout((name, "F32", tensor.shape) for name, tensor in gguf.tensors.items())
+    with open(path, "wb") as out:
+        out.write(header_bytes(gguf.metadata | {"general.file_type": np.uint32(0)}, infos))
+        for info in infos:
+            out.write(decode_tensor(gguf, info.name).tobytes().ljust(padded(info.n_bytes, 32), b"\0"))
     return path
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": "Write on from a text.",
     "score": "Log-likelihoods of continuations.",
     "measure": "What each quantization costs: perplexity, KL divergence, top token.",
+    "eval": "Run tasks of lm-evaluation-harness.",
     "plot": "Pictures of what was measured, and of published scores.",
     "card": "Put what was measured into the card of a folder.",
     "bench": "Measure how fast a file runs here.",

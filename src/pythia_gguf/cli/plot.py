@@ -19,7 +19,7 @@ from pythia_gguf.errors import ModelFileError, UsageError
     "-o", "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder for PNG files."
 )
 def command(files: tuple[Path, ...], against: str | None, model: str | None, out: Path) -> None:
-    """Draw reports of `pythia measure` and results of lm_eval.
+    """Draw reports of `pythia measure` and results of `pythia eval` or lm_eval, in either layout.
 
     With --against published also the model card's five pictures, each task by size with OPT and BLOOM beside, and one
     model through its training; results of a run are compared value by value.
@@ -44,11 +44,19 @@ def command(files: tuple[Path, ...], against: str | None, model: str | None, out
         if against is None or model is None:
             raise UsageError(f"{path}: results are compared with --against published --model NAME")
         suite, name = _published_model(model)
-        rows = agreements(data["results"], suite, name)
+        shots = _shots(data)
+        rows = [
+            a
+            for task, metrics in data["results"].items()
+            for a in agreements({task: metrics}, suite, name, shots.get(task, 0))
+        ]
         if not rows:
             raise UsageError(f"{path}: nothing in it was published of {model}")
         _print(rows)
-        measured |= {a.task: (n_parameters(name), a.value) for a in rows if a.metric == "acc"}
+        # The pictures are of scores without examples in the prompt.
+        measured |= {
+            a.task: (n_parameters(name), a.value) for a in rows if a.metric == "acc" and not shots.get(a.task, 0)
+        }
     if against is not None:
         written += plot_published(out, measured) + plot_steps(out)
     for path in written:
@@ -65,6 +73,15 @@ def _published_model(name: str) -> tuple[str, str]:
     # The standard 1B of v1 was published under the type it was trained in.
     plain = model.name.removesuffix("-v0")
     return f"v{model.version}", "pythia-1b-bf16" if (plain, model.version) == ("pythia-1b", 1) else plain
+
+
+def _shots(data: dict[str, Any]) -> dict[str, int]:
+    """Task -> examples in its prompts: of each in the harness's layout, of all in EleutherAI's."""
+    config = data.get("config")
+    shots = data.get("n-shot", config.get("num_fewshot") if isinstance(config, dict) else None)
+    if isinstance(shots, dict):
+        return shots
+    return dict.fromkeys(data["results"], shots if isinstance(shots, int) else 0)
 
 
 def _print(rows: list[Any]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
 ENCODINGS = ("joint", "separate")
-# Sequences in one tree, and the memory that their keys and values may take.
+# Sequences in one tree, and the memory that their keys, values and logits may take.
 _MOST_SEQUENCES = 32
 _CACHE_BYTES = 1 << 30
 
@@ -100,7 +100,8 @@ def score_requests(
     unique = sorted(set(requests), key=lambda r: (r.ids, r.start))
     found: dict[Request, Score] = {}
     longest = max((len(r.ids) for r in unique), default=2) - 1
-    n_sequences = max(1, min(_MOST_SEQUENCES, len(unique), _CACHE_BYTES // _bytes_of(model, longest)))
+    most_scored = max((len(r.ids) - r.start for r in unique), default=1)
+    n_sequences = max(1, min(_MOST_SEQUENCES, len(unique), _CACHE_BYTES // _bytes_of(model, longest, most_scored)))
     session = Session(model, n_sequences=n_sequences, n_context=longest) if unique else None
     for at in range(0, len(unique), n_sequences):
         chunk = unique[at : at + n_sequences]
@@ -110,9 +111,9 @@ def score_requests(
     return [found[r] for r in requests]
 
 
-def _bytes_of(model: Model, n_tokens: int) -> int:
+def _bytes_of(model: Model, n_tokens: int, n_scored: int) -> int:
     number = 2 if model.cache == "f16" else 4
-    return model.config.n_layers * 2 * model.config.hidden * n_tokens * number
+    return model.config.n_layers * 2 * model.config.hidden * n_tokens * number + n_scored * model.n_vocab * 4
 
 
 def _score_tree(session: Session, requests: Sequence[Request]) -> list[Score]:

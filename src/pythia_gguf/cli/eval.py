@@ -1,0 +1,96 @@
+"""`pythia eval`: tasks of lm-evaluation-harness on a model. Knows nothing of how they are computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pythia_gguf.cli.model_options import load_model, model_options
+from pythia_gguf.errors import StorageError
+
+
+@click.command("eval")
+@model_options
+@click.option(
+    "--tasks", required=True, metavar="NAME,...", help="Tasks, groups or tags of lm_eval; * matches anything."
+)
+@click.option("--num-fewshot", type=int, metavar="N", help="Examples in each prompt.  [default: as the task says]")
+@click.option("--limit", type=int, metavar="N", help="Only the first items of each task, for a quick look.")
+@click.option(
+    "--encoding",
+    type=click.Choice(["joint", "separate"]),
+    default="joint",
+    show_default=True,
+    help="joint: context and continuation are one text, as in lm_eval today; separate: each is encoded by itself, as"
+    " for the published scores of Pythia.",
+)
+@click.option(
+    "--include-path", metavar="DIR", type=click.Path(path_type=Path), help="Folder of more tasks, as YAML files."
+)
+@click.option("-o", "--out", metavar="results.json", type=click.Path(path_type=Path), help="Write the results.")
+@click.option(
+    "--layout",
+    type=click.Choice(["harness", "pythia"]),
+    default="harness",
+    show_default=True,
+    help="Of JSON: what lm_eval writes, or the files in EleutherAI/pythia, named 410m-deduped_step143000.json there.",
+)
+def command(
+    model: str,
+    tasks: str,
+    num_fewshot: int | None,
+    limit: int | None,
+    encoding: str,
+    include_path: Path | None,
+    out: Path | None,
+    layout: str,
+    threads: int | None,
+    gelu: str,
+    activations: str,
+    kv: str,
+    output_format: str,
+) -> None:
+    """Run tasks of EleutherAI's lm-evaluation-harness; needs the extra "eval".
+
+    Items, prompts and metrics are the harness's own, scores the engine's. The data of a task comes from the Hub.
+
+    \b
+    pythia eval pythia-70m.Q4_K_M.gguf --tasks lambada_openai,piqa,winogrande,arc_challenge,sciq -o results.json
+    pythia eval pythia-410m-deduped@step3000:F16 --tasks sciq --encoding separate --layout pythia -o 410m_step3000.json
+    pythia eval examples/nano --tasks "crows_pairs_english*" --limit 20
+    """
+    from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.evals.tasks import as_json, check_run, load_tasks, pythia_layout, rows, run_tasks
+    from pythia_gguf.files import write_text
+
+    check_run(num_fewshot, limit)
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise StorageError(f"{out}: not a file in a folder that exists")
+    loaded = load_tasks(tasks.replace(" ", "").split(","), include_path)
+    from pythia_gguf.evals.harness import PythiaLM
+
+    opened = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
+    with make_progress() as progress:
+        lm = PythiaLM(opened, encoding=encoding, progress=progress)
+        results = run_tasks(lm, loaded, n_shots=num_fewshot, limit=limit)
+    text = as_json(pythia_layout(results) if layout == "pythia" else results)
+    if out is not None:
+        write_text(out, text + "\n")
+    if output_format == "json":
+        click.echo(text)
+    else:
+        _print(rows(results), results["config"]["pythia_gguf"])
+
+
+def _print(rows: list[tuple[str, str, float, float | None]], facts: dict[str, Any]) -> None:
+    from pythia_gguf.cli.tables import print_table
+
+    table = [
+        (task, metric, f"{value:.4f}", "" if error is None else f"{error:.4f}") for task, metric, value, error in rows
+    ]
+    print_table(("task", "metric", "value", "stderr"), table, right=(2, 3))
+    click.echo(
+        f"{facts['file']}: {facts['activations']} activations, {facts['gelu']} GELU, {facts['encoding']} encoding"
+    )

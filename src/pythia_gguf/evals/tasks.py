@@ -1,0 +1,240 @@
+"""Tasks of lm-evaluation-harness by name, a run of them, and its results as the harness and as EleutherAI write them.
+
+Knows no model: a run takes whatever is the harness's `LM`. lm_eval is of the extra `eval`, and imported only when tasks
+are asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pythia_gguf.errors import NetworkError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.model import LM
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+
+# Resamples for the error of a perplexity, which has no formula: it comes out right to about 2 %. The harness's own
+# 100,000 take minutes in one process.
+_BOOTSTRAPS = 1000
+# Metrics that EleutherAI's files call by another name.
+_PYTHIA_NAMES = {"perplexity": "ppl", "likelihood_diff": "likelihood_difference"}
+_NO_METRICS = {"name", "alias", "sample_len", "sample_count"}
+
+
+def check_run(n_shots: int | None, limit: int | None) -> None:
+    """Raise UsageError where `run_tasks` would."""
+    if n_shots is not None and n_shots < 0:
+        raise UsageError(f"--num-fewshot must be at least 0, got {n_shots}")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit must be at least 1, got {limit}")
+
+
+def load_tasks(names: Sequence[str], include: str | os.PathLike[str] | None = None) -> list[Task | Group]:
+    """Tasks with their data; raises UsageError for what is no task or cannot run here, NetworkError, StorageError.
+
+    names    of tasks, groups and tags, or patterns of them: "piqa", "crows_pairs_english*"
+    include  folder of more tasks in YAML; there, a name of the harness's means the one in the folder
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as e:
+        raise UsageError(f'tasks need lm_eval: pip install "pythia-gguf[eval]" ({e})') from e
+    if include is not None and not Path(include).is_dir():
+        raise StorageError(f"{one_line(os.fspath(include))}: no such folder")
+    names = [name for name in names if name]
+    if not names:
+        raise UsageError("--tasks names no task")
+    manager = _beside(TaskManager, names, include) or TaskManager(include_path=_text(include))
+    found = dict.fromkeys(task for name in names for task in _matches(name, manager))
+    with _one_line_errors(names):
+        loaded = manager.load(list(found))
+    for name, task in loaded["tasks"].items():
+        if getattr(task, "UNSAFE_CODE", False):
+            raise UsageError(f"task {name} runs code that the model wrote, which is not done here")
+        if getattr(task, "MULTIMODAL", False):
+            raise UsageError(f"task {name} needs a model that sees pictures")
+    groups = loaded.get("groups", {})
+    inside = {child for children in loaded.get("group_map", {}).values() for child in children}
+    return [thing for name, thing in [*groups.items(), *loaded["tasks"].items()] if name not in inside]
+
+
+def run_tasks(
+    model: LM, tasks: Sequence[Task | Group], *, n_shots: int | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """What `lm_eval --output_path` writes of a run, as a dict.
+
+    n_shots  examples in each prompt; None for what the task says, else none
+    limit    items of each task; None for all
+    Raises   UsageError as `check_run` does, and where a task has fewer examples
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
+
+    check_run(n_shots, limit)
+    _check_examples(tasks, n_shots or 0)
+    tracker = EvaluationTracker()
+    with _one_process(), contextlib.redirect_stdout(sys.stderr):  # the harness prints
+        results: dict[str, Any] = simple_evaluate(
+            model=model,
+            tasks=list(tasks),
+            task_manager=TaskManager(include_defaults=False),  # else it would list the harness's tasks again
+            num_fewshot=n_shots,
+            limit=limit,
+            bootstrap_iters=_BOOTSTRAPS,
+            log_samples=False,
+            evaluation_tracker=tracker,
+        )
+    general = tracker.general_config_tracker
+    general.log_end_time()
+    facts = results["config"].get("pythia_gguf", {})
+    if facts:
+        names = {"gelu": "gelu", "activations": "activations", "cache": "kv", "encoding": "encoding"}
+        general.model_name = general.model_name_sanitized = facts["file"]
+        general.model_source = results["config"]["model"] = "pythia-gguf"
+        results["config"]["model_args"] = ",".join(
+            [f"model={facts['file']}", *(f"{option}={facts[n]}" for option, n in names.items())]
+        )
+    return results | {"task_hashes": {}} | asdict(general)
+
+
+def pythia_layout(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in the form of EleutherAI/pythia a19eecb, evals/pythia-v1: results, versions, config.
+
+    A metric of a filter other than the harness's "none" keeps the filter in its name; what has no value is left out.
+    """
+    config, shots = results["config"], results["n-shot"]
+    distinct = set(shots.values())
+    return {
+        "results": {
+            task: {
+                _PYTHIA_NAMES.get(metric, metric) + suffix + ("" if filtered in ("", "none") else f",{filtered}"): value
+                for metric, suffix, filtered, value in _values(metrics)
+            }
+            for task, metrics in results["results"].items()
+        },
+        "versions": {
+            task: int(version) if isinstance(version, int | float) else version
+            for task, version in results["versions"].items()
+        },
+        "config": {
+            "model": config["model"],
+            "model_args": config["model_args"],
+            "num_fewshot": distinct.pop() if len(distinct) == 1 else shots,
+            "batch_size": config["batch_size"],
+            "device": "cpu",
+            "no_cache": True,
+            "limit": config["limit"],
+            "bootstrap_iters": config["bootstrap_iters"],
+            "description_dict": {},
+            "pythia_gguf": config.get("pythia_gguf"),
+        },
+    }
+
+
+def rows(results: Mapping[str, Any]) -> list[tuple[str, str, float, float | None]]:
+    """(task, metric, value, standard error or None) of results in the harness's layout."""
+    found = []
+    for task, metrics in results["results"].items():
+        for metric, suffix, filtered, value in _values(metrics):
+            if not suffix:
+                error = metrics.get(f"{metric}_stderr,{filtered}")
+                name = metric if filtered in ("", "none") else f"{metric},{filtered}"
+                found.append((task, name, value, float(error) if _is_number(error) else None))
+    return found
+
+
+def as_json(results: Mapping[str, Any]) -> str:
+    """Text of results; what JSON has no form for is written as the harness writes it."""
+    from lm_eval.utils import handle_non_serializable
+
+    return json.dumps(results, indent=2, ensure_ascii=False, default=handle_non_serializable)
+
+
+def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
+    from lm_eval.api.group import Group
+
+    if not n_shots:
+        return
+    for task in [t for thing in tasks for t in (thing.get_all_tasks() if isinstance(thing, Group) else [thing])]:
+        n_examples = len(task.fewshot_docs() or ())
+        if n_examples < n_shots and task.get_config("num_fewshot") != 0:
+            raise UsageError(
+                f"task {task.task_name}: --num-fewshot {n_shots}, more examples than there are: {n_examples}"
+            )
+
+
+def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:
+    """(metric, "" or "_stderr", filter, value) of each number."""
+    for key, value in metrics.items():
+        name, _, filtered = key.partition(",")
+        if key not in _NO_METRICS and _is_number(value):
+            suffix = "_stderr" if name.endswith("_stderr") else ""
+            yield name.removesuffix("_stderr"), suffix, filtered, float(value)
+
+
+def _is_number(value: object) -> bool:
+    # numpy's float64 is a float; the harness writes "N/A" for an error that it cannot tell.
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(include: str | os.PathLike[str] | None) -> str | None:
+    return None if include is None else os.fspath(include)
+
+
+def _beside(
+    kind: type[TaskManager], names: Sequence[str], include: str | os.PathLike[str] | None
+) -> TaskManager | None:
+    """The tasks of the folder alone, when they are all that is asked for: the harness's take seconds to list."""
+    if include is None:
+        return None
+    manager = kind(include_path=_text(include), include_defaults=False)
+    return manager if set(names) <= set(manager.all_subtasks) else None
+
+
+def _matches(name: str, manager: TaskManager) -> list[str]:
+    found: list[str] = manager.match_tasks([name])
+    if not found:
+        raise UsageError(f"no task {one_line(name, 60)!r}{nearest(name, manager.all_tasks)}")
+    return found
+
+
+@contextlib.contextmanager
+def _one_line_errors(names: Sequence[str]) -> Iterator[None]:
+    """What harness and `datasets` raise while tasks are loaded, as one line."""
+    from datasets.exceptions import DatasetsError
+
+    which = one_line(", ".join(names), 100)
+    try:
+        yield
+    except PythiaGGUFError:
+        raise
+    except ConnectionError as e:
+        raise NetworkError(f"{which}: no data ({one_line(str(e), 150)}). Is there a network?") from e
+    except (OSError, ImportError, ValueError, KeyError, DatasetsError) as e:
+        raise UsageError(f"{which}: cannot be loaded: {type(e).__name__}: {one_line(str(e))}") from e
+
+
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """The harness would fork to resample, and a process with threads must not be forked."""
+    name = "DISABLE_MULTIPROC"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
