@@ -70,9 +70,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_files(work: Path, quants: list[str]) -> dict[str, Path]:
+def make_files(work: Path, quants: list[str], layers: int | None = None) -> dict[str, Path]:
     """Quant -> file, of a seeded random model."""
-    source = random_model(work)
+    source = random_model(work, layers)
     wanted = sorted({*quants, "Q4_K_M", "Q8_0"} - {"F16"})
     made = quantize(source, work / "out", quants=wanted).files
     os.sync()  # gigabytes that are still being written would slow down what is measured first
