@@ -16,7 +16,7 @@ help:
 	@echo "make test-fast  the tests that take under a minute together"
 	@echo "make check      format, lint, types, import arrows, conventions"
 	@echo "make golden     remake the frozen outputs of llama.cpp's own tools (pip downloads what it needs)"
-	@echo "make bench      measure for half an hour; writes bench/results/"
+	@echo "make bench      measure for two hours; writes bench/results/"
 	@echo "make readme     put the tables of bench/results into README.md"
 	@echo "make campaign   every format on every kind of CPU, harm at every step (minutes)"
 
@@ -71,8 +71,11 @@ golden: $(VENV)/.test-installed
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_encoders.py --save
+	$(BIN)/python bench/bench_encoders.py --weighted --save
 	$(BIN)/python bench/bench_press.py --save
 	$(BIN)/python bench/bench_engine.py --save
+	$(BIN)/python bench/bench_measure.py --save
+	$(BIN)/python bench/bench_lm_eval.py --save
 
 readme:
 	$(BIN)/python scripts/readme.py

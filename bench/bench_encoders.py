@@ -2,6 +2,7 @@
 
     python bench/bench_encoders.py            prints the table, the last line is one JSON object
     python bench/bench_encoders.py --save     also writes bench/results/encoders.csv
+    python bench/bench_encoders.py --weighted --save    with an importance matrix; encoders_weighted.csv
 
 llama.cpp's side is `ggml_quantize_chunk`, twice: of llama-cpp-python 0.3.36, whose ggml-base is the stock build (SSE2,
 no FMA), and of the same C built with -march=native -ffp-contract=off.
@@ -29,7 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 from native_llama import native_library  # noqa: E402
 
 import oracle  # noqa: E402
-from kernels.rows import ROW, gaussian  # noqa: E402
+from kernels.rows import ROW, gaussian, importances  # noqa: E402
 from pythia_gguf.formats import FORMATS  # noqa: E402
 from pythia_gguf.kernels.encode import ENCODABLE, compile_encoder, encode  # noqa: E402
 
@@ -41,32 +42,35 @@ def main() -> None:
     """Measure every format."""
     weights = gaussian(0, 4096).reshape(-1)
     native = native_library()
+    importance = importances(5)["squares"] if "--weighted" in sys.argv else None
     rows = []
     print(f"{'format':8} {'ours':>14} {'llama.cpp':>14} {'ratio':>7} {'spread':>13} {'ratio to native':>15}")
     for name in ENCODABLE:
-        rows.append(measure(name, weights, native))
+        rows.append(measure(name, weights, native, importance))
         r = rows[-1]
         print(
             f"{name:8} {r['ours_mweights_per_s']:10.1f} M/s {r['llama_cpp_mweights_per_s']:10.1f} M/s"
             f" {r['ratio']:7.2f} {r['ratio_min']:6.2f}-{r['ratio_max']:.2f} {r['ratio_native']:15.2f}"
         )
     if "--save" in sys.argv:
-        save(rows)
+        save(rows, "encoders.csv" if importance is None else "encoders_weighted.csv")
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "encoders": rows}))
 
 
-def measure(name: str, weights: np.ndarray, native: ctypes.CDLL) -> dict[str, float | str]:
+def measure(
+    name: str, weights: np.ndarray, native: ctypes.CDLL, importance: np.ndarray | None
+) -> dict[str, float | str]:
     """Take turns; the ratio is that of the two times of one turn."""
     fmt = FORMATS[name]
-    compile_encoder(name)
+    compile_encoder(name, importance is not None)
     out = np.empty(fmt.row_bytes(weights.size), np.uint8)
     part = weights[: weights.size // 16] if name.startswith("IQ4") else weights[: weights.size // 4]
     chunk = (fmt.ggml_id, part, ROW, fmt.block_bytes, fmt.block_weights)
     ours_s, theirs_s, native_s = [], [], []
     for _ in range(TURNS):
-        ours_s.append(timed(lambda: encode(name, weights, out)) / weights.size)
-        theirs_s.append(timed(lambda: oracle.encode(*chunk)) / part.size)
-        native_s.append(timed(lambda: oracle.encode(*chunk, library=native)) / part.size)
+        ours_s.append(timed(lambda: encode(name, weights, out, importance)) / weights.size)
+        theirs_s.append(timed(lambda: oracle.encode(*chunk, importance=importance)) / part.size)
+        native_s.append(timed(lambda: oracle.encode(*chunk, library=native, importance=importance)) / part.size)
     ratios = sorted(t / o for t, o in zip(theirs_s, ours_s, strict=True))
     return {
         "format": name,
@@ -97,10 +101,10 @@ def cpu() -> str:
     return f"{model}, LLVM {numba.core.codegen.ll.get_host_cpu_name()}"
 
 
-def save(rows: list[dict[str, float | str]]) -> None:
+def save(rows: list[dict[str, float | str]], file: str) -> None:
     """One row a format, with machine, date and versions."""
     where = {"cpu": cpu(), "date": str(date.today()), "numba": numba.__version__, "llama_cpp": "0c1e57098"}
-    with open(ROOT / "bench" / "results" / "encoders.csv", "w", newline="") as f:
+    with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
         writer = csv.DictWriter(f, [*rows[0], *where], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, **where} for row in rows)

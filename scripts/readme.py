@@ -22,7 +22,12 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """README text with every table made from its results."""
-    for name, table in {"press": press(), "encoders": encoders(), "engine": engine()}.items():
+    for name, table in {
+        "press": press(),
+        "encoders": encoders(),
+        "engine": engine(),
+        "measure": measuring(),
+    }.items():
         pattern = re.compile(rf"(<!-- {name} start -->\n).*?(<!-- {name} end -->)", re.DOTALL)
         text = pattern.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", text)
     return text
@@ -86,6 +91,27 @@ def engine() -> str:
     more = ["", *(f"- {fact['fact']}: {fact['value']}" for fact in facts)]
     where = f"\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
     return "\n".join(lines + more) + "\n" + where
+
+
+def measuring() -> str:
+    """What measuring 16 files takes, and tasks of lm_eval."""
+    with open(RESULTS / "measure.csv", encoding="utf-8") as f:
+        whole = next(csv.DictReader(f))
+    with open(RESULTS / "lm_eval.csv", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    lines = [
+        "| job | pythia-gguf | the other | how many times faster (lowest to highest turn) |",
+        "|---|---|---|---|",
+        f"| perplexity and KL divergence of 16 files, 16,384 tokens | {float(whole['ours_s']):.0f} s"
+        f" | llama-perplexity, 17 passes: {float(whole['theirs_s']):.0f} s | {1 / float(whole['part']):.2f} |",
+    ]
+    for r in rows:
+        job = f"{r['requests']} requests of lm_eval, {r['ours']}"
+        other = f"`hf`, {r['hf']}, batches of {r['hf_batch_size']}: {float(r['hf_s']):.0f} s"
+        ratio = f"{r['ratio']} ({r['ratio_min']} to {r['ratio_max']})"
+        note = "" if r["precision"] != "another" else "; another precision"
+        lines.append(f"| {job} | {float(r['ours_s']):.0f} s | {other}{note} | {ratio} |")
+    return "\n".join(lines) + "\n" + f"\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
 
 
 if __name__ == "__main__":

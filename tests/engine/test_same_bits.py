@@ -13,6 +13,7 @@ import pytest
 from engine.nano import HELDOUT, nano_files
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import UsageError
 from pythia_gguf.gguf.reader import decode_tensor
 
@@ -156,3 +157,24 @@ def test_who_looks_inside_changes_nothing(quant: str):
     # What is seen is float32; int8 activations of Q4_K_M cost up to half a percent of the largest logit.
     close = 1e-4 if quant == "F16" else 0.01
     np.testing.assert_allclose(hidden @ matrix.T, logits, atol=close * np.abs(logits).max())
+
+
+def test_windows_forget_what_was_before():
+    """The same memory for one text after another, longer and shorter, and logits of some tokens or of all."""
+    ids = text("Q4_K_M", 96)
+    windows = Windows(model("Q4_K_M"), 64)
+    for part, n_last in ((ids[:64], 32), (ids[10:30], None), (ids[32:96], 1), (ids[:64], None)):
+        assert np.array_equal(windows.logits(part, n_last), model("Q4_K_M").logits(part, n_last))
+    assert (windows.n_context, Windows(model("Q4_K_M"), 9999).n_context) == (64, 512)
+    with pytest.raises(UsageError, match="65 tokens do not fit into a context of 64"):
+        windows.logits(ids[:65])
+
+
+def test_room_that_is_too_small_or_of_another_kind_is_refused():
+    session = Session(model("Q4_K_M"))
+    part = Part(seq=session.open(), ids=[1, 2, 3], n_wanted=2)
+    room = session.room_for(2)
+    for wrong in (room[:1], room[:, :-1], room.astype(np.float64), np.asfortranarray(room)):
+        with pytest.raises(ValueError, match="no room for 2 rows"):
+            session.step([part], wrong)
+    assert session.length(part.seq) == 0

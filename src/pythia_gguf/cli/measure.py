@@ -15,6 +15,7 @@ import click
 from pythia_gguf.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
+    from pythia_gguf.engine.windows import Windows
     from pythia_gguf.evals.measure import Candidate
 
 SCHEMA_VERSION = 1
@@ -75,13 +76,13 @@ def command(
         distinct = _distinct(paths)
         kinds = ["int8", "float32"] if activations == "both" else [activations]
         candidates = [
-            _candidate(path, kind, gelu, threads)
+            _candidate(path, kind, gelu, threads, context)
             for path in distinct
             for kind in (["float32"] if _is_plain(path) else kinds)
         ]
         with RegularFile(text) as file:
             content = bytes(file.read(0, file.size))
-        against = _candidate(base, "float32" if _is_plain(base) else kinds[0], gelu, threads)
+        against = _candidate(base, "float32" if _is_plain(base) else kinds[0], gelu, threads, context)
         ids = _tokenizer(base).encode(content.decode("utf-8", "replace"))
         report = measure(
             against,
@@ -157,9 +158,9 @@ def _is_plain(path: Path) -> bool:
     return _quant(path).upper() in UNQUANTIZED
 
 
-def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> Candidate:
+def _candidate(path: Path, activations: str, gelu: str, threads: int | None, context: int) -> Candidate:
     from pythia_gguf.engine.model import load
-    from pythia_gguf.engine.speed import measure_speed
+    from pythia_gguf.engine.windows import Windows
     from pythia_gguf.evals.measure import Candidate
     from pythia_gguf.gguf.reader import open_gguf
 
@@ -178,11 +179,17 @@ def _candidate(path: Path, activations: str, gelu: str, threads: int | None) -> 
     return Candidate(
         name=f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {activations} {gelu}",
         label=f"{_quant(path)} {activations}",
-        open=lambda: load(path, threads=threads, gelu=gelu, activations=activations),
+        open=lambda: Windows(load(path, threads=threads, gelu=gelu, activations=activations), context),
         n_bytes=round(status.st_size * 1.1),
         facts=facts,
-        decode_speed=lambda model: measure_speed(model, n_prompt=1, n_tokens=32, repeats=2).decode_tokens_per_s,
+        decode_speed=_decode_speed,
     )
+
+
+def _decode_speed(windows: Windows) -> float:
+    from pythia_gguf.engine.speed import measure_speed
+
+    return measure_speed(windows.model, n_prompt=1, n_tokens=16, repeats=1).decode_tokens_per_s
 
 
 def _tokenizer(path: Path) -> Any:

@@ -86,7 +86,7 @@ class Session:
             n_tokens=n_tokens,
             n_threads=model.threads,
         )
-        self._n_tokens = n_tokens
+        self._n_tokens, self._stride = n_tokens, rounded_up(model.n_vocab, LANES)
         self._segments = aligned((n_tokens, SEGMENT_WORDS), np.int64)
         self._step = model.workers.new_step()
         self._step[WANTED] = self._list.wanted.ctypes.data
@@ -129,19 +129,26 @@ class Session:
         self._lengths[new] = n_tokens
         return new
 
-    def step(self, parts: Sequence[Part]) -> np.ndarray:
+    def step(self, parts: Sequence[Part], room: np.ndarray | None = None) -> np.ndarray:
         """Append tokens to sequences; logits f32 [rows wanted, n_vocab], in the order of the parts.
 
+        room    of `room_for`, for at least as many rows: memory for the logits; None takes new memory
         Raises UsageError when a sequence would be longer than the context; ValueError for a part without tokens, an
         unknown id, or two parts of one sequence. Nothing has happened then.
         """
         runs = self._slices(parts)
-        stride = rounded_up(self.model.n_vocab, LANES)
-        logits = np.empty((sum(p.n_wanted for p in parts), stride), np.float32)
+        n_rows = sum(p.n_wanted for p in parts)
+        logits = self.room_for(n_rows) if room is None else room[:n_rows]
+        if logits.shape != (n_rows, self._stride) or logits.dtype != np.float32 or not logits.flags.c_contiguous:
+            raise ValueError(f"no room for {n_rows} rows: {logits.shape} of {logits.dtype}")
         done = 0
         for slice_runs in runs:
             done += self._run(slice_runs, logits[done:])
         return logits[:, : self.model.n_vocab]
+
+    def room_for(self, n_rows: int) -> np.ndarray:
+        """Memory for the logits of so many rows, with any content."""
+        return np.empty((n_rows, self._stride), np.float32)
 
     def _views(self, seq: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Keys [1, heads, tiles, d, LANES] and values [1, heads, positions, width] of a sequence, layer by layer."""

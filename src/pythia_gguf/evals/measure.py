@@ -38,7 +38,7 @@ class LanguageModel(Protocol):
         """Longest window."""
 
     def logits(self, ids: Sequence[int], n_last: int | None = None) -> np.ndarray:
-        """f32 [n_last, n_vocab], of the tokens after the last `n_last` ids."""
+        """f32 [n_last, n_vocab], of the tokens after the last `n_last` ids; may be valid until the next call only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,14 @@ Vectors are float32; every 256 values their sums go into float64.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from pythia_gguf.cpus import threads_of
 from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.jit import inlined, kernel
-from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, load, select, splat
+from pythia_gguf.kernels.simd import LANES, any_lane, fold_max, fold_sum, load, select, splat
 
 # Columns of the result.
 NLL_REFERENCE, NLL_CANDIDATE, KL, P_REFERENCE, P_CANDIDATE, SAME_TOP = range(6)
@@ -34,15 +36,17 @@ def _most(x, start, n):
 
 @inlined
 def _first_of(x, start, n, value):
-    """Where a value comes first."""
-    for i in range(n):
-        if x[start + i] == value:
-            return i
+    """Where a value comes first, n a multiple of LANES."""
+    for i in range(start, start + n, LANES):
+        if any_lane(load(x, i) == value):
+            for j in range(LANES):
+                if x[i + j] == value:
+                    return i + j - start
     return -1
 
 
 @kernel
-def _compare_rows(reference, candidate, targets, n_vocab, stride, out):
+def _compare_rows(reference, candidate, targets, stride, out):
     """For each row; both f32 [n * stride], filled up with very small numbers; out f64 [n, N_COLUMNS]."""
     for row in range(targets.size):
         start = row * stride
@@ -67,7 +71,7 @@ def _compare_rows(reference, candidate, targets, n_vocab, stride, out):
         out[row, KL] = sum_d / sum_r + log_c - log_r
         out[row, P_REFERENCE] = math.exp(reference[target] - log_r)
         out[row, P_CANDIDATE] = math.exp(candidate[target] - log_c)
-        same = _first_of(reference, start, n_vocab, m_r) == _first_of(candidate, start, n_vocab, m_c)
+        same = _first_of(reference, start, stride, m_r) == _first_of(candidate, start, stride, m_c)
         out[row, SAME_TOP] = 1.0 if same else 0.0
 
 
@@ -87,9 +91,16 @@ def compare(reference: np.ndarray, candidate: np.ndarray, targets: np.ndarray) -
         raise ValueError(f"targets must be in 0..{n_vocab - 1}")
     out = np.empty((n, N_COLUMNS), np.float64)
     stride = -(-n_vocab // LANES) * LANES
-    _compare_rows(
-        _padded(reference, stride), _padded(candidate, stride), targets.astype(np.int64), n_vocab, stride, out
-    )
+    r, c, t = _padded(reference, stride), _padded(candidate, stride), targets.astype(np.int64)
+
+    def run(first: int, last: int) -> None:
+        part = slice(first * stride, last * stride)
+        _compare_rows(r[part], c[part], t[first:last], stride, out[first:last])
+
+    n_threads = threads_of(None)
+    edges = [n * i // n_threads for i in range(n_threads + 1)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(run, edges[:-1], edges[1:]))
     return out
 
 

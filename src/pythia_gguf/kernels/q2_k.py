@@ -104,8 +104,8 @@ def encode_q2_k_weighted(x, w, out):
     """
     room = scratch_f32(3 * N * LANES)
     xt = room[: N * LANES]
-    per_group = [scratch_f32(GROUPS) for _ in range(5)]
-    values, negated, sums, inverses, searched = per_group
+    values, negated, sums = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
+    inverses, searched = scratch_f32(GROUPS), scratch_f32(GROUPS)
     turned_values = scratch_f32(2 * 16 * LANES)
     turned_codes = np.empty(16 * LANES, np.int32)
     scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)

@@ -131,8 +131,8 @@ def encode_weighted(x, w, out, top):
     block_bytes = 144 if top == 15 else 176
     room = scratch_f32(3 * N * LANES)
     xt = room[: N * LANES]
-    per_group = [scratch_f32(GROUPS) for _ in range(5)]
-    values, negated, sums, inverses, searched = per_group
+    values, negated, sums = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
+    inverses, searched = scratch_f32(GROUPS), scratch_f32(GROUPS)
     turned_values = scratch_f32(2 * 8 * LANES)
     turned_codes = np.empty(8 * LANES, np.int32)
     scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)

@@ -117,7 +117,7 @@ def fit_unit(xt, w, n, top, codes):
             error = splat(ZERO)
             for i in range(n):
                 x = load(xt, i * LANES)
-                d = x - scale * at_most(nearest(candidate * x), top)
+                d = x - scale * to_float(at_most(nearest(candidate * x), top))
                 error = error + (load(w, i * LANES) * d) * d
             better = error < best
             best = select(better, error, best)
@@ -126,9 +126,9 @@ def fit_unit(xt, w, n, top, codes):
     sum_l2 = splat(ZERO)
     for i in range(n):
         x, wi = load(xt, i * LANES), load(w, i * LANES)
-        q = nearest(inverse * x)
-        code = at_most(q, top)
-        store(codes, i * LANES, select(q > np.int32(top), np.int32(top), q) & 255)
+        q = at_most(nearest(inverse * x), top)
+        code = to_float(q)
+        store(codes, i * LANES, q & 255)
         sum_lx = sum_lx + (wi * x) * code
         sum_l2 = sum_l2 + (wi * code) * code
     for _ in range(SWEEPS):
@@ -142,8 +142,8 @@ def fit_unit(xt, w, n, top, codes):
 
 @inlined
 def at_most(q, top):
-    """Integer lanes, limited from above, as float lanes."""
-    return to_float(select(q > np.int32(top), np.int32(top), q))
+    """Integer lanes, limited from above."""
+    return select(q > np.int32(top), np.int32(top), q)
 
 
 @inlined
@@ -153,14 +153,13 @@ def move_code(xt, w, i, top, codes, sum_lx, sum_l2):
     code = to_float(load(codes, i * LANES))
     lx = sum_lx - (wi * x) * code
     l2 = sum_l2 - (wi * code) * code
-    q = nearest((x * l2) / lx)
-    better = at_most(q, top)
+    q = at_most(nearest((x * l2) / lx), top)
+    better = to_float(q)
     try_lx = lx + (wi * x) * better
     try_l2 = l2 + (wi * better) * better
     move = (lx > ZERO) & (l2 > ZERO) & (better != code)
     move = move & ((try_lx * try_lx) * sum_l2 > (sum_lx * sum_lx) * try_l2)
-    limited = select(q > np.int32(top), np.int32(top), q) & 255
-    store(codes, i * LANES, select(move, limited, load(codes, i * LANES)))
+    store(codes, i * LANES, select(move, q & 255, load(codes, i * LANES)))
     return select(move, try_lx, sum_lx), select(move, try_l2, sum_l2)
 
 
