@@ -125,10 +125,10 @@ def measured(
         for name in names:
             sizes = [best[name]] if name in best else [int(n) for n in options.batch_sizes.split(",")]
             scores = ours(files[name], options.threads) if name in files else theirs(folder, name, sizes)
-            if len(scores) > 1:
-                some = {size: seconds(score, requests[::4]) for size, score in scores.items()}
-                print(f"{name}: a quarter of the requests by batch size {some}", flush=True)
-            best[name] = min(scores, key=lambda size: some[size]) if len(scores) > 1 else next(iter(scores))
+            if name not in best:
+                quick = {size: seconds(score, requests[::4]) for size, score in scores.items()}
+                best[name] = min(quick, key=quick.__getitem__)
+                print(f"{name}: a quarter of the requests, seconds by batch size: {quick}", flush=True)
             seen[name].append(seconds(scores[best[name]], requests))
             print(f"turn {turn + 1} {name:8} {seen[name][-1]:.2f} s, batch size {best[name]}", flush=True)
             del scores
