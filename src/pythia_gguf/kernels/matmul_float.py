@@ -13,9 +13,11 @@ from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_float
 
 TILE = 6
 FEW_TOKENS = 3
-# Two unpacked groups of so many columns stay in the first cache.
-CHUNK_COLUMNS = 128
-ROOM_NUMBERS = CHUNK_COLUMNS * 32
+# Columns of two groups that are unpacked at once: for few tokens what stays in the first cache; for many the second one
+# is fast enough, and longer runs are better for activations and totals.
+CHUNK_COLUMNS, LONG_CHUNK_COLUMNS = 128, 512
+MANY_TOKENS = 18
+ROOM_NUMBERS = LONG_CHUNK_COLUMNS * 32
 
 
 @inlined
@@ -36,6 +38,10 @@ def _one(room, n, x, start, sums, at):
 @inlined
 def _six(room, n, x, start, token, sums, at):
     """Six tokens, `token` apart; a loaded weight serves all of them, a loaded activation two groups."""
+    c0, c1, c2 = load16(sums, at), load16(sums, at + 32), load16(sums, at + 64)
+    c3, c4, c5 = load16(sums, at + 96), load16(sums, at + 128), load16(sums, at + 160)
+    d0, d1, d2 = load16(sums, at + 16), load16(sums, at + 48), load16(sums, at + 80)
+    d3, d4, d5 = load16(sums, at + 112), load16(sums, at + 144), load16(sums, at + 176)
     for i in range(0, n, 32):
         p0 = no_floats()
         p1, p2, p3, p4, p5 = p0, p0, p0, p0, p0
@@ -54,18 +60,20 @@ def _six(room, n, x, start, token, sums, at):
             p4, q4 = fused(a, w, p4), fused(b, w, q4)
             w = x[start + 5 * token + k]
             p5, q5 = fused(a, w, p5), fused(b, w, q5)
-        _add_to(sums, at, p0, q0)
-        _add_to(sums, at + 32, p1, q1)
-        _add_to(sums, at + 64, p2, q2)
-        _add_to(sums, at + 96, p3, q3)
-        _add_to(sums, at + 128, p4, q4)
-        _add_to(sums, at + 160, p5, q5)
+        c0, c1, c2, c3, c4, c5 = c0 + p0, c1 + p1, c2 + p2, c3 + p3, c4 + p4, c5 + p5
+        d0, d1, d2, d3, d4, d5 = d0 + q0, d1 + q1, d2 + q2, d3 + q3, d4 + q4, d5 + q5
+    _store_pair(sums, at, c0, d0)
+    _store_pair(sums, at + 32, c1, d1)
+    _store_pair(sums, at + 64, c2, d2)
+    _store_pair(sums, at + 96, c3, d3)
+    _store_pair(sums, at + 128, c4, d4)
+    _store_pair(sums, at + 160, c5, d5)
 
 
 @inlined
-def _add_to(sums, at, p, q):
-    store(sums, at, load16(sums, at) + p)
-    store(sums, at + 16, load16(sums, at + 16) + q)
+def _store_pair(sums, at, c, d):
+    store(sums, at, c)
+    store(sums, at + 16, d)
 
 
 def float_scratch_bytes(n_tokens: int) -> int:
@@ -82,12 +90,13 @@ def _unpacked_product(unpack):
     @inlined
     def product(data, x, n_tokens, n_columns, out, out_stride, first_group, last_group, scratch):
         room, sums = f32_at(scratch, ROOM_NUMBERS), f32_at(scratch + ROOM_NUMBERS * 4, n_tokens * 32)
+        chunk = LONG_CHUNK_COLUMNS if n_tokens >= MANY_TOKENS else CHUNK_COLUMNS
         for group in range(first_group, last_group, 2):
             n_pair = min(2, last_group - group)
             for i in range(0, n_tokens * 32, 16):
                 store(sums, i, no_floats())
-            for k in range(0, n_columns, CHUNK_COLUMNS):
-                n = min(CHUNK_COLUMNS, n_columns - k)
+            for k in range(0, n_columns, chunk):
+                n = min(chunk, n_columns - k)
                 for g in range(n_pair):
                     unpack(data, group + g, k, n, n_columns, room, g * 16)
                 t = 0
