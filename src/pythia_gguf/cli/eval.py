@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pythia_gguf.cli.model_options import load_model, model_options
+from pythia_gguf.cli.model_options import encoding_option, load_model, model_options
 from pythia_gguf.errors import StorageError
 
 
@@ -18,14 +18,7 @@ from pythia_gguf.errors import StorageError
 )
 @click.option("--num-fewshot", type=int, metavar="N", help="Examples in each prompt.  [default: as the task says]")
 @click.option("--limit", type=int, metavar="N", help="Only the first items of each task, for a quick look.")
-@click.option(
-    "--encoding",
-    type=click.Choice(["joint", "separate"]),
-    default="joint",
-    show_default=True,
-    help="joint: context and continuation are one text, as in lm_eval today; separate: each is encoded by itself, as"
-    " for the published scores of Pythia.",
-)
+@encoding_option
 @click.option(
     "--include-path", metavar="DIR", type=click.Path(path_type=Path), help="Folder of more tasks, as YAML files."
 )

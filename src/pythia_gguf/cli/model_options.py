@@ -37,6 +37,14 @@ _OPTIONS = (
     ),
     click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
 )
+encoding_option = click.option(
+    "--encoding",
+    type=click.Choice(["joint", "separate"]),
+    default="joint",
+    show_default=True,
+    help="joint: prompt and continuation are one text, as in lm_eval today; separate: each is encoded by itself, as for"
+    " the published scores of Pythia.",
+)
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ import math
 
 import click
 
-from pythia_gguf.cli.model_options import described, load_model, model_options
+from pythia_gguf.cli.model_options import described, encoding_option, load_model, model_options
 
 SCHEMA_VERSION = 1
 
@@ -16,14 +16,7 @@ SCHEMA_VERSION = 1
 @model_options
 @click.option("--prompt", required=True, help="What comes before.")
 @click.option("--continuation", required=True, multiple=True, metavar="TEXT", help="May be given several times.")
-@click.option(
-    "--encoding",
-    type=click.Choice(["joint", "separate"]),
-    default="joint",
-    show_default=True,
-    help="joint: prompt and continuation are one text, as in lm_eval today; separate: each is encoded by itself, as for"
-    " the published scores of Pythia.",
-)
+@encoding_option
 def command(
     model: str,
     prompt: str,
