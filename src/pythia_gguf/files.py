@@ -134,6 +134,12 @@ class RegularFile(ReadableFile):
             self._fd = -1
 
 
+def read_whole(path: str | os.PathLike[str]) -> bytes:
+    """All of a regular file; raises as `RegularFile` does."""
+    with RegularFile(path) as file:
+        return bytes(file.read(0, file.size))
+
+
 def sha256_range(
     file: RegularFile, start: int, n_bytes: int, advance: Callable[[int], None] = lambda n_bytes: None
 ) -> str:

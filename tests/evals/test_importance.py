@@ -90,7 +90,7 @@ def run(
     model: Fixed, ids: Sequence[int] = tuple(range(1, 19)), state: Path | None = None, **options
 ) -> ImportanceMatrix:
     settings = {"name": "m", "context": 4, "n_windows": None, "progress": Silence()} | options
-    return collect(model, {"t": ids}, state=state, **settings)
+    return collect(model, [("t", ids)], state=state, **settings)
 
 
 def test_sums_are_squares_of_whole_windows():
@@ -113,6 +113,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     other = Fixed()
     run(other, state=tmp_path / "s.npz", name="another model")
     assert other.n_calls == 4
+
+
+def test_texts_of_one_name_are_all_read():
+    settings = {"name": "m", "context": 4, "n_windows": None, "progress": Silence(), "state": None}
+    matrix = collect(Fixed(), [("t", [1, 2, 3, 4]), ("t", [5, 6, 7, 8])], **settings)
+    assert (matrix.n_chunks, matrix.datasets) == (2, ("t", "t"))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     pythia card pythia-70m-GGUF
     """
     from pythia_gguf.card.measured import is_on_bias, measured_section, with_measured
-    from pythia_gguf.files import write_text
+    from pythia_gguf.files import read_whole, write_text
     from pythia_gguf.press.manifest import MANIFEST, read_manifest
     from pythia_gguf.press.staging import CARD
 
@@ -52,7 +52,7 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
         raise UsageError(
             f"{path}: measured other files than those in {folder}: {', '.join(strangers) or 'all of them'}"
         )
-    old = _read(folder / CARD)
+    old = read_whole(folder / CARD)
     pictures = [name for name in _PICTURES if (folder / name).is_file()]
     results = [_read_results(p, sizes) for p in tasks or sorted(folder.glob("results*.json"))]
     section = measured_section(data, results, pictures)
@@ -66,8 +66,10 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
 
 
 def _read_results(path: Path, known: dict[str, int]) -> dict[str, Any]:
+    from pythia_gguf.files import read_whole
+
     try:
-        data: dict[str, Any] = json.loads(_read(path))
+        data: dict[str, Any] = json.loads(read_whole(path))
         facts = data["config"]["pythia_gguf"]
         if any(not isinstance(facts[key], str) for key in ("file", "activations", "gelu", "encoding")):
             raise ValueError("does not say how it came about")
@@ -80,16 +82,11 @@ def _read_results(path: Path, known: dict[str, int]) -> dict[str, Any]:
     return data
 
 
-def _read(path: Path) -> bytes:
-    from pythia_gguf.files import RegularFile
-
-    with RegularFile(path) as file:
-        return bytes(file.read(0, file.size))
-
-
 def _read_report(path: Path) -> dict[str, Any]:
+    from pythia_gguf.files import read_whole
+
     try:
-        data = json.loads(_read(path))
+        data = json.loads(read_whole(path))
         if data["schema_version"] != 1 or not isinstance(data["files"], list):
             raise ValueError("another schema")
         needed = {"file", "quant", "activations", "bytes", "bits_per_weight", "ppl", "ppl_error", "kl_mean", "kl_p999"}

@@ -92,18 +92,15 @@ def _collect(
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.evals.importance import collect
     from pythia_gguf.evals.state import state_path
-    from pythia_gguf.files import RegularFile
+    from pythia_gguf.files import read_whole
 
-    contents = {}
-    for path in texts:
-        with RegularFile(path) as file:
-            contents[path.name] = bytes(file.read(0, file.size)).decode("utf-8", "replace")
+    contents = [(path.name, read_whole(path).decode("utf-8", "replace")) for path in texts]
     loaded = load_model(model, **loaded_with)
     status = loaded.path.stat()
     with make_progress() as progress:
         return collect(
             loaded,
-            {name: loaded.tokenizer.encode(content) for name, content in contents.items()},
+            [(name, loaded.tokenizer.encode(content)) for name, content in contents],
             name=f"{loaded.path.resolve()} {status.st_size} {status.st_mtime_ns} {loaded.activations} {loaded.gelu}",
             context=context,
             n_windows=chunks,

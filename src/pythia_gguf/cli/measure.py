@@ -63,7 +63,7 @@ def command(
     from pythia_gguf.engine.model import gelu_beside
     from pythia_gguf.evals.measure import measure
     from pythia_gguf.evals.state import state_path
-    from pythia_gguf.files import RegularFile, write_text
+    from pythia_gguf.files import read_whole, write_text
     from pythia_gguf.models.find import find_gguf
 
     def tell(line: str) -> None:
@@ -80,8 +80,7 @@ def command(
             for path in distinct
             for kind in (["float32"] if _is_plain(path) else kinds)
         ]
-        with RegularFile(text) as file:
-            content = bytes(file.read(0, file.size))
+        content = read_whole(text)
         against = _candidate(base, "float32" if _is_plain(base) else kinds[0], gelu, threads, context)
         ids = _tokenizer(base).encode(content.decode("utf-8", "replace"))
         report = measure(

@@ -97,10 +97,9 @@ def _print(rows: list[Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from pythia_gguf.files import RegularFile
+    from pythia_gguf.files import read_whole
 
-    with RegularFile(path) as file:
-        raw = bytes(file.read(0, file.size))
+    raw = read_whole(path)
     try:
         data = json.loads(raw)
         if not isinstance(data, dict) or not ({"results"} <= set(data) or {"files", "reference", "gelu"} <= set(data)):

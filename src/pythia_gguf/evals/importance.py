@@ -8,7 +8,7 @@ matrices of the layers; sums are float64 here, and float32 there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class WatchedModel(Protocol):
 
 def collect(
     model: WatchedModel,
-    texts: Mapping[str, Sequence[int]],
+    texts: Sequence[tuple[str, Sequence[int]]],
     *,
     name: str,
     context: int,
@@ -46,7 +46,7 @@ def collect(
 ) -> ImportanceMatrix:
     """Run texts through a model, window after window.
 
-    texts      ids by the name of the text
+    texts      name and ids of each; two may have one name
     name       what tells the model from others, the same in a later run
     n_windows  at most so many in all; None for all
     state      as in `measure`
@@ -57,9 +57,9 @@ def collect(
         raise UsageError(f"--context must be between 1 and the model's {model.n_context}, got {context}")
     if n_windows is not None and n_windows < 1:
         raise UsageError(f"--chunks must be at least 1, got {n_windows}")
-    windows = np.concatenate([windows_of(ids, context) for ids in texts.values()])[:n_windows]
+    windows = np.concatenate([windows_of(ids, context) for _, ids in texts])[:n_windows]
     if not len(windows):
-        n_tokens = max(map(len, texts.values()))
+        n_tokens = max(len(ids) for _, ids in texts)
         raise UsageError(
             f"a text of {n_tokens} tokens has no window of {context}: give a longer one, or less --context"
         )
@@ -85,7 +85,7 @@ def collect(
     count = done * context
     return ImportanceMatrix(
         entries={m: Importance(sums=total.astype(np.float32), count=count) for m, total in sums.items()},
-        datasets=tuple(texts),
+        datasets=tuple(text for text, _ in texts),
         n_chunks=done,
         chunk_tokens=context,
     )
