@@ -13,14 +13,24 @@ import numpy as np
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.engine.weights import Matrix, Weights
 from pythia_gguf.kernels.activations import RECORD_WORDS
-from pythia_gguf.kernels.driver import GELU_ERF, GELU_TANH, NO_WAIT, OP_WORDS, PLAIN, op_address
+from pythia_gguf.kernels.driver import (
+    ALL_ROWS,
+    GATHERED_ROWS,
+    GELU_ERF,
+    GELU_TANH,
+    NO_WAIT,
+    OP_WORDS,
+    PLAIN,
+    WANTED_ROWS,
+    op_address,
+)
 from pythia_gguf.kernels.matmul import matmul_address, product_scratch, quantize_address
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.kernels.threads import FIRST_TAKEN, SECOND_TAKEN
 
-# Tokens that go through the model at once. More share the reading of weights; fewer can be stopped sooner.
-SLICE_TOKENS = 128
+# Tokens that go through the model at once. More share the unpacking of weights; fewer can be stopped sooner.
+SLICE_TOKENS = 192
 _Added = tuple[np.ndarray, ...]
 _GELUS = {"erf": GELU_ERF, "tanh": GELU_TANH}
 
@@ -70,7 +80,7 @@ class OpList:
     """The ops of a model for steps of at most n_tokens.
 
     ops      i64 [n, OP_WORDS]
-    n_body   ops before those that make logits
+    n_body   ops before those that are only for logits
     inputs   (op, name, x) of each product: before that op, x f32 [n_tokens, n_columns] is what `name` multiplies
     x        f32 [n_tokens, stride], where the caller puts embeddings
     wanted   i64 [n_tokens], where the caller puts the rows that logits are wanted of
@@ -87,8 +97,12 @@ class OpList:
         activations: str,
         n_tokens: int,
         n_threads: int,
+        every_row: bool = False,
     ) -> None:
-        """Build it; `cache` is [layers, slots, slot_elements]."""
+        """Build it; `cache` is [layers, slots, slot_elements].
+
+        every_row  the last layer, too, does all that follows attention for rows that no logits are wanted of
+        """
         self._config, self._weights = config, weights
         self._activations, self._n_threads = activations, n_threads
         self._cache, self._cache_shape, self._gelu = cache, cache_shape, _GELUS[gelu]
@@ -110,11 +124,14 @@ class OpList:
         self._cos_sin = _rotation_table(config, cache_shape.n_context)
         current = [self.x, self._x]
         added: _Added = ()
+        layer = self._parallel_layer if config.parallel_residual else self._sequential_layer
         for i in range(config.n_layers):
-            added = (self._parallel_layer if config.parallel_residual else self._sequential_layer)(i, current, added)
-        self.n_body = len(self._rows)
-        self._norm("output_norm", self._in_qkv, "output.weight", current[0], added, only_wanted=True)
-        self._product("output", self._in_qkv, self._h, only_wanted=True)
+            added = layer(i, current, added, is_short=i == config.n_layers - 1 and not every_row)
+        if every_row:
+            self.n_body = len(self._rows)
+        rows = GATHERED_ROWS if every_row else WANTED_ROWS
+        self._norm("output_norm", self._in_qkv, "output.weight", current[0], added, rows=rows)
+        self._product("output", self._in_qkv, self._h, rows=WANTED_ROWS)
         self.ops = aligned((len(self._rows), OP_WORDS), np.int64)
         self.ops[:] = self._rows
 
@@ -122,45 +139,55 @@ class OpList:
         """Logits of the wanted rows go here: f32 [at least as many, stride], stride a multiple of LANES."""
         self.ops[-1, 4], self.ops[-1, 6] = logits.ctypes.data, logits.shape[1]
 
-    def _parallel_layer(self, i: int, x: list[np.ndarray], added: _Added) -> _Added:
+    def _parallel_layer(self, i: int, x: list[np.ndarray], added: _Added, *, is_short: bool) -> _Added:
         """Both halves read x; the ops between two barriers do not need each other's results.
 
-        x        the array that holds it, and the one that it goes to; they have changed places after
-        added    what must be added to x first
-        Returns  what must be added to x after it
+        x         the array that holds it, and the one that it goes to; they have changed places after
+        added     what must be added to x first
+        is_short  only the wanted rows go on after attention: x after it is theirs
+        Returns   what must be added to x after it
         """
         name = f"blk.{i}."
-        self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", x[0], added, begins=1)
+        gathered, rows = (GATHERED_ROWS, WANTED_ROWS) if is_short else (ALL_ROWS, ALL_ROWS)
+        short, long = (x[1], None) if is_short else (None, x[1] if added else None)
+        self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", x[0], added, short, begins=1, rows=gathered)
         self._no_wait()
-        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight", x[0], added, x[1])
-        if added:
+        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight", x[0], added, long)
+        if is_short or added:
             x.reverse()
         self._product(name + "attn_qkv", self._in_qkv, self._qkv)
-        self._attention(i)
+        self._attention(i, quantizes=not is_short)
         self._no_wait()
-        self._product(name + "ffn_up", self._in_up, self._h, after=self._gelu, to=self._in_down, counter=SECOND_TAKEN)
-        self._input(self._in_dense.x, self._in_dense, name + "attn_output.weight", self._config.head_dim)
-        self._input(self._h, self._in_down, name + "ffn_down.weight", self._config.n_ffn)
-        self._product(name + "attn_output", self._in_dense, self._from_attention)
+        self.n_body = len(self._rows)
+        self._product(
+            name + "ffn_up", self._in_up, self._h, after=self._gelu, to=self._in_down, counter=SECOND_TAKEN, rows=rows
+        )
+        in_dense = self._in_qkv if is_short else self._in_dense
+        self._input(self._in_dense.x, in_dense, name + "attn_output.weight", self._config.head_dim, rows=gathered)
+        self._input(self._h, self._in_down, name + "ffn_down.weight", self._config.n_ffn, rows=rows)
+        self._product(name + "attn_output", in_dense, self._from_attention, rows=rows)
         self._no_wait()
-        self._product(name + "ffn_down", self._in_down, self._from_ffn, counter=SECOND_TAKEN)
+        self._product(name + "ffn_down", self._in_down, self._from_ffn, counter=SECOND_TAKEN, rows=rows)
         return self._from_attention, self._from_ffn
 
-    def _sequential_layer(self, i: int, x: list[np.ndarray], added: _Added) -> _Added:
-        """The feed-forward half reads what the attention half gave; the rest as above."""
+    def _sequential_layer(self, i: int, x: list[np.ndarray], added: _Added, *, is_short: bool) -> _Added:
+        """The feed-forward half reads what the attention half gave, of the wanted rows where it is short."""
         name = f"blk.{i}."
-        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight", x[0], added, x[1])
+        gathered, rows = (GATHERED_ROWS, WANTED_ROWS) if is_short else (ALL_ROWS, ALL_ROWS)
+        self._norm(name + "attn_norm", self._in_qkv, name + "attn_qkv.weight", x[0], added, x[1] if added else None)
         if added:
             x.reverse()
         self._product(name + "attn_qkv", self._in_qkv, self._qkv)
-        self._attention(i)
+        self._attention(i, quantizes=True)
         self._input(self._in_dense.x, self._in_dense, name + "attn_output.weight", self._config.head_dim)
         self._product(name + "attn_output", self._in_dense, self._from_attention)
-        self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", x[0], (self._from_attention,), x[1])
+        self.n_body = len(self._rows)
+        attended = (self._from_attention,)
+        self._norm(name + "ffn_norm", self._in_up, name + "ffn_up.weight", x[0], attended, x[1], rows=gathered)
         x.reverse()
-        self._product(name + "ffn_up", self._in_up, self._h, after=self._gelu, to=self._in_down)
-        self._input(self._h, self._in_down, name + "ffn_down.weight", self._config.n_ffn)
-        self._product(name + "ffn_down", self._in_down, self._from_ffn)
+        self._product(name + "ffn_up", self._in_up, self._h, after=self._gelu, to=self._in_down, rows=rows)
+        self._input(self._h, self._in_down, name + "ffn_down.weight", self._config.n_ffn, rows=rows)
+        self._product(name + "ffn_down", self._in_down, self._from_ffn, rows=rows)
         return (self._from_ffn,)
 
     def _no_wait(self) -> None:
@@ -180,23 +207,24 @@ class OpList:
         kept: np.ndarray | None = None,
         *,
         begins: int = 0,
-        only_wanted: bool = False,
+        rows: int = ALL_ROWS,
     ) -> None:
+        """`kept`: where x goes with what is added."""
         vectors, matrix = self._weights.vectors, self._weights.matrices[reader]
         eps = int(np.float32(self._config.layer_norm_eps).view(np.int32))
         weight, bias = vectors[f"{name}.weight"], vectors[f"{name}.bias"]
         row = [op_address("norm"), x.ctypes.data, x.shape[1], to.n_columns, weight.ctypes.data, bias.ctypes.data, eps]
-        row += [to.x.ctypes.data, self._quantizer(matrix), to.records.ctypes.data, begins, int(only_wanted)]
+        row += [to.x.ctypes.data, self._quantizer(matrix), to.records.ctypes.data, begins, rows]
         row += [a.ctypes.data for a in added] + [0] * (2 - len(added))
-        self._add([*row, 0 if kept is None or not added else kept.ctypes.data])
+        self._add([*row, 0 if kept is None else kept.ctypes.data])
 
-    def _input(self, x: np.ndarray, to: _Input, reader: str, run: int) -> None:
+    def _input(self, x: np.ndarray, to: _Input, reader: str, run: int, *, rows: int = ALL_ROWS) -> None:
         """Unless the op that made x has made all that is needed; it makes `run` columns at a time."""
         quantizer = self._quantizer(self._weights.matrices[reader])
         if x is to.x and (quantizer == 0 or run % 32 == 0):
             return
         where = [a.ctypes.data for a in (to.x, to.records)]
-        self._add([op_address("input"), x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, where[1]])
+        self._add([op_address("input"), x.ctypes.data, x.shape[1], to.n_columns, where[0], quantizer, where[1], rows])
 
     def _product(
         self,
@@ -207,7 +235,7 @@ class OpList:
         after: int = PLAIN,
         to: _Input | None = None,
         counter: int = FIRST_TAKEN,
-        only_wanted: bool = False,
+        rows: int = ALL_ROWS,
     ) -> None:
         """`to`: the input that the result becomes, quantized as it is made where its rows have no gaps."""
         self.inputs.append((len(self._rows), f"{name}.weight", given.x))
@@ -228,23 +256,24 @@ class OpList:
             [
                 *(op_address("product"), matmul_address(packed.format, activations), *addresses),
                 *(packed.n_columns, out.shape[1], packed.n_groups, 0 if bias is None else padded.ctypes.data),
-                *(after, counter, piece, int(only_wanted)),
+                *(after, counter, piece, rows),
                 *(quantizer, 0 if to is None else to.records.ctypes.data),
             ]
         )
 
-    def _attention(self, i: int) -> None:
+    def _attention(self, i: int, *, quantizes: bool) -> None:
         config, shape = self._config, self._cache_shape
         scale = np.float32(1) / np.sqrt(np.float32(config.head_dim))
         to = self._in_dense
-        quantizer = self._quantizer(self._weights.matrices[f"blk.{i}.attn_output.weight"])
+        quantizes = quantizes and config.head_dim % 32 == 0
+        quantizer = self._quantizer(self._weights.matrices[f"blk.{i}.attn_output.weight"]) if quantizes else 0
         self._add(
             [
                 *(op_address(f"attention_{shape.kind}"), self._qkv.ctypes.data, self._qkv.shape[1], to.x.ctypes.data),
                 *(self._cache[i].ctypes.data, config.head_dim, shape.width(config), config.n_heads),
                 *(config.rotary_dims, shape.n_context, self._cos_sin.ctypes.data, int(scale.view(np.int32))),
                 self._cache[i, 0].nbytes,
-                *(quantizer if config.head_dim % 32 == 0 else 0, to.records.ctypes.data),
+                *(quantizer, to.records.ctypes.data),
             ]
         )
 

@@ -85,6 +85,7 @@ class Session:
             activations=model.activations,
             n_tokens=n_tokens,
             n_threads=model.threads,
+            every_row=watch is not None,
         )
         self._n_tokens, self._stride = n_tokens, rounded_up(model.n_vocab, LANES)
         self._segments = aligned((n_tokens, SEGMENT_WORDS), np.int64)

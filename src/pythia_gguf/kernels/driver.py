@@ -32,6 +32,8 @@ N_TOKENS, N_WANTED, WANTED, N_SEGMENTS, SEGMENTS, STATE, SCRATCH, SCRATCH_BYTES,
 # A segment: its first token of this step, how many, its slot in the cache, position of the first.
 SEGMENT_WORDS = 4
 PLAIN, GELU_ERF, GELU_TANH = range(3)
+# Which rows an op does: of all tokens; of the wanted ones, which it gathers from all; those, gathered before.
+ALL_ROWS, GATHERED_ROWS, WANTED_ROWS = range(3)
 
 
 @intrinsic
@@ -75,35 +77,43 @@ def _quantize(quantizer, x, records, n_columns, n_tokens):
     call_at(quantizer, (x, records, n_columns, np.int64(0), np.int64(1), n_tokens))
 
 
+@inlined
+def _n_rows(which, step):
+    """Rows of one of ALL_ROWS, GATHERED_ROWS, WANTED_ROWS."""
+    return step[N_TOKENS] if which == ALL_ROWS else step[N_WANTED]
+
+
 @c_kernel(3)
 def norm_op(op_address, step_address, thread):
     """What the last products add to rows, then their LayerNorm, and its int8 form where the next product wants it.
 
-    1 x, 2 its stride, 3 n, 4 weight, 5 bias, 6 bits of eps, 7 out f32 [T, n], 8 quantizer or 0, 9 its records,
-    10 which thread begins, 11 whether only the wanted rows, packed, 12 13 what is added to x, of its stride, or 0,
-    14 where x goes then, of its stride, or 0; not x itself, which other threads may still read
+    1 x, 2 its stride, 3 n, 4 weight, 5 bias, 6 bits of eps, 7 out f32 [rows, n], 8 quantizer or 0, 9 its records,
+    10 which thread begins, 11 ALL_ROWS, GATHERED_ROWS or WANTED_ROWS, 12 13 what is added to x, of its stride, or 0,
+    14 where x goes then, [rows, stride], or 0; not x itself, which other threads may still read
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
     n, stride = op[3], op[2]
-    n_rows = step[N_WANTED] if op[11] else step[N_TOKENS]
+    n_rows = _n_rows(op[11], step)
     wanted = i64_at(step[WANTED], step[N_WANTED])
     weight, bias = f32_at(op[4], n), f32_at(op[5], n)
     eps = _float(op[6])
     out = f32_at(op[7], n_rows * n)
     own = step[SCRATCH] + thread * step[SCRATCH_BYTES]
     for t in range((thread + op[10]) % step[N_THREADS], n_rows, step[N_THREADS]):
-        row = (wanted[t] if op[11] else t) * stride * 4
+        row = (wanted[t] if op[11] == GATHERED_ROWS else t) * stride * 4
         x = f32_at(op[1] + row, stride)
-        if op[12]:
+        if op[12] or op[14]:
+            total = f32_at(op[14] + t * stride * 4 if op[14] else own, stride)
             a = f32_at(op[12] + row, stride)
-            total = f32_at(op[14] + row if op[14] else own, stride)
+            b = f32_at(op[13] + row, stride)
             for i in range(0, stride, LANES):
-                store(total, i, load(x, i) + load(a, i))
+                v = load(x, i)
+                if op[12]:
+                    v = v + load(a, i)
+                if op[13]:
+                    v = v + load(b, i)
+                store(total, i, v)
             x = total
-            if op[13]:
-                b = f32_at(op[13] + row, stride)
-                for i in range(0, stride, LANES):
-                    store(total, i, load(total, i) + load(b, i))
         normalize(x, 0, n, weight, bias, eps, out, t * n)
         if op[8]:
             _quantize(op[8], op[7] + t * n * 4, op[9] + t * n * 2, n, n_rows)
@@ -113,17 +123,20 @@ def norm_op(op_address, step_address, thread):
 def input_op(op_address, step_address, thread):
     """Rows as the next product wants them: without gaps between them, and in int8 form.
 
-    1 x f32, 2 its stride, 3 n, 4 out f32 [T, n] (x itself where there are no gaps), 5 quantizer or 0, 6 its records
+    1 x f32, 2 its stride, 3 n, 4 out f32 [rows, n] (x itself where there are no gaps), 5 quantizer or 0, 6 its records,
+    7 ALL_ROWS or GATHERED_ROWS
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
-    n = op[3]
-    for t in range(thread, step[N_TOKENS], step[N_THREADS]):
+    n, n_rows = op[3], _n_rows(op[7], step)
+    wanted = i64_at(step[WANTED], step[N_WANTED])
+    for t in range(thread, n_rows, step[N_THREADS]):
         if op[4] != op[1]:
-            x, out = f32_at(op[1] + t * op[2] * 4, n), f32_at(op[4] + t * n * 4, n)
+            row = wanted[t] if op[7] == GATHERED_ROWS else t
+            x, out = f32_at(op[1] + row * op[2] * 4, n), f32_at(op[4] + t * n * 4, n)
             for i in range(n):
                 out[i] = x[i]
         if op[5]:
-            _quantize(op[5], op[4] + t * n * 4, op[6] + t * n * 2, n, step[N_TOKENS])
+            _quantize(op[5], op[4] + t * n * 4, op[6] + t * n * 2, n, n_rows)
 
 
 @inlined
@@ -153,11 +166,11 @@ def product_op(op_address, step_address, thread):
 
     1 kernel (kernels/matmul.py), 2 weights, 3 x, 4 out f32, 5 n_columns, 6 stride of out, a multiple of LANES,
     7 groups of 16 rows, 8 bias f32 [stride] or 0, 9 PLAIN, GELU_ERF or GELU_TANH, 10 counter of pieces,
-    11 groups in a piece, even, 12 whether for the wanted rows only, 13 quantizer of the result or 0 (then the stride is
+    11 groups in a piece, even, 12 ALL_ROWS or WANTED_ROWS, 13 quantizer of the result or 0 (then the stride is
     the number of rows), 14 its records
     """
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
-    n_tokens = step[N_WANTED] if op[12] else step[N_TOKENS]
+    n_tokens = _n_rows(op[12], step)
     state = i64_at(step[STATE], STATE_WORDS)
     scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
     if n_tokens == 0:
