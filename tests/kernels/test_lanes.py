@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from pythia_gguf.kernels.halves import store_number16
 from pythia_gguf.kernels.lanes import from_half, nearest, to_half, truncate, turn_codes_back, turn_groups
 from pythia_gguf.kernels.simd import LANES, load, narrow, store
 
@@ -13,6 +14,12 @@ from pythia_gguf.kernels.simd import LANES, load, narrow, store
 def halves_of(x, out):
     for i in range(0, x.size, LANES):
         store(out, i, to_half(load(x, i)))
+
+
+@njit
+def stored_halves_of(x, out, words):
+    for i in range(0, x.size, LANES):
+        store_number16(out, i, load(x, i), words)
 
 
 @njit
@@ -67,8 +74,12 @@ def test_to_half_rounds_as_numpy_at_every_boundary():
     x = padded(x[np.isfinite(x)])
     out = np.empty(x.size, np.int32)
     halves_of(x, out)
+    stored = np.empty(x.size, np.uint16)
+    stored_halves_of(x, stored, np.empty(LANES, np.int32))
     with np.errstate(over="ignore"):
-        assert np.array_equal(out.astype(np.uint16), x.astype(np.float16).view(np.uint16))
+        wanted = x.astype(np.float16).view(np.uint16)
+    assert np.array_equal(out.astype(np.uint16), wanted)
+    assert np.array_equal(stored, wanted)
 
 
 def test_nearest_is_half_to_even_and_zero_for_nan():

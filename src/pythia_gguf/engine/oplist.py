@@ -283,7 +283,7 @@ class OpList:
 
 def scratch_bytes(config: GPTNeoXConfig, n_context: int) -> int:
     """What one thread needs for a product, for attention or for a norm."""
-    attention = 4 * (4 * (n_context + config.head_dim + LANES) + LANES)
+    attention = 4 * (8 * (n_context + config.head_dim + LANES) + LANES)
     return rounded_up(max(product_scratch(SLICE_TOKENS), attention, 4 * (config.hidden + LANES)), 64)
 
 

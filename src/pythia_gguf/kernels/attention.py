@@ -10,10 +10,9 @@ Sums run over absolute positions in one order, whatever else is computed with th
 import numpy as np
 
 from pythia_gguf.kernels.curves import exponential
-from pythia_gguf.kernels.halves import load_number16
+from pythia_gguf.kernels.halves import load_number16, store_number16
 from pythia_gguf.kernels.jit import inlined
-from pythia_gguf.kernels.lanes import to_half
-from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, load, select, splat, store
+from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, load, load16, select, splat, store
 from pythia_gguf.kernels.words import fused, no_floats
 
 ZERO = np.float32(0)
@@ -39,21 +38,24 @@ def rotate(x, start, cos_sin, at, n_rotated):
 
 
 @inlined
-def keep(x, start, n, words, cached, at, stride):
+def keep(x, start, n, words, turned, cached, at, stride):
     """Put n values into the cache: to cached[at], cached[at + stride], ..., rounded where it holds float16.
 
-    words  i32 [LANES], scratch
+    With a stride of 1 what follows the values comes along, up to whole LANES.
+
+    words   i32 [LANES], scratch
+    turned  [LANES] of the cache's type, scratch
     """
-    if cached.itemsize == 4:
-        for i in range(n):
-            cached[at + i * stride] = x[start + i]
-        return
     for i in range(0, n, LANES):
         v = load(x, start + i)
-        v = select(v > HALF_MOST, HALF_MOST, select(v < -HALF_MOST, -HALF_MOST, v))
-        store(words, 0, to_half(v))
+        if cached.itemsize == 2:
+            v = select(v > HALF_MOST, HALF_MOST, select(v < -HALF_MOST, -HALF_MOST, v))
+        if stride == 1:
+            store_number16(cached, at + i, v, words)
+            continue
+        store_number16(turned, 0, v, words)
         for j in range(min(LANES, n - i)):
-            cached[at + (i + j) * stride] = words[j]
+            cached[at + (i + j) * stride] = turned[j]
 
 
 @inlined
@@ -96,28 +98,43 @@ def _score_tile(q, q_start, head_dim, keys, at, scale, scores, to):
 
 
 @inlined
-def _score_four_queries(q, start, stride, head_dim, keys, at, scale, scores, to, row):
-    """Scores of 32 positions for four queries: a key is read and widened once."""
-    a = no_floats()
-    b, c, d, e, f, g, h = a, a, a, a, a, a, a
+def _score_eight_queries(q, start, stride, head_dim, keys, at, scale, scores, to, row):
+    """Scores of 32 positions for eight queries: a key is read and widened once."""
+    a0 = no_floats()
+    a1, a2, a3, a4, a5, a6, a7 = a0, a0, a0, a0, a0, a0, a0
+    b0, b1, b2, b3, b4, b5, b6, b7 = a0, a0, a0, a0, a0, a0, a0, a0
     for i in range(head_dim):
         k, m = load_number16(keys, at + i * LANES), load_number16(keys, at + i * LANES + 16)
         w = q[start + i]
-        a, b = fused(k, w, a), fused(m, w, b)
+        a0, b0 = fused(k, w, a0), fused(m, w, b0)
         w = q[start + stride + i]
-        c, d = fused(k, w, c), fused(m, w, d)
+        a1, b1 = fused(k, w, a1), fused(m, w, b1)
         w = q[start + 2 * stride + i]
-        e, f = fused(k, w, e), fused(m, w, f)
+        a2, b2 = fused(k, w, a2), fused(m, w, b2)
         w = q[start + 3 * stride + i]
-        g, h = fused(k, w, g), fused(m, w, h)
-    store(scores, to, a * scale)
-    store(scores, to + 16, b * scale)
-    store(scores, to + row, c * scale)
-    store(scores, to + row + 16, d * scale)
-    store(scores, to + 2 * row, e * scale)
-    store(scores, to + 2 * row + 16, f * scale)
-    store(scores, to + 3 * row, g * scale)
-    store(scores, to + 3 * row + 16, h * scale)
+        a3, b3 = fused(k, w, a3), fused(m, w, b3)
+        w = q[start + 4 * stride + i]
+        a4, b4 = fused(k, w, a4), fused(m, w, b4)
+        w = q[start + 5 * stride + i]
+        a5, b5 = fused(k, w, a5), fused(m, w, b5)
+        w = q[start + 6 * stride + i]
+        a6, b6 = fused(k, w, a6), fused(m, w, b6)
+        w = q[start + 7 * stride + i]
+        a7, b7 = fused(k, w, a7), fused(m, w, b7)
+    _store_pair(scores, to, a0 * scale, b0 * scale)
+    _store_pair(scores, to + row, a1 * scale, b1 * scale)
+    _store_pair(scores, to + 2 * row, a2 * scale, b2 * scale)
+    _store_pair(scores, to + 3 * row, a3 * scale, b3 * scale)
+    _store_pair(scores, to + 4 * row, a4 * scale, b4 * scale)
+    _store_pair(scores, to + 5 * row, a5 * scale, b5 * scale)
+    _store_pair(scores, to + 6 * row, a6 * scale, b6 * scale)
+    _store_pair(scores, to + 7 * row, a7 * scale, b7 * scale)
+
+
+@inlined
+def _store_pair(x, at, a, b):
+    store(x, at, a)
+    store(x, at + 16, b)
 
 
 @inlined
@@ -158,35 +175,47 @@ def _mix_one(weights, n_keys, values, width, factor, mixed, to):
 
 
 @inlined
-def _add_values(sums, weights, p, row, k, m):
-    """One position for four queries; k, m: 32 of its dimensions."""
-    a, b, c, d, e, f, g, h = sums
-    w = weights[p]
-    a, b = fused(k, w, a), fused(m, w, b)
-    w = weights[p + row]
-    c, d = fused(k, w, c), fused(m, w, d)
-    w = weights[p + 2 * row]
-    e, f = fused(k, w, e), fused(m, w, f)
-    w = weights[p + 3 * row]
-    g, h = fused(k, w, g), fused(m, w, h)
-    return a, b, c, d, e, f, g, h
+def _mix_eight(weights, row, n_keys, values, width, factors, mixed, to):
+    """The same for eight queries, even positions first; n_keys is even or the weights go on with a zero."""
+    for at in range(0, width, 32):
+        for odd in range(2):
+            a0 = no_floats()
+            a1, a2, a3, a4, a5, a6, a7 = a0, a0, a0, a0, a0, a0, a0
+            b0, b1, b2, b3, b4, b5, b6, b7 = a0, a0, a0, a0, a0, a0, a0, a0
+            for p in range(odd, n_keys, 2):
+                k, m = load_number16(values, p * width + at), load_number16(values, p * width + at + 16)
+                w = weights[p]
+                a0, b0 = fused(k, w, a0), fused(m, w, b0)
+                w = weights[p + row]
+                a1, b1 = fused(k, w, a1), fused(m, w, b1)
+                w = weights[p + 2 * row]
+                a2, b2 = fused(k, w, a2), fused(m, w, b2)
+                w = weights[p + 3 * row]
+                a3, b3 = fused(k, w, a3), fused(m, w, b3)
+                w = weights[p + 4 * row]
+                a4, b4 = fused(k, w, a4), fused(m, w, b4)
+                w = weights[p + 5 * row]
+                a5, b5 = fused(k, w, a5), fused(m, w, b5)
+                w = weights[p + 6 * row]
+                a6, b6 = fused(k, w, a6), fused(m, w, b6)
+                w = weights[p + 7 * row]
+                a7, b7 = fused(k, w, a7), fused(m, w, b7)
+            _mix_pair(mixed, to + at, a0, b0, factors[0], odd)
+            _mix_pair(mixed, to + width + at, a1, b1, factors[1], odd)
+            _mix_pair(mixed, to + 2 * width + at, a2, b2, factors[2], odd)
+            _mix_pair(mixed, to + 3 * width + at, a3, b3, factors[3], odd)
+            _mix_pair(mixed, to + 4 * width + at, a4, b4, factors[4], odd)
+            _mix_pair(mixed, to + 5 * width + at, a5, b5, factors[5], odd)
+            _mix_pair(mixed, to + 6 * width + at, a6, b6, factors[6], odd)
+            _mix_pair(mixed, to + 7 * width + at, a7, b7, factors[7], odd)
 
 
 @inlined
-def _mix_four(weights, row, n_keys, values, width, factors, mixed, to):
-    """The same for four queries; n_keys is even or the weights go on with a zero."""
-    for at in range(0, width, 32):
-        z = no_floats()
-        even = (z, z, z, z, z, z, z, z)
-        odd = even
-        for p in range(0, n_keys, 2):
-            i = p * width + at
-            even = _add_values(even, weights, p, row, load_number16(values, i), load_number16(values, i + 16))
-            i += width
-            odd = _add_values(odd, weights, p + 1, row, load_number16(values, i), load_number16(values, i + 16))
-        for j in range(4):
-            store(mixed, to + j * width + at, (even[2 * j] + odd[2 * j]) * factors[j])
-            store(mixed, to + j * width + at + 16, (even[2 * j + 1] + odd[2 * j + 1]) * factors[j])
+def _mix_pair(mixed, at, a, b, factor, odd):
+    """Keep the sums of even positions; those of odd ones finish them."""
+    if odd:
+        a, b = (load16(mixed, at) + a) * factor, (load16(mixed, at + 16) + b) * factor
+    _store_pair(mixed, at, a, b)
 
 
 @inlined
@@ -204,18 +233,17 @@ def attend_one(q, q_start, head_dim, width, keys, values, n_keys, scale, scores,
 
 
 @inlined
-def attend_four(q, q_start, stride, head_dim, width, keys, values, n_keys, scale, scores, row, factors, mixed):
-    """Four queries `stride` apart, the first against n_keys positions, each against one more than the one before.
+def attend_eight(q, q_start, stride, head_dim, width, keys, values, n_keys, scale, scores, row, factors, mixed):
+    """Eight queries `stride` apart, the first against n_keys positions, each against one more than the one before.
 
-    scores   f32 [4, row], scratch
-    factors  f32 [4], scratch
-    mixed    f32 [4, width]
+    scores   f32 [8, row], scratch
+    factors  f32 [8], scratch
+    mixed    f32 [8, width]
     """
-    n_tiles = (n_keys + 3 + LANES - 1) // LANES
+    n_tiles = (n_keys + 7 + LANES - 1) // LANES
     for tile in range(n_tiles):
         at = tile * head_dim * LANES
-        _score_four_queries(q, q_start, stride, head_dim, keys, at, scale, scores, tile * LANES, row)
-    for j in range(4):
+        _score_eight_queries(q, q_start, stride, head_dim, keys, at, scale, scores, tile * LANES, row)
+    for j in range(8):
         factors[j] = _softmax(scores, j * row, n_keys + j, n_tiles)
-    n_read = (n_keys + 4) // 2 * 2
-    _mix_four(scores, row, n_read, values, width, factors, mixed, 0)
+    _mix_eight(scores, row, (n_keys + 8) // 2 * 2, values, width, factors, mixed, 0)

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pythia_gguf.kernels.attention import attend_four, attend_one, keep, rotate
+from pythia_gguf.kernels.attention import attend_eight, attend_one, keep, rotate
 from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.curves import gelu_erf, gelu_tanh
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined, kernel
@@ -186,7 +186,7 @@ def product_op(op_address, step_address, thread):
 
 
 @inlined
-def _keep_segment(op, segment, head, keys, values, scratch):
+def _keep_segment(op, segment, head, keys, values, turned, scratch):
     """Turn queries and keys of a segment's tokens, put keys and values into the cache."""
     head_dim, width, stride, n_rotated = op[5], op[6], op[2], op[8]
     hidden = head_dim * op[7]
@@ -198,8 +198,8 @@ def _keep_segment(op, segment, head, keys, values, scratch):
         rotate(qkv, head * head_dim, cos_sin, p * n_rotated, n_rotated)
         rotate(qkv, hidden + head * head_dim, cos_sin, p * n_rotated, n_rotated)
         tile = (p // LANES) * head_dim * LANES + p % LANES
-        keep(qkv, hidden + head * head_dim, head_dim, words, keys, tile, LANES)
-        keep(qkv, 2 * hidden + head * head_dim, head_dim, words, values, p * width, 1)
+        keep(qkv, hidden + head * head_dim, head_dim, words, turned, keys, tile, LANES)
+        keep(qkv, 2 * hidden + head * head_dim, head_dim, words, turned, values, p * width, 1)
 
 
 @inlined
@@ -216,21 +216,22 @@ def _give(op, t, head, mixed, start, n_tokens):
 
 
 @inlined
-def _attend_segment(op, step, segment, head, keys, values, scratch):
-    """All tokens of a segment, one head, four at a time."""
+def _attend_segment(op, step, segment, head, keys, values, turned, scratch):
+    """All tokens of a segment, one head, eight at a time; eight that end a segment may overlap those before."""
     head_dim, width, stride, n_context = op[5], op[6], op[2], op[9]
-    factors, mixed = f32_at(scratch, LANES), f32_at(scratch + LANES * 4, 4 * width)
-    scores = f32_at(scratch + (LANES + 4 * width) * 4, 4 * n_context)
+    factors, mixed = f32_at(scratch, LANES), f32_at(scratch + LANES * 4, 8 * width)
+    scores = f32_at(scratch + (LANES + 8 * width) * 4, 8 * n_context)
     scale = _float(op[11])
-    _keep_segment(op, segment, head, keys, values, scratch)
+    _keep_segment(op, segment, head, keys, values, turned, scratch)
     q = f32_at(op[1] + segment[0] * stride * 4, segment[1] * stride)
     t, n_tokens = 0, step[N_TOKENS]
-    while t + 4 <= segment[1]:
+    while segment[1] >= 8 and t + 2 < segment[1]:
+        t = min(t, segment[1] - 8)
         n, at = segment[3] + t + 1, t * stride + head * head_dim
-        attend_four(q, at, stride, head_dim, width, keys, values, n, scale, scores, n_context, factors, mixed)
-        for j in range(4):
+        attend_eight(q, at, stride, head_dim, width, keys, values, n, scale, scores, n_context, factors, mixed)
+        for j in range(8):
             _give(op, segment[0] + t + j, head, mixed, j * width, n_tokens)
-        t += 4
+        t += 8
     while t < segment[1]:
         at = t * stride + head * head_dim
         attend_one(q, at, head_dim, width, keys, values, segment[3] + t + 1, scale, scores, mixed)
@@ -263,7 +264,8 @@ def _attention_op(name: str, numbers_at: Callable, n_bytes: int) -> CKernel:
             slot = op[4] + segment[2] * op[12]
             keys = numbers_at(slot + head * n_key * n_bytes, n_key)
             values = numbers_at(slot + (n_heads * n_key + head * n_value) * n_bytes, n_value)
-            _attend_segment(op, step, segment, head, keys, values, scratch)
+            turned = numbers_at(scratch + LANES * 4, LANES)
+            _attend_segment(op, step, segment, head, keys, values, turned, scratch)
 
     attend.__name__ = attend.__qualname__ = name
     return c_kernel(3)(attend)

@@ -1,6 +1,6 @@
-"""Numbers in half precision, read as float32.
+"""Numbers in half precision, read as float32 and written from it.
 
-Knows no format of weights; the way back is in kernels/lanes.py.
+Knows no format of weights.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to
+from pythia_gguf.kernels.jit import inlined
+from pythia_gguf.kernels.lanes import to_half
+from pythia_gguf.kernels.simd import LANES, Vector, has_feature, index_of, pointer_to, store
 
 
 def widened_half(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
@@ -42,3 +44,41 @@ def load_number16(typing_context, array, index):
         return widened_half(builder, value)
 
     return Vector(types.float32, 16)(array, index), emit
+
+
+@intrinsic
+def _has_halves(typing_context):
+    """Whether the CPU that is compiled for turns float32 into float16; LLVM drops the branch that is not taken."""
+
+    def emit(context, builder, sig, args):
+        return ir.Constant(ir.IntType(1), has_feature(context, "f16c"))
+
+    return types.boolean(), emit
+
+
+@intrinsic
+def _store_halves(typing_context, array, index, value):
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+        halves = builder.fptrunc(args[2], ir.VectorType(ir.HalfType(), LANES))
+        stored = builder.store(halves, builder.bitcast(at, halves.type.as_pointer()))
+        stored.align = array.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, index, value), emit
+
+
+@inlined
+def store_number16(array, index, v, words):
+    """LANES float32 to consecutive elements: as they are, or as float16 bit patterns into uint16, nearest even.
+
+    words  i32 [LANES], scratch
+    """
+    if array.itemsize == 4:
+        store(array, index, v)
+    elif _has_halves():
+        _store_halves(array, index, v)
+    else:
+        store(words, 0, to_half(v))
+        for j in range(LANES):
+            array[index + j] = words[j]
