@@ -9,8 +9,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 
 class Job(NamedTuple):
@@ -34,36 +35,67 @@ class Job(NamedTuple):
 def compile_all(jobs: Sequence[Job], advance: Callable[[str, int], None] = lambda name, n: None) -> None:
     """Do all jobs; where more than one kernel is missing, in two processes.
 
-    jobs     the longest ones best at both ends: where the two processes meet, both may compile the same kernel
+    jobs     the longest ones best at both ends: where the two processes meet, one may have to wait for the other
     advance  hears of each kernel that is ready; what it raises ends the work
 
     Numba compiles in one thread at a time. So a second process begins at the other end of the list, and each finds
     in the cache what the other has made. Without that process, or without a cache, this one does everything.
     """
     missing = [job for job in jobs if not job.is_kept]
-    with _second_process(missing[:0:-1]):
-        for job in (*missing, *(job for job in jobs if job.is_kept)):
+    with _second_process(missing) as second:
+        for i, job in enumerate((*missing, *(job for job in jobs if job.is_kept))):
+            second.wait_while_at(i)
             job.run()
             advance(job.name, 1)
 
 
+class _Second:
+    """What is known of the second process: the number of the job that it is doing; -1 for none."""
+
+    def __init__(self) -> None:
+        self._at = -1
+        self._changed = threading.Condition()
+
+    def listen(self, lines: IO[str]) -> None:
+        """Hear of each job before it begins, until that process ends."""
+        with lines:
+            for line in lines:
+                self._note(int(line))
+        self._note(-1)
+
+    def wait_while_at(self, i: int) -> None:
+        """Until job i is made, or after a minute, by when something is wrong with that process."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._at != i, timeout=60)
+
+    def _note(self, i: int) -> None:
+        with self._changed:
+            self._at = i
+            self._changed.notify_all()
+
+
 @contextlib.contextmanager
-def _second_process(jobs: Sequence[Job]) -> Iterator[None]:
-    """While the block runs, a process does `jobs`, where there are some and a CPU for it."""
-    process = None
-    if jobs and sys.executable and not hasattr(sys, "frozen") and os.cpu_count() != 1:
+def _second_process(jobs: Sequence[Job]) -> Iterator[_Second]:
+    """While the block runs, a process does all but the first of `jobs`, from the end, where there is a CPU for it."""
+    process, second = None, _Second()
+    if len(jobs) > 1 and sys.executable and not hasattr(sys, "frozen") and os.cpu_count() != 1:
         modules = ", ".join({__name__, *(job.module for job in jobs)})
-        code = f"import {modules}\nfor job in {[tuple(job) for job in jobs]}: {__name__}.Job(*job).run()"
+        code = (
+            f"import {modules}\nfor i, job in {[(i, tuple(job)) for i, job in enumerate(jobs)][:0:-1]}:\n"
+            f"    print(i, flush=True)\n    {__name__}.Job(*job).run()"
+        )
         # Where no process can be started, the caller compiles alone.
         with contextlib.suppress(OSError):
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],  # -P: nothing is imported from the working directory
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                text=True,
             )
+            threading.Thread(target=second.listen, args=(process.stdout,), daemon=True).start()
     try:
-        yield
+        yield second
     finally:
         if process is not None:
             process.terminate()
