@@ -195,6 +195,18 @@ def test_wrong_input_is_one_line(pythia, folder: Path, args: tuple[str, ...], co
     assert "Traceback" not in err
 
 
+def test_an_item_is_no_example_of_itself(pythia, tmp_path: Path):
+    """Five items that are the examples too: four for each."""
+    own = write_tasks(tmp_path / "tasks")
+    path = own / "sciq.yaml"
+    path.write_text(path.read_text("utf-8") + "fewshot_split: test\n", "utf-8")
+    args = (nano_files()["Q8_0"], "--tasks", "sciq", "--include-path", own, "--limit", "2", "--num-fewshot")
+    assert told(pythia, *args, "4")["n-shot"] == {"sciq": 4}
+    code, out, err = pythia("eval", *args, "5")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "Error: task sciq: --num-fewshot 5, more examples than there are: 4"
+
+
 def test_unknown_tasks_are_answered_with_the_nearest(pythia):
     code, out, err = pythia("eval", nano_files()["Q8_0"], "--tasks", "sciq,lambada_opnai")
     assert (code, out) == (2, "")

@@ -128,10 +128,17 @@ def test_card_and_manifest_tell_of_it(odd: tuple[Path, Path, ImportanceMatrix]):
     assert told == {"file": "odd.gguf", "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
 
 
-def test_files_of_another_matrix_do_not_stay(odd: tuple[Path, Path, ImportanceMatrix]):
-    source, folder, _ = odd
-    with pytest.raises(UsageError, match="from another source, or with another importance matrix"):
+def test_files_of_another_matrix_do_not_stay(odd: tuple[Path, Path, ImportanceMatrix], tmp_path: Path):
+    source, folder, matrix = odd
+    with pytest.raises(UsageError, match="was made with an importance matrix"):
         quantize(source, folder, quants="Q8_0")
+    other = tmp_path / "other.gguf"
+    other.write_bytes(imatrix_bytes(replace(matrix, n_chunks=matrix.n_chunks + 1)))
+    with pytest.raises(UsageError, match="was made with another importance matrix"):
+        quantize(source, folder, quants="Q8_0", imatrix=other)
+    quantize(source, tmp_path / "plain", quants="Q8_0")
+    with pytest.raises(UsageError, match="was made without an importance matrix"):
+        quantize(source, tmp_path / "plain", quants="Q8_0", imatrix=source.parent / "odd.gguf")
 
 
 @pytest.mark.parametrize(

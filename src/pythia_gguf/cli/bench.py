@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pythia_gguf.cli.model_options import described, load_model, model_options
+from pythia_gguf.cli.model_options import Loading, described, model_options
 
 SCHEMA_VERSION = 1
 
@@ -28,10 +28,7 @@ def command(
     depth: int,
     batch: int,
     repeats: int,
-    threads: int | None,
-    gelu: str,
-    activations: str,
-    kv: str,
+    loading: Loading,
     output_format: str,
 ) -> None:
     """Measure tokens per second: reading a prompt (prefill) and writing (decode).
@@ -44,7 +41,7 @@ def command(
     from pythia_gguf.engine.speed import measure_speed
 
     started = time.perf_counter()
-    loaded = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
+    loaded = loading.load(model)
     load_s = time.perf_counter() - started
     with make_progress() as progress:
         speed = measure_speed(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pythia_gguf.cli.model_options import encoding_option, load_model, model_options
+from pythia_gguf.cli.model_options import Loading, encoding_option, model_options
 from pythia_gguf.errors import StorageError
 
 
@@ -39,10 +39,7 @@ def command(
     include_path: Path | None,
     out: Path | None,
     layout: str,
-    threads: int | None,
-    gelu: str,
-    activations: str,
-    kv: str,
+    loading: Loading,
     output_format: str,
 ) -> None:
     """Run tasks of EleutherAI's lm-evaluation-harness; needs the extra "eval".
@@ -64,7 +61,7 @@ def command(
     loaded = load_tasks(tasks.replace(" ", "").split(","), include_path)
     from pythia_gguf.evals.harness import PythiaLM
 
-    opened = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
+    opened = loading.load(model)
     with make_progress() as progress:
         lm = PythiaLM(opened, encoding=encoding, progress=progress)
         results = run_tasks(lm, loaded, n_shots=num_fewshot, limit=limit)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pythia_gguf.cli.model_options import described, load_model, model_options
+from pythia_gguf.cli.model_options import Loading, described, model_options
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.generation import Generation
@@ -36,10 +36,7 @@ SCHEMA_VERSION = 1
 def command(
     model: str,
     prompt: str,
-    threads: int | None,
-    gelu: str,
-    activations: str,
-    kv: str,
+    loading: Loading,
     output_format: str,
     no_echo: bool,
     quiet: bool,
@@ -58,7 +55,7 @@ def command(
     """
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
-    loaded = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv, is_quiet=quiet)
+    loaded = loading.load(model, is_quiet=quiet)
     generation = loaded.begin(prompt, **options)
     if output_format == "json":
         for _ in generation:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pythia_gguf.cli.model_options import load_model, run_options
+from pythia_gguf.cli.model_options import Loading, run_options
 from pythia_gguf.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def command(
     earlier: tuple[Path, ...],
     out: Path,
     force: bool,
-    threads: int | None,
-    gelu: str,
-    activations: str,
-    kv: str,
+    loading: Loading,
     output_format: str,
 ) -> None:
     """Measure how large the activations are that each column of a model's matrices is multiplied with.
@@ -68,8 +65,7 @@ def command(
         raise StorageError(f"{out} exists. Use --force to replace it, or choose another --out")
     matrices = [read_imatrix(path) for path in earlier]
     if model is not None:
-        loaded_with = {"threads": threads, "gelu": gelu, "activations": activations, "kv": kv}
-        matrices.append(_collect(model, texts, context, chunks, out, loaded_with))
+        matrices.append(_collect(model, texts, context, chunks, out, loading))
     matrix = merged(matrices)
     with write_beside(out) as file:
         file.write(imatrix_bytes(matrix))
@@ -87,7 +83,7 @@ def command(
 
 
 def _collect(
-    model: str, texts: tuple[Path, ...], context: int, chunks: int | None, out: Path, loaded_with: dict
+    model: str, texts: tuple[Path, ...], context: int, chunks: int | None, out: Path, loading: Loading
 ) -> ImportanceMatrix:
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.evals.importance import collect
@@ -95,7 +91,7 @@ def _collect(
     from pythia_gguf.files import read_whole
 
     contents = [(path.name, read_whole(path).decode("utf-8", "replace")) for path in texts]
-    loaded = load_model(model, **loaded_with)
+    loaded = loading.load(model)
     status = loaded.path.stat()
     with make_progress() as progress:
         return collect(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,33 +49,53 @@ encoding_option = click.option(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How a model is to be loaded; see the options."""
+
+    threads: int | None
+    gelu: str
+    activations: str
+    kv: str
+
+    def load(self, model: str, *, is_quiet: bool = False) -> Model:
+        """The model, with progress on stderr while it is fetched, pressed, compiled and loaded."""
+        from pythia_gguf.cli.progress import make_progress
+        from pythia_gguf.engine.model import load
+        from pythia_gguf.models.find import find_gguf
+
+        def tell(line: str) -> None:
+            if not is_quiet:
+                click.echo(line, err=True)
+
+        with contextlib.nullcontext() if is_quiet else make_progress() as progress:
+            path = find_gguf(model, threads=self.threads, progress=progress, tell=tell)
+            return load(
+                path,
+                threads=self.threads,
+                gelu=self.gelu,
+                activations=self.activations,
+                cache=self.kv,
+                progress=progress,
+            )
+
+
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: --threads, --gelu, --activations, --kv, --output-format."""
+    """Decorator: --threads, --gelu, --activations and --kv as `loading`, and --output-format."""
+
+    @functools.wraps(command)
+    def given(*, threads: int | None, gelu: str, activations: str, kv: str, **others: Any) -> None:
+        command(loading=Loading(threads=threads, gelu=gelu, activations=activations, kv=kv), **others)
+
+    with_options: Callable[..., None] = given
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        with_options = option(with_options)
+    return with_options
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Decorator: MODEL and the `run_options`."""
     return click.argument("model")(run_options(command))
-
-
-def load_model(
-    model: str, *, threads: int | None, gelu: str, activations: str, kv: str, is_quiet: bool = False
-) -> Model:
-    """The model, with progress on stderr while it is fetched, pressed, compiled and loaded."""
-    from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.engine.model import load
-    from pythia_gguf.models.find import find_gguf
-
-    def tell(line: str) -> None:
-        if not is_quiet:
-            click.echo(line, err=True)
-
-    with contextlib.nullcontext() if is_quiet else make_progress() as progress:
-        path = find_gguf(model, threads=threads, progress=progress, tell=tell)
-        return load(path, threads=threads, gelu=gelu, activations=activations, cache=kv, progress=progress)
 
 
 def described(model: Model) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 
 import click
 
-from pythia_gguf.cli.model_options import described, encoding_option, load_model, model_options
+from pythia_gguf.cli.model_options import Loading, described, encoding_option, model_options
 
 SCHEMA_VERSION = 1
 
@@ -22,10 +22,7 @@ def command(
     prompt: str,
     continuation: tuple[str, ...],
     encoding: str,
-    threads: int | None,
-    gelu: str,
-    activations: str,
-    kv: str,
+    loading: Loading,
     output_format: str,
 ) -> None:
     """Log-likelihood of each continuation after the prompt, in nats.
@@ -35,7 +32,7 @@ def command(
     """
     from pythia_gguf.cli.progress import make_progress
 
-    loaded = load_model(model, threads=threads, gelu=gelu, activations=activations, kv=kv)
+    loaded = loading.load(model)
     with make_progress() as progress:
         scores = loaded.score([(prompt, text) for text in continuation], encoding=encoding, progress=progress)
     rows = [

@@ -168,6 +168,8 @@ def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
         return
     for task in [t for thing in tasks for t in (thing.get_all_tasks() if isinstance(thing, Group) else [thing])]:
         n_examples = len(task.fewshot_docs() or ())
+        if task.fewshot_cfg.split == task.config.test_split:
+            n_examples -= 1  # the item itself is among them, and the harness draws one more than it needs
         if n_examples < n_shots and task.get_config("num_fewshot") != 0:
             raise UsageError(
                 f"task {task.task_name}: --num-fewshot {n_shots}, more examples than there are: {n_examples}"

@@ -44,12 +44,15 @@ class Finished:
             return sha256_range(file, 0, file.size) == self.card_sha256
 
     def check_source(self, source: Mapping[str, Any]) -> None:
-        """Raises UsageError unless the source is the one that the files were made from."""
-        if self.source != source:
-            _refuse(
-                self.folder / next(iter(self.sha256), MANIFEST),
-                "and was made from another source, or with another importance matrix",
-            )
+        """Raises UsageError unless source and importance matrix are those that the files were made with."""
+        first = self.folder / next(iter(self.sha256), MANIFEST)
+        theirs, ours = dict(self.source) if isinstance(self.source, Mapping) else {}, dict(source)
+        before, now = theirs.pop("imatrix", None), ours.pop("imatrix", None)
+        if theirs != ours:
+            _refuse(first, "and was made from another source")
+        if before != now:
+            kind = "with another" if before and now else "with an" if before else "without an"
+            _refuse(first, f"and was made {kind} importance matrix")
 
     def check_file(self, item: MenuItem, advance: Callable[[str, int], None]) -> None:
         """Raises UsageError unless the file is what this run would make.
