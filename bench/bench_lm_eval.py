@@ -58,7 +58,7 @@ def main() -> None:
         files, folder = make_files(Path(work), options.layers)
         seen, best = measured(files, folder, requests, options)
     n_tokens = sum(len(context) + len(continuation) - 1 for _, context, continuation in requests)
-    rows = [row(quant, seen, best, len(requests), n_tokens) for quant in PAIRS]
+    rows = [row(quant, seen, best, len(requests), n_tokens) for quant in seen if quant in PAIRS]
     for r in rows:
         print(r)
     if options.save:
@@ -73,6 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--pair", choices=PAIRS, help="only this one of ours and what it is set against")
     parser.add_argument("--layers", type=int, help="fewer than the model has, for a quick look")
     parser.add_argument("--batch-sizes", default="1,4,16", help="of hf, the best of which counts")
     parser.add_argument("--work", help="folder for 5 GB of files; default the system's")
@@ -119,6 +120,8 @@ def measured(
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Seconds of every side in every turn, and the batch size that was best in the first."""
     names = [name for pair in PAIRS.items() for name in pair if name is not None]
+    if options.pair:
+        names = [options.pair, PAIRS[options.pair] or "float32"]
     seen: dict[str, list[float]] = {name: [] for name in names}
     best: dict[str, int] = {}
     for turn in range(options.turns):

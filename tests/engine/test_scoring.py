@@ -67,6 +67,16 @@ def test_more_requests_than_sequences():
         assert scores[i].logprob == pytest.approx(by_hand(m, list(requests[i].ids), 1)[0], abs=1e-9)
 
 
+def test_choices_of_one_question_stay_together():
+    """32 sequences have room for six questions of five choices; two more would be computed twice."""
+    rng = np.random.default_rng(2)
+    questions = [rng.integers(10, 4000, 30).tolist() for _ in range(15)]
+    requests = [Request(ids=(*q, choice, 3), start=30) for q in questions for choice in range(5)]
+    heard: list[int] = []
+    score_requests(model(), requests, heard.append)
+    assert heard == [30, 30, 15]
+
+
 def test_logits_of_long_continuations_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch):
     """100 scored tokens take 100 x 4096 x 4 bytes of logits and 0.6 MB of keys and values: twice in 5 MB."""
     from pythia_gguf.engine import scoring
