@@ -1,6 +1,7 @@
 """Log-likelihoods through lm-evaluation-harness: ours against its model `hf`, on one random 410M-shaped model.
 
     python bench/bench_lm_eval.py [--turns 2] [--save]                 about half an hour
+    python bench/bench_lm_eval.py --pair F16 --turns 3 --save          measures and replaces one row of the table
     python bench/bench_lm_eval.py --layers 2 --requests 16 --turns 1   a quick look
 
 200 requests, seeded: contexts of 20 to 400 tokens, continuations of 1 to 20; half of them are the four choices of a
@@ -13,6 +14,7 @@ object.
 from __future__ import annotations
 
 import argparse
+import csv
 import gc
 import json
 import os
@@ -63,8 +65,17 @@ def main() -> None:
         print(r)
     if options.save:
         versions = {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")}
-        write_table("lm_eval.csv", [r | versions for r in rows], options.threads)
+        table = [*others(options.pair), *(r | versions for r in rows)]
+        write_table("lm_eval.csv", sorted(table, key=lambda r: list(PAIRS).index(r["ours"])), options.threads)
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "rows": rows}))
+
+
+def others(pair: str | None) -> list[dict[str, str]]:
+    """Rows of the table that a run of one pair leaves as they are."""
+    if pair is None:
+        return []
+    with open(ROOT / "bench" / "results" / "lm_eval.csv", encoding="utf-8", newline="") as f:
+        return [r for r in csv.DictReader(f) if r["ours"] != pair]
 
 
 def parse() -> argparse.Namespace:

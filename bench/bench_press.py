@@ -214,7 +214,7 @@ def save(rows: list[dict], stages: dict[str, float], rss: dict[str, int], thread
 
 
 def write_table(file: str, rows: list[dict], threads: int) -> None:
-    """A file of bench/results: rows with machine, date and versions."""
+    """A file of bench/results: rows with machine, date and versions, where they do not have them yet."""
     where = {
         "threads": threads,
         "cpu": cpu(),
@@ -223,9 +223,9 @@ def write_table(file: str, rows: list[dict], threads: int) -> None:
         "llama_cpp": "0c1e57098",
     }
     with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
-        writer = csv.DictWriter(f, [*rows[0], *where], lineterminator="\n")
+        writer = csv.DictWriter(f, list(dict.fromkeys([*rows[0], *where])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**r, **where} for r in rows)
+        writer.writerows({**where, **r} for r in rows)
 
 
 if __name__ == "__main__":

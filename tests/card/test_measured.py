@@ -131,7 +131,7 @@ def test_the_command_on_the_sample(pythia, tmp_path: Path):
         ((out, "--results", tmp_path / "harness.json"), 2, "of x.Q4_0.gguf, which is not in this folder"),
         ((out, "--report", tmp_path / "none.json"), 74, "cannot open"),
         ((tmp_path / "nowhere",), 74, "no such folder"),
-        ((NANO,), 74, "cannot open"),
+        ((NANO,), 74, "no such file. `pythia measure"),
     ):
         code, _, err = pythia("card", *arguments)
         assert (code, "Traceback" in err) == (wanted, False), err

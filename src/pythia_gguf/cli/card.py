@@ -41,6 +41,8 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder")
     path = report or folder / "report.json"
+    if report is None and not path.exists():
+        raise StorageError(f"{path}: no such file. `pythia measure {folder} --text FILE -o {path}` writes it")
     data = _read_report(path)
     manifest = read_manifest(folder)
     if manifest is None:

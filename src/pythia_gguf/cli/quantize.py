@@ -15,7 +15,7 @@ from pythia_gguf.cli.menu import menu_json, print_menu
 
 @click.command("quantize")
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: NAME-GGUF]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write.  [default: NAME-GGUF]")
 @click.option("--quants", default="all", show_default=True, help="Names of the menu, separated by commas.")
 @click.option(
     "--mix",
