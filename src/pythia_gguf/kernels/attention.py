@@ -13,7 +13,7 @@ from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.halves import load_number16, store_number16
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, load, load16, select, splat, store
-from pythia_gguf.kernels.words import fused, no_floats
+from pythia_gguf.kernels.words import fused, no_floats, store_pair
 
 ZERO = np.float32(0)
 ONE = np.float32(1)
@@ -121,20 +121,14 @@ def _score_eight_queries(q, start, stride, head_dim, keys, at, scale, scores, to
         a6, b6 = fused(k, w, a6), fused(m, w, b6)
         w = q[start + 7 * stride + i]
         a7, b7 = fused(k, w, a7), fused(m, w, b7)
-    _store_pair(scores, to, a0 * scale, b0 * scale)
-    _store_pair(scores, to + row, a1 * scale, b1 * scale)
-    _store_pair(scores, to + 2 * row, a2 * scale, b2 * scale)
-    _store_pair(scores, to + 3 * row, a3 * scale, b3 * scale)
-    _store_pair(scores, to + 4 * row, a4 * scale, b4 * scale)
-    _store_pair(scores, to + 5 * row, a5 * scale, b5 * scale)
-    _store_pair(scores, to + 6 * row, a6 * scale, b6 * scale)
-    _store_pair(scores, to + 7 * row, a7 * scale, b7 * scale)
-
-
-@inlined
-def _store_pair(x, at, a, b):
-    store(x, at, a)
-    store(x, at + 16, b)
+    store_pair(scores, to, a0 * scale, b0 * scale)
+    store_pair(scores, to + row, a1 * scale, b1 * scale)
+    store_pair(scores, to + 2 * row, a2 * scale, b2 * scale)
+    store_pair(scores, to + 3 * row, a3 * scale, b3 * scale)
+    store_pair(scores, to + 4 * row, a4 * scale, b4 * scale)
+    store_pair(scores, to + 5 * row, a5 * scale, b5 * scale)
+    store_pair(scores, to + 6 * row, a6 * scale, b6 * scale)
+    store_pair(scores, to + 7 * row, a7 * scale, b7 * scale)
 
 
 @inlined
@@ -215,7 +209,7 @@ def _mix_pair(mixed, at, a, b, factor, odd):
     """Keep the sums of even positions; those of odd ones finish them."""
     if odd:
         a, b = (load16(mixed, at) + a) * factor, (load16(mixed, at + 16) + b) * factor
-    _store_pair(mixed, at, a, b)
+    store_pair(mixed, at, a, b)
 
 
 @inlined

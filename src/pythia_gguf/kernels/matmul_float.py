@@ -9,7 +9,7 @@ from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.memory import f32_at, u8_at
 from pythia_gguf.kernels.simd import load16, store
 from pythia_gguf.kernels.unpack import Layout
-from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_floats, shorts, words
+from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_floats, shorts, store_pair, words
 
 TILE = 6
 FEW_TOKENS = 3
@@ -62,18 +62,12 @@ def _six(room, n, x, start, token, sums, at):
             p5, q5 = fused(a, w, p5), fused(b, w, q5)
         c0, c1, c2, c3, c4, c5 = c0 + p0, c1 + p1, c2 + p2, c3 + p3, c4 + p4, c5 + p5
         d0, d1, d2, d3, d4, d5 = d0 + q0, d1 + q1, d2 + q2, d3 + q3, d4 + q4, d5 + q5
-    _store_pair(sums, at, c0, d0)
-    _store_pair(sums, at + 32, c1, d1)
-    _store_pair(sums, at + 64, c2, d2)
-    _store_pair(sums, at + 96, c3, d3)
-    _store_pair(sums, at + 128, c4, d4)
-    _store_pair(sums, at + 160, c5, d5)
-
-
-@inlined
-def _store_pair(sums, at, c, d):
-    store(sums, at, c)
-    store(sums, at + 16, d)
+    store_pair(sums, at, c0, d0)
+    store_pair(sums, at + 32, c1, d1)
+    store_pair(sums, at + 64, c2, d2)
+    store_pair(sums, at + 96, c3, d3)
+    store_pair(sums, at + 128, c4, d4)
+    store_pair(sums, at + 160, c5, d5)
 
 
 def float_scratch_bytes(n_tokens: int) -> int:

@@ -18,6 +18,7 @@ a column.
                              second cache: asking for the first takes its few places for lines on their way
     prefetch_ahead(a, i, n)  the same for n bytes that will be read a little after byte i
     number(x, i)             the float32 whose bits are x[i], x int32
+    store_pair(x, i, a, b)   two vectors one after the other, from x[i]
     levels(table, w)         table[b] for every byte b < 16 of the words
 
 `+ - * & | << >>` work as in kernels/simd.py. dot4 is exact: VNNI's instruction where there is one, else 16-bit products
@@ -36,7 +37,7 @@ from numba.extending import intrinsic
 
 from pythia_gguf.kernels.halves import widened_half
 from pythia_gguf.kernels.jit import inlined
-from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to
+from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to, store
 
 I32X16 = Vector(types.int32, 16)
 F32X16 = Vector(types.float32, 16)
@@ -271,3 +272,10 @@ def levels(typing_context, table, value):
         return builder.bitcast(found[0], I32X16.llvm)
 
     return I32X16(table, value), emit
+
+
+@inlined
+def store_pair(x, at, a, b):
+    """Two groups of 16 rows, or 32 positions of a head."""
+    store(x, at, a)
+    store(x, at + 16, b)
