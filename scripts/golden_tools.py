@@ -30,9 +30,11 @@ from pythia_gguf.plan.quants import QUANTS  # noqa: E402
 
 COMMIT = "ggml-org/llama.cpp 0c1e57098 (vendor/llama.cpp of llama-cpp-python 0.3.36)"
 TOOLS = ("llama-quantize", "llama-perplexity", "llama-imatrix", "llama-bench", "llama-batched-bench")
-# Nothing of the network, of the web page or of the tests; everything else as cmake has it by default: native code.
+# Nothing of the network, of the web page or of the tests; no AMX (the Makefile says why); everything else as cmake has
+# it by default: native code.
 OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
-           "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_BUILD_IS_DEV=OFF")  # fmt: skip
+           "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_BUILD_IS_DEV=OFF",
+           "-DCMAKE_C_FLAGS=-U__AMX_INT8__", "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__")  # fmt: skip
 CHUNKS, CONTEXT = 32, 256
 
 
