@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Kernels compiled by the tests stay here between runs.
 export PYTHIA_GGUF_CACHE ?= $(CURDIR)/.cache
+# llama.cpp is compiled without AMX: GCC 11 and 12 drop the stores of the tile configuration, and it dies in the first
+# product (its issue 20824).
+export CMAKE_ARGS := -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ $(CMAKE_ARGS)
 
 .PHONY: help demo report test test-fast check golden bench readme campaign clean
 
@@ -33,14 +36,12 @@ $(VENV)/.dev-installed: pyproject.toml constraints.txt $(VENV)/.installed
 	@touch $@
 
 # llama-cpp-python is compiled once by pip, about five minutes on two cores; pip keeps the wheel.
-# Without AMX: GCC 11 and 12 drop the stores of the tile configuration, and then llama.cpp dies in the first product
-# (its issue 20824). A wheel that pip kept from before may have AMX: then it is compiled anew.
-NO_AMX := CMAKE_ARGS="-DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ $(CMAKE_ARGS)"
+# A wheel that it kept from before may have AMX: then it is compiled anew.
 $(VENV)/.test-installed: pyproject.toml constraints.txt $(VENV)/.dev-installed
 	@echo "installing the test dependencies: the first time llama.cpp is compiled, about 5 minutes"
-	$(NO_AMX) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,test]"
 	$(BIN)/python -c "import llama_cpp, sys; sys.exit(b'AMX_INT8 = 1' in llama_cpp.llama_print_system_info())" || \
-	$(NO_AMX) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps --no-cache-dir llama-cpp-python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps --no-cache-dir llama-cpp-python
 	$(PYTHON) -m venv $(VENV)-transformers4
 	$(VENV)-transformers4/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt transformers==4.57.6 torch
 	@touch $@

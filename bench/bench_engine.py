@@ -1,12 +1,13 @@
 """The engine against llama.cpp: every distinct file and F16 of a random 410M-shaped model, in one run, taking turns.
 
-    python bench/bench_engine.py [--turns 3] [--save]     about 25 minutes; builds llama.cpp's tools the
-    first time python bench/bench_engine.py --quants Q4_K_M --turns 1
+    python bench/bench_engine.py [--turns 3] [--save]          about 25 minutes; builds llama.cpp's tools the first time
+    python bench/bench_engine.py --quants Q4_K_M --turns 1
 
-llama.cpp's side is llama-bench of the tree in llama-cpp-python 0.3.36, built by cmake with its default flags: native
-code. It is taken at its best of flash attention on and off and ubatch 128 and 512, found in the first turn. Both get
-the same threads. The limit of writing is the bytes of weights that a token needs (the file without token_embd) over
-the bandwidth of the same threads, measured before and after each file. The last line is one JSON object.
+llama.cpp's side is llama-bench of the tree in llama-cpp-python 0.3.36, built by cmake for this CPU but for AMX, with
+which old compilers break it. It is taken at its best of flash attention on and off and ubatch 128 and 512, found in
+the first turn. Both get the same threads. The limit of writing is the bytes of weights that a token needs (the file
+without token_embd) over the bandwidth of the same threads, measured before and after each file. The last line is one
+JSON object.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 
 Both read the same 16,384 tokens in 32 windows of 512 and give perplexity and KL divergence from F16 of each file. Ours
 is one run; theirs is one that writes F16's logits and one for each file, llama-perplexity of the tree in
-llama-cpp-python 0.3.36, built by cmake with its default flags: native code. It is taken at its best of flash attention
-on and off and ubatch 128 and 512, found on Q4_K_M. Theirs runs half before and half after ours, with the same threads;
-time is that of whole processes. The last line is one JSON object.
+llama-cpp-python 0.3.36, built by cmake for this CPU but for AMX, with which old compilers break it. It is taken at its
+best of flash attention on and off and ubatch 128 and 512, found on Q4_K_M. Theirs runs half before and half after ours,
+with the same threads; time is that of whole processes. The last line is one JSON object.
 """
 
 from __future__ import annotations
