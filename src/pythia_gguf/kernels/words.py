@@ -17,7 +17,7 @@ a column.
     prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end, into the
                              second cache: asking for the first takes its few places for lines on their way
     prefetch_ahead(a, i, n)  the same for n bytes that will be read a little after byte i
-    number(x, i)             the float32 whose bits are x[i], x int32
+    number(x, i)             the float32 whose bits are x[i], x float32 or int32; no index counts from the end
     store_pair(x, i, a, b)   two vectors one after the other, from x[i]
     levels(table, w)         table[b] for every byte b < 16 of the words
 
