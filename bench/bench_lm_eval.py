@@ -5,16 +5,15 @@
     python bench/bench_lm_eval.py --layers 2 --requests 16 --turns 1   a quick look
 
 200 requests, seeded: contexts of 20 to 400 tokens, continuations of 1 to 20; half of them are the four choices of a
-question and share its context. Our F32 against float32 of torch and our F16 against its bfloat16; Q8_0 stands beside
-them as another precision. `hf` is taken at its best batch size, found on a quarter of the requests in the first turn;
-ours makes its own batches. All take turns, with the same threads; loading is not counted. The last line is one JSON
-object.
+question and share its context. Our F32 against float32 of torch and our F16 against its bfloat16, on processors with
+AMX with `--activations bf16x3` too; Q8_0 stands beside them as another precision. `hf` is taken at its best batch size,
+found on a quarter of the requests in the first turn; ours makes its own batches. All take turns, with the same threads;
+loading is not counted. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import gc
 import json
 import os
@@ -25,6 +24,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,19 +36,35 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 from bench_encoders import cpu  # noqa: E402
 from bench_engine import random_model  # noqa: E402
-from bench_press import N_TOKENS, write_table  # noqa: E402
+from bench_press import N_TOKENS, old_rows, write_table  # noqa: E402
 
 from press.toy_gguf import widened  # noqa: E402
 from pythia_gguf import load, quantize  # noqa: E402
 from pythia_gguf.evals.harness import PythiaLM  # noqa: E402
 from pythia_gguf.export.folder import export  # noqa: E402
+from pythia_gguf.kernels.matmul import known_activations  # noqa: E402
 
 Requests = list[tuple[tuple[str, str], list[int], list[int]]]
 Score = Callable[..., list[tuple[float, bool]]]
-# Ours -> theirs; None: a precision that `hf` has not, which is set against float32.
-PAIRS = {"F32": "float32", "F16": "bfloat16", "Q8_0": None}
-PRECISION = {"F32": "the same", "F16": "16 bits both", "Q8_0": "another"}
 N_CHOICES = 4
+
+
+class Pair(NamedTuple):
+    """What is set against what, and how their precisions compare."""
+
+    quant: str
+    activations: str
+    theirs: str
+    precision: str
+
+
+# By the name of ours. `hf` has nothing like Q8_0.
+PAIRS = {
+    "F32": Pair("F32", "float32", "float32", "the same"),
+    "F16": Pair("F16", "float32", "bfloat16", "16 bits both, ours with float32 activations"),
+    "F16 bf16x3": Pair("F16", "bf16x3", "bfloat16", "16 bits both, ours with 17 of activations"),
+    "Q8_0": Pair("Q8_0", "int8", "float32", "another"),
+}
 
 
 def main() -> None:
@@ -60,22 +76,17 @@ def main() -> None:
         files, folder = make_files(Path(work), options.layers)
         seen, best = measured(files, folder, requests, options)
     n_tokens = sum(len(context) + len(continuation) - 1 for _, context, continuation in requests)
-    rows = [row(quant, seen, best, len(requests), n_tokens) for quant in seen if quant in PAIRS]
+    rows = [row(name, seen, best, len(requests), n_tokens) for name in seen if name in PAIRS]
     for r in rows:
         print(r)
     if options.save:
         versions = {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")}
-        table = [*others(options.pair), *(r | versions for r in rows)]
-        write_table("lm_eval.csv", sorted(table, key=lambda r: list(PAIRS).index(r["ours"])), options.threads)
+        now = {(r["ours"], cpu()) for r in rows}
+        table = [r for r in old_rows("lm_eval.csv") if (r["ours"], r["cpu"]) not in now]
+        table += [r | versions for r in rows]
+        table.sort(key=lambda r: (r.get("cpu", cpu()), list(PAIRS).index(r["ours"])))
+        write_table("lm_eval.csv", table, options.threads)
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "rows": rows}))
-
-
-def others(pair: str | None) -> list[dict[str, str]]:
-    """Rows of the table that a run of one pair leaves as they are."""
-    if pair is None:
-        return []
-    with open(ROOT / "bench" / "results" / "lm_eval.csv", encoding="utf-8", newline="") as f:
-        return [r for r in csv.DictReader(f) if r["ours"] != pair]
 
 
 def parse() -> argparse.Namespace:
@@ -114,9 +125,9 @@ def make_requests(n: int) -> Requests:
     return found[:n]
 
 
-def ours(path: Path, threads: int) -> dict[int, Score]:
+def ours(path: Path, activations: str, threads: int) -> dict[int, Score]:
     """By batch size, of which there is none: 0."""
-    return {0: PythiaLM(load(path, threads=threads))._loglikelihood_tokens}
+    return {0: PythiaLM(load(path, threads=threads, activations=activations))._loglikelihood_tokens}
 
 
 def theirs(folder: Path, dtype: str, sizes: list[int]) -> dict[int, Score]:
@@ -130,21 +141,22 @@ def measured(
     files: dict[str, Path], folder: Path, requests: Requests, options: argparse.Namespace
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Seconds of every side in every turn, and the batch size that was best in the first."""
-    names = [name for pair in PAIRS.items() for name in pair if name is not None]
-    if options.pair:
-        names = [options.pair, PAIRS[options.pair] or "float32"]
-    seen: dict[str, list[float]] = {name: [] for name in names}
+    chosen = [options.pair] if options.pair else [n for n, p in PAIRS.items() if p.activations in known_activations()]
+    seen: dict[str, list[float]] = {name: [] for n in chosen for name in (n, PAIRS[n].theirs)}
     best: dict[str, int] = {}
     for turn in range(options.turns):
-        for name in names:
+        for name in seen:
             sizes = [best[name]] if name in best else [int(n) for n in options.batch_sizes.split(",")]
-            scores = ours(files[name], options.threads) if name in files else theirs(folder, name, sizes)
+            if name in PAIRS:
+                scores = ours(files[PAIRS[name].quant], PAIRS[name].activations, options.threads)
+            else:
+                scores = theirs(folder, name, sizes)
             if name not in best:
                 quick = {size: seconds(score, requests[::4]) for size, score in scores.items()}
                 best[name] = min(quick, key=quick.__getitem__)
                 print(f"{name}: a quarter of the requests, seconds by batch size: {quick}", flush=True)
             seen[name].append(seconds(scores[best[name]], requests))
-            print(f"turn {turn + 1} {name:8} {seen[name][-1]:.2f} s, batch size {best[name]}", flush=True)
+            print(f"turn {turn + 1} {name:12} {seen[name][-1]:.2f} s, batch size {best[name]}", flush=True)
             del scores
             gc.collect()
     return seen, best
@@ -161,18 +173,18 @@ def seconds(score: Score, requests: Requests) -> float:
 
 
 def row(
-    quant: str, seen: dict[str, list[float]], best: dict[str, int], n_requests: int, n_tokens: int
+    name: str, seen: dict[str, list[float]], best: dict[str, int], n_requests: int, n_tokens: int
 ) -> dict[str, float | str]:
     """Medians over turns; ratios are those of one turn."""
-    against = PAIRS[quant] or "float32"
-    ratios = sorted(b / a for a, b in zip(seen[quant], seen[against], strict=True))
+    _, _, against, precision = PAIRS[name]
+    ratios = sorted(b / a for a, b in zip(seen[name], seen[against], strict=True))
     return {
-        "ours": quant,
+        "ours": name,
         "hf": against,
-        "precision": PRECISION[quant],
+        "precision": precision,
         "requests": n_requests,
         "tokens": n_tokens,
-        "ours_s": round(statistics.median(seen[quant]), 3),
+        "ours_s": round(statistics.median(seen[name]), 3),
         "hf_s": round(statistics.median(seen[against]), 3),
         "hf_batch_size": best[against],
         "ratio": round(statistics.median(ratios), 2),

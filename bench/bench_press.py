@@ -213,6 +213,12 @@ def save(rows: list[dict], stages: dict[str, float], rss: dict[str, int], thread
     write_table("press_stages.csv", facts, threads)
 
 
+def old_rows(file: str) -> list[dict[str, str]]:
+    """Rows of a file of bench/results."""
+    with open(ROOT / "bench" / "results" / file, encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
 def write_table(file: str, rows: list[dict], threads: int) -> None:
     """A file of bench/results: rows with machine, date and versions, where they do not have them yet."""
     where = {

@@ -94,24 +94,36 @@ def engine() -> str:
 
 
 def measuring() -> str:
-    """What measuring 16 files takes, and tasks of lm_eval."""
+    """What measuring 16 files takes, and tasks of lm_eval; rows of one processor one after the other."""
     with open(RESULTS / "measure.csv", encoding="utf-8") as f:
-        whole = next(csv.DictReader(f))
+        wholes = [r for r in csv.DictReader(f) if r["part"]]
     with open(RESULTS / "lm_eval.csv", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
-    lines = [
-        "| job | pythia-gguf | the other | how many times faster (lowest to highest turn) |",
-        "|---|---|---|---|",
-        f"| perplexity and KL divergence of 16 files, 16,384 tokens | {float(whole['ours_s']):.0f} s"
-        f" | llama-perplexity, 17 passes: {float(whole['theirs_s']):.0f} s | {1 / float(whole['part']):.2f} |",
-    ]
-    for r in rows:
-        job = f"{r['requests']} requests of lm_eval, {r['ours']}"
-        other = f"`hf`, {r['hf']}, batches of {r['hf_batch_size']}: {float(r['hf_s']):.0f} s"
-        ratio = f"{r['ratio']} ({r['ratio_min']} to {r['ratio_max']})"
-        note = "" if r["precision"] != "another" else "; another precision"
-        lines.append(f"| {job} | {float(r['ours_s']):.0f} s | {other}{note} | {ratio} |")
-    return "\n".join(lines) + "\n" + f"\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
+    lines = []
+    for cpu in dict.fromkeys(r["cpu"] for r in (*wholes, *rows)):
+        of_cpu = [r for r in (*wholes, *rows) if r["cpu"] == cpu]
+        lines += [
+            f"{cpu}; {of_cpu[0]['threads']} threads; {max(r['date'] for r in of_cpu)}:",
+            "",
+            "| job | pythia-gguf | the other | how many times faster (lowest to highest turn) |",
+            "|---|---|---|---|",
+            *(_measured_row(r) for r in of_cpu),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _measured_row(r: dict[str, str]) -> str:
+    """Of measure.csv, or of lm_eval.csv."""
+    if "part" in r:
+        job, other = "perplexity and KL divergence of 16 files, 16,384 tokens", "llama-perplexity, 17 passes"
+        times = f"{float(r['ours_s']):.0f} s | {other}: {float(r['theirs_s']):.0f} s"
+        return f"| {job} | {times} | {1 / float(r['part']):.2f} |"
+    job = f"{r['requests']} requests of lm_eval, {r['ours']}"
+    other = f"`hf`, {r['hf']}, batches of {r['hf_batch_size']}: {float(r['hf_s']):.0f} s"
+    note = "" if r["precision"] != "another" else "; another precision"
+    ratio = f"{r['ratio']} ({r['ratio_min']} to {r['ratio_max']})"
+    return f"| {job} | {float(r['ours_s']):.0f} s | {other}{note} | {ratio} |"
 
 
 if __name__ == "__main__":

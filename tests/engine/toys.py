@@ -25,12 +25,12 @@ IDS = [i * i * 7 % VOCAB for i in range(70)]
 
 
 def toy_model(
-    *, parallel: bool = True, act: str = "gelu", base: float = 10000.0, share: float = 0.25
+    *, parallel: bool = True, act: str = "gelu", base: float = 10000.0, share: float = 0.25, hidden: int = HIDDEN
 ) -> GPTNeoXForCausalLM:
     """Seeded, float32, in eval mode."""
     config = GPTNeoXConfig(
         vocab_size=VOCAB,
-        hidden_size=HIDDEN,
+        hidden_size=hidden,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
         intermediate_size=FFN,

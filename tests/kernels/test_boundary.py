@@ -26,7 +26,7 @@ DRIVER = {"run_ops": {KERNELS / "driver.py", ENGINE / "workers.py"}}
 OPS = {f"{name}_op": {KERNELS / "driver.py"} for name in ("norm", "input", "product", "_attention")} | {
     "op_address": {KERNELS / "driver.py", ENGINE / "oplist.py"}
 }
-ADDRESSES = {name: {KERNELS / "matmul.py", ENGINE / "oplist.py"} for name in ("matmul_address", "quantize_address")}
+ADDRESSES = {name: {KERNELS / "matmul.py", ENGINE / "oplist.py"} for name in ("matmul_address", "quantizer_address")}
 
 
 def tree_of(path: Path) -> ast.Module:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pythia_gguf.kernels.matmul import known_activations
+
 # Compiles one kernel in a process of its own, and prints the functions that its code has.
 COMPILE = """
 import sys
@@ -41,8 +43,9 @@ def test_kernels_of_different_processes_are_not_taken_for_each_other(tmp_path: P
         run = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=True)
         return run.stdout
 
-    for name, activations in (("F32", "float32"), ("F16", "float32"), ("Q4_0", "int8")):
+    for activations in known_activations():
+        name = "Q4_0" if activations == "int8" else "F16"
         functions = python(COMPILE, name, activations).split()
-        own = f"product_{'int8' if activations == 'int8' else 'float'}_{name.lower()}"
+        own = f"product_{activations.removesuffix('32')}_{name.lower()}"
         assert [f for f in functions if own not in f and not f.startswith("NRT_")] == []
     python(RUN)

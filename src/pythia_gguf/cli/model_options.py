@@ -25,10 +25,11 @@ _OPTIONS = (
     ),
     click.option(
         "--activations",
-        type=click.Choice(["int8", "float32"]),
+        type=click.Choice(["int8", "float32", "bf16x3"]),
         default="int8",
         show_default=True,
-        help="int8 is fast; float32 shows the error of the weights alone.",
+        help="int8 is fast; float32, which F16 and F32 weights take instead of it, shows the error of the weights"
+        " alone; bf16x3 gives nearly its numbers several times faster, on processors with AMX.",
     ),
     click.option(
         "--kv",

@@ -30,14 +30,14 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs
-from pythia_gguf.kernels.matmul import product_jobs
+from pythia_gguf.kernels.matmul import known_activations, product_jobs
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.tokenizer import TextTokenizer, check_tokenizer_keys
 
 GELUS = ("auto", "erf", "tanh")
-ACTIVATIONS = ("int8", "float32")
+ACTIVATIONS = ("int8", "float32", "bf16x3")
 CACHES = ("auto", "f16", "f32")
 # Of a manifest or config.json; a longer one is cut, and then is no JSON.
 _LARGEST_BYTES = 256 << 20
@@ -50,7 +50,7 @@ class Model:
     config       sizes
     weights      tensors
     gelu         "erf" or "tanh"
-    activations  "int8" or "float32"
+    activations  "int8", "float32" or "bf16x3"
     cache        "f16" or "f32": how keys and values are kept
     """
 
@@ -69,7 +69,7 @@ class Model:
         self.path, self.gguf = gguf.path, gguf
         self.config, self.weights = config, weights
         self.gelu, self.activations, self.cache = gelu, activations, cache
-        self.workers = Workers(threads, scratch_bytes(config, rounded_up(config.n_context, LANES)))
+        self.workers = Workers(threads, scratch_bytes(config, rounded_up(config.n_context, LANES), activations))
 
     @property
     def n_vocab(self) -> int:
@@ -155,7 +155,8 @@ def load(
 
     threads      default one per CPU; no result depends on it
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
-    activations  "int8" (32 values share a scale; fast) or "float32" (the error of the weights alone)
+    activations  "int8" (32 values share a scale; fast), "float32" (the error of the weights alone) or "bf16x3" (nearly
+                 that, in three products of bfloat16 numbers; needs a processor with AMX)
     cache        keys and values: "f16", "f32", or "auto": f32 for F32 files
     progress     hears what is going on
     Raises       ModelFileError, StorageError, UsageError
@@ -167,12 +168,17 @@ def load(
     ):
         if value not in known:
             raise UsageError(f"--{option} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
+    if activations not in known_activations():
+        raise UsageError(f"--activations {activations} needs Linux on a processor with AMX; float32 runs anywhere")
     n_threads = threads_of(threads)
     gguf = open_gguf(path)
     refuse_part(gguf)
     check_tokenizer_keys(gguf.metadata, gguf.path)
     config = config_from_gguf(gguf.metadata, gguf.path)
     check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
+    if activations == "bf16x3" and (config.hidden % 32 or config.n_ffn % 32):
+        sizes = f"{config.hidden} and {config.n_ffn}"
+        raise UsageError(f"{gguf.path}: --activations bf16x3 needs rows of whole 32 numbers, got {sizes}")
     progress = progress or Silence()
     formats = matrix_formats(gguf)
     if cache == "auto":
@@ -193,7 +199,7 @@ def load(
 
 def compile_engine(progress: Progress) -> None:
     """Compile all that running any file needs, or take it from disk."""
-    products = [job for activations in ACTIVATIONS for job in product_jobs(FORMATS, activations)]
+    products = [job for activations in known_activations() for job in product_jobs(FORMATS, activations)]
     _compile([*products, *op_jobs(OPS)], progress)
     Workers(1, ALIGNMENT_BYTES)
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.engine.weights import Matrix, Weights
-from pythia_gguf.kernels.activations import RECORD_WORDS
 from pythia_gguf.kernels.driver import (
     ALL_ROWS,
     GATHERED_ROWS,
@@ -24,13 +23,13 @@ from pythia_gguf.kernels.driver import (
     WANTED_ROWS,
     op_address,
 )
-from pythia_gguf.kernels.matmul import matmul_address, product_scratch, quantize_address
+from pythia_gguf.kernels.matmul import matmul_address, new_records, piece_groups, product_scratch, quantizer_address
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.kernels.threads import FIRST_TAKEN, SECOND_TAKEN
 
 # Tokens that go through the model at once. More share the unpacking of weights; fewer can be stopped sooner.
-SLICE_TOKENS = 192
+SLICE_TOKENS = {"int8": 192, "float32": 192, "bf16x3": 256}
 _Added = tuple[np.ndarray, ...]
 _GELUS = {"erf": GELU_ERF, "tanh": GELU_TANH}
 
@@ -68,12 +67,12 @@ class CacheShape:
 
 
 class _Input:
-    """Rows that a product reads: float32, and int8 records where a weight wants it."""
+    """Rows that a product reads: float32, and what a quantizer makes of them where a weight wants it."""
 
     def __init__(self, n_tokens: int, n_columns: int) -> None:
         self.n_columns = n_columns
         self.x = aligned((n_tokens, n_columns), np.float32)
-        self.records = aligned((n_tokens, -(-n_columns // 32), RECORD_WORDS), np.int32)
+        self.records = new_records(n_tokens, n_columns)
 
 
 class OpList:
@@ -195,7 +194,7 @@ class OpList:
         self._rows[-1][NO_WAIT] = 1
 
     def _quantizer(self, matrix: Matrix) -> int:
-        return quantize_address() if matrix.activations(self._activations) == "int8" else 0
+        return quantizer_address(matrix.activations(self._activations))
 
     def _norm(
         self,
@@ -246,8 +245,8 @@ class OpList:
             padded = aligned((out.shape[1],), np.float32)
             padded[: bias.size] = bias
             self._kept.append(padded)
-        x = given.records if activations == "int8" else given.x
-        piece = max(2, packed.n_groups // (8 * self._n_threads) // 2 * 2)
+        x = given.x if activations == "float32" else given.records
+        piece = piece_groups(activations, packed.n_groups, self._n_threads)
         quantizer = 0
         if to is not None and to.x is out:
             quantizer = self._quantizer(self._weights.matrices[name.replace("ffn_up", "ffn_down") + ".weight"])
@@ -281,10 +280,10 @@ class OpList:
         self._rows.append(row + [0] * (OP_WORDS - len(row)))
 
 
-def scratch_bytes(config: GPTNeoXConfig, n_context: int) -> int:
+def scratch_bytes(config: GPTNeoXConfig, n_context: int, activations: str) -> int:
     """What one thread needs for a product, for attention or for a norm."""
     attention = 4 * (8 * (n_context + config.head_dim + LANES) + LANES)
-    return rounded_up(max(product_scratch(SLICE_TOKENS), attention, 4 * (config.hidden + LANES)), 64)
+    return rounded_up(max(product_scratch(SLICE_TOKENS[activations]), attention, 4 * (config.hidden + LANES)), 64)
 
 
 def _rotation_table(config: GPTNeoXConfig, n_context: int) -> np.ndarray:

@@ -75,7 +75,7 @@ class Session:
         elements = self._shape.slot_elements(config)
         self._cache = aligned((config.n_layers, n_sequences, elements), self._shape.dtype)
         self._lengths: list[int | None] = [None] * n_sequences
-        n_tokens = min(SLICE_TOKENS, rounded_up(max(self.n_context, n_sequences), 8))
+        n_tokens = min(SLICE_TOKENS[model.activations], rounded_up(max(self.n_context, n_sequences), 8))
         self._list = OpList(
             config,
             model.weights,

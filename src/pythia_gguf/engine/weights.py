@@ -13,11 +13,11 @@ import numpy as np
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import TensorInfo
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, read_tensor
+from pythia_gguf.kernels.matmul import product_activations
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES, aligned
 from pythia_gguf.kernels.packed import Packed, new_packed, pack_rows, packed_bytes
 from pythia_gguf.progress import Progress
 
-PLAIN_FORMATS = ("F16", "BF16", "F32")
 _EMBEDDING = "token_embd.weight"
 _SLAB_BYTES = 4 << 20
 
@@ -29,8 +29,8 @@ class Matrix:
     packed: Packed
 
     def activations(self, asked: str) -> str:
-        """ "int8" or "float32": what the product takes; weights that are not in blocks take float32."""
-        return "float32" if self.packed.format in PLAIN_FORMATS else asked
+        """What the product takes; weights that are not in blocks take float32 instead of int8."""
+        return product_activations(self.packed.format, asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

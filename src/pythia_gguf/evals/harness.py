@@ -153,7 +153,7 @@ class PythiaLM(TemplateLM):
             "sha256": sha256,
             "quant": quant,
             "gelu": model.gelu,
-            "activations": "float32" if is_plain else model.activations,
+            "activations": "float32" if is_plain and model.activations == "int8" else model.activations,
             "kv": model.cache,
             "encoding": self._encoding,
         }

@@ -26,29 +26,28 @@ MAGIC = np.float32(12582912.0)  # 1.5 * 2**23: adding it leaves the nearest inte
 MAGIC_BITS = 0x4B400000
 
 
-@c_kernel(6)
-def quantize_activations(x, records, n_columns, first, last, n_tokens):
-    """Rows first .. last - 1: code = round(x / d), d = largest |x| of 32 / 127.
+@c_kernel(7)
+def quantize_activations(x, records, n_columns, first, n, t, n_tokens):
+    """Columns first .. first + n - 1 of row t: code = round(x / d), d = largest |x| of 32 / 127.
 
-    x         f32 [T, n_columns], n_columns a multiple of 32
+    x         f32 [n], the values; first, n and n_columns are multiples of 32
     records   i32 [T, n_columns / 32, RECORD_WORDS]
     n_tokens  rows that the product will have
     """
     flip = 128 if n_tokens >= MANY_TOKENS else 0
-    for t in range(first, last):
-        row = f32_at(x + t * n_columns * 4, n_columns)
-        for i in range(0, n_columns, LANES):
-            at = records + (t * n_columns + i) * 2
-            word = f32_at(at, RECORD_WORDS)
-            v = load(row, i)
-            largest = fold_max(absolute(v))
-            d = largest / MOST
-            inverse = MOST / largest if largest > ZERO else ZERO
-            rounded = v * inverse + MAGIC
-            store(u8_at(at, 32), 0, narrow((bits(rounded) - MAGIC_BITS) + flip))
-            codes = MAGIC - rounded
-            low, high = fold_sum(low_half(codes)), fold_sum(high_half(codes))
-            word[D] = d
-            word[MINUS_SUM] = low + high
-            word[MINUS_LOW] = low
-            word[MINUS_HIGH] = high
+    row = f32_at(x, n)
+    for i in range(0, n, LANES):
+        at = records + (t * n_columns + first + i) * 2
+        word = f32_at(at, RECORD_WORDS)
+        v = load(row, i)
+        largest = fold_max(absolute(v))
+        d = largest / MOST
+        inverse = MOST / largest if largest > ZERO else ZERO
+        rounded = v * inverse + MAGIC
+        store(u8_at(at, 32), 0, narrow((bits(rounded) - MAGIC_BITS) + flip))
+        codes = MAGIC - rounded
+        low, high = fold_sum(low_half(codes)), fold_sum(high_half(codes))
+        word[D] = d
+        word[MINUS_SUM] = low + high
+        word[MINUS_LOW] = low
+        word[MINUS_HIGH] = high

@@ -72,9 +72,9 @@ def _float(word):
 
 
 @inlined
-def _quantize(quantizer, x, records, n_columns, n_tokens):
-    """One row of n_columns at an address into int8 records."""
-    call_at(quantizer, (x, records, n_columns, np.int64(0), np.int64(1), n_tokens))
+def _quantize(quantizer, x, records, n_columns, first, n, t, n_tokens):
+    """Columns first .. first + n - 1 of row t, f32 [n] at an address, in the form that a product wants."""
+    call_at(quantizer, (x, records, n_columns, first, n, np.int64(t), n_tokens))
 
 
 @inlined
@@ -116,7 +116,7 @@ def norm_op(op_address, step_address, thread):
             x = total
         normalize(x, 0, n, weight, bias, eps, out, t * n)
         if op[8]:
-            _quantize(op[8], op[7] + t * n * 4, op[9] + t * n * 2, n, n_rows)
+            _quantize(op[8], op[7] + t * n * 4, op[9], n, np.int64(0), n, t, n_rows)
 
 
 @c_kernel(3)
@@ -136,7 +136,7 @@ def input_op(op_address, step_address, thread):
             for i in range(n):
                 out[i] = x[i]
         if op[5]:
-            _quantize(op[5], op[4] + t * n * 4, op[6] + t * n * 2, n, n_rows)
+            _quantize(op[5], op[4] + t * n * 4, op[6], n, np.int64(0), n, t, n_rows)
 
 
 @inlined
@@ -155,9 +155,7 @@ def _finish(op, n_tokens, first, last):
                 v = gelu_tanh(v)
             store(out, at, v)
         if op[13]:
-            _quantize(
-                op[13], op[4] + (t * stride + first * 16) * 4, op[14] + (t * stride + first * 16) * 2, n, n_tokens
-            )
+            _quantize(op[13], op[4] + (t * stride + first * 16) * 4, op[14], stride, first * 16, n, t, n_tokens)
 
 
 @c_kernel(3)
@@ -211,8 +209,8 @@ def _give(op, t, head, mixed, start, n_tokens):
     for i in range(head_dim):
         out[head * head_dim + i] = mixed[start + i]
     if op[13]:
-        at = t * hidden + head * head_dim
-        _quantize(op[13], op[3] + at * 4, op[14] + at * 2, head_dim, n_tokens)
+        at = op[3] + (t * hidden + head * head_dim) * 4
+        _quantize(op[13], at, op[14], hidden, head * head_dim, head_dim, t, n_tokens)
 
 
 @inlined

@@ -1,7 +1,8 @@
 """Matrix products with packed weights: every output by one sequence of float operations, whatever else is computed.
 
 Knows no model. A kernel takes groups of 16 rows and any number of tokens: those with int8 activations are in
-kernels/matmul_int8.py, those with float32 activations in kernels/matmul_float.py.
+kernels/matmul_int8.py, those with float32 activations in kernels/matmul_float.py, those with sums of two bfloat16 in
+kernels/matmul_bf16x3.py.
 """
 
 from __future__ import annotations
@@ -12,21 +13,34 @@ from functools import cache
 
 import numpy as np
 
-from pythia_gguf.kernels.activations import RECORD_WORDS, quantize_activations
+from pythia_gguf.kernels.activations import quantize_activations
+from pythia_gguf.kernels.amx import has_tiles
 from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.jit import CKernel
-from pythia_gguf.kernels.matmul_float import block_product, float_scratch_bytes, plain_product
+from pythia_gguf.kernels.matmul_bf16x3 import BLOCK_GROUPS, bf16x3_product, bf16x3_scratch_bytes, split_activations
+from pythia_gguf.kernels.matmul_float import (
+    block_product,
+    block_unpacker,
+    float_scratch_bytes,
+    plain_product,
+    plain_unpacker,
+)
 from pythia_gguf.kernels.matmul_int8 import int8_product, int8_scratch_bytes
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.packed import Packed
 from pythia_gguf.kernels.unpack import LAYOUTS
 
+# What turns float32 rows into what products take.
+_QUANTIZERS = {"int8": quantize_activations, "float32": None, "bf16x3": split_activations}
+# Of 32 columns of one row, the larger kind.
+_RECORD_BYTES = 128
+
 
 def matmul_address(format_name: str, activations: str) -> int:
-    """The C function for a format and "int8" or "float32" activations, compiled when it is first asked for.
+    """The C function for a format and one of `known_activations`, compiled when it is first asked for.
 
     f(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch), all int64: addresses of
-    packed data, of x (records of activations.py, or f32 [T, n_columns]), of out f32 [T, out_stride >= 16 * groups], of
+    packed data, of x f32 [T, n_columns] or what a quantizer makes of it, of out f32 [T, out_stride >= 16 * groups], of
     scratch of `product_scratch(n_tokens)`, 64-byte aligned
     """
     return _kernel(format_name, activations).address
@@ -34,28 +48,44 @@ def matmul_address(format_name: str, activations: str) -> int:
 
 def product_jobs(formats: Iterable[str], activations: str) -> list[Job]:
     """How the products of weights in these formats are compiled."""
-    pairs = [(name, activations if name in LAYOUTS else "float32") for name in sorted(formats)]
+    pairs = [(name, product_activations(name, activations)) for name in sorted(formats)]
     return [Job(pair[0], __name__, matmul_address.__name__, pair, _kernel(*pair).is_kept) for pair in pairs]
 
 
-def quantize_address() -> int:
-    """The C function that makes int8 activations; see activations.py."""
-    return quantize_activations.address
+def known_activations() -> tuple[str, ...]:
+    """Those that this machine has products for, the usual ones first."""
+    return tuple(name for name in _QUANTIZERS if name != "bf16x3" or has_tiles())
+
+
+def product_activations(format_name: str, asked: str) -> str:
+    """What a product with weights in a format takes: those that are not in blocks take float32 instead of int8."""
+    return "float32" if asked == "int8" and format_name not in LAYOUTS else asked
+
+
+def quantizer_address(activations: str) -> int:
+    """The C function that turns float32 rows into what such products take; 0: they take those rows.
+
+    f(x, records, n_columns, first, n, t, n_tokens), see `quantize_activations` and `split_activations`
+    """
+    quantizer = _QUANTIZERS[activations]
+    return 0 if quantizer is None else quantizer.address
+
+
+def piece_groups(activations: str, n_groups: int, n_threads: int) -> int:
+    """Groups that one call should do, even: small enough to keep all threads busy to the end."""
+    if activations == "bf16x3":
+        return max(2, min(BLOCK_GROUPS, n_groups // (2 * n_threads) // 2 * 2))
+    return max(2, n_groups // (8 * n_threads) // 2 * 2)
 
 
 def product_scratch(n_tokens: int) -> int:
     """Scratch that a product of so many tokens needs, in bytes."""
-    return max(float_scratch_bytes(n_tokens), int8_scratch_bytes(n_tokens))
+    return max(float_scratch_bytes(n_tokens), int8_scratch_bytes(n_tokens), bf16x3_scratch_bytes(n_tokens))
 
 
-def quantize(x: np.ndarray) -> np.ndarray:
-    """int8 activations of f32 [T, K]: records i32 [T, K / 32, RECORD_WORDS]; ValueError for other shapes."""
-    if x.ndim != 2 or x.shape[1] % 32 or x.dtype != np.float32:
-        raise ValueError(f"expected float32 rows of whole 32, got {x.dtype} {x.shape}")
-    x = np.ascontiguousarray(x)
-    records = aligned((x.shape[0], x.shape[1] // 32, RECORD_WORDS), np.int32)
-    _call(quantize_address(), x, records, x.shape[1], 0, x.shape[0], x.shape[0])
-    return records
+def new_records(n_tokens: int, n_columns: int) -> np.ndarray:
+    """Room for what quantizers make of so many rows, of whichever kind: bytes of zeros, of which few may be touched."""
+    return aligned((-(-n_tokens // 32) * 32, -(-n_columns // 32), _RECORD_BYTES), np.uint8)
 
 
 def matmul(packed: Packed, x: np.ndarray, activations: str, groups: range | None = None) -> np.ndarray:
@@ -71,7 +101,13 @@ def matmul(packed: Packed, x: np.ndarray, activations: str, groups: range | None
     if groups.step != 1 or groups.start < 0 or groups.stop > packed.n_groups:
         raise ValueError(f"{groups} of {packed.n_groups} groups")
     out = np.zeros((x.shape[0], packed.n_groups * 16), np.float32)
-    given = quantize(x) if activations == "int8" else np.ascontiguousarray(x)
+    if activations != "float32" and x.shape[1] % 32:
+        raise ValueError(f"{activations} activations need whole 32 columns, got {x.shape[1]}")
+    given, quantizer = np.ascontiguousarray(x), quantizer_address(activations)
+    if quantizer:
+        rows, given = given, new_records(*x.shape)
+        for t in range(len(rows)):
+            _call(quantizer, rows[t], given, x.shape[1], 0, x.shape[1], t, len(rows))
     scratch = aligned((product_scratch(x.shape[0]),), np.uint8)
     sizes = (x.shape[0], packed.n_columns, out.shape[1], groups.start, groups.stop)
     _call(matmul_address(packed.format, activations), packed.data, given, out, *sizes, scratch)
@@ -85,10 +121,13 @@ def _call(address: int, *arguments: np.ndarray | int) -> None:
 
 @cache
 def _kernel(format_name: str, activations: str) -> CKernel:
+    layout = LAYOUTS.get(format_name)
     if activations == "int8":
-        if format_name not in LAYOUTS:
+        if layout is None:
             raise ValueError(f"{format_name} has no int8 product")
-        return int8_product(format_name, LAYOUTS[format_name])
-    if format_name in LAYOUTS:
-        return block_product(format_name, LAYOUTS[format_name])
-    return plain_product(format_name)
+        return int8_product(format_name, layout)
+    if activations == "bf16x3":
+        if not has_tiles():
+            raise ValueError("this processor has no tiles of bfloat16")
+        return bf16x3_product(format_name, block_unpacker(layout) if layout else plain_unpacker(format_name))
+    return block_product(format_name, layout) if layout else plain_product(format_name)

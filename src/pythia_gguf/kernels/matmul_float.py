@@ -5,6 +5,10 @@ to the total: a chain short enough that the next one runs beside it, and the sam
 two groups of 16 rows are unpacked, some columns at a time, and tokens pass by in tiles of six.
 """
 
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.memory import f32_at, u8_at
 from pythia_gguf.kernels.simd import load16, store
@@ -76,10 +80,7 @@ def float_scratch_bytes(n_tokens: int) -> int:
 
 
 def _unpacked_product(unpack):
-    """The function for all tokens against groups that `unpack` writes into scratch, some columns at a time.
-
-    unpack(data, group, first_column, n_columns, room, to)  writes column k to room[to + 32 * k]
-    """
+    """The function for all tokens against groups that `unpack` writes into scratch, some columns at a time."""
 
     @inlined
     def product(data, x, n_tokens, n_columns, out, out_stride, first_group, last_group, scratch):
@@ -107,8 +108,19 @@ def _unpacked_product(unpack):
     return product
 
 
-def block_product(format_name: str, layout: Layout) -> CKernel:
-    """The product for a format of blocks."""
+class Unpacker(NamedTuple):
+    """How float32 weights are read from packed ones.
+
+    unpack    (data, group, first_column, n_columns, n_columns_of_all, room, to): writes column k to room[to + 32 * k]
+    bytes_of  (n_columns): of a group of 16 rows
+    """
+
+    unpack: Any
+    bytes_of: Any
+
+
+def block_unpacker(layout: Layout) -> Unpacker:
+    """Of a format of blocks; columns come in whole 32."""
     columns, n_bytes, offset, has_min = layout.columns, layout.n_bytes, layout.offset, layout.has_min
     codes, scales, minima = layout.codes, layout.scales, layout.minima
     n_subs = columns // 32
@@ -140,10 +152,20 @@ def block_product(format_name: str, layout: Layout) -> CKernel:
             put(room, k + 768, c6, s1, m1)
             put(room, k + 896, c7, s1, m1)
 
+    @inlined
+    def bytes_of(n_columns):
+        return n_columns // columns * n_bytes
+
+    return Unpacker(unpack, bytes_of)
+
+
+def block_product(format_name: str, layout: Layout) -> CKernel:
+    """The product for a format of blocks."""
+    unpack, bytes_of = block_unpacker(layout)
     all_tokens = _unpacked_product(unpack)
 
     def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
-        data = u8_at(weights, last_group * (n_columns // columns * n_bytes))
+        data = u8_at(weights, last_group * bytes_of(n_columns))
         given, result = f32_at(x, n_tokens * n_columns), f32_at(out, n_tokens * out_stride)
         all_tokens(data, given, n_tokens, n_columns, result, out_stride, first_group, last_group, scratch)
 
@@ -170,10 +192,29 @@ def _f32(data, at):
 _READERS = {"F16": (_f16, 2), "BF16": (_bf16, 2), "F32": (_f32, 4)}
 
 
-def plain_product(format_name: str) -> CKernel:
-    """The product for F16, BF16 or F32; raises ValueError for another format."""
+def plain_unpacker(format_name: str) -> Unpacker:
+    """Of F16, BF16 or F32; raises ValueError for another format."""
     if format_name not in _READERS:
         raise ValueError(f"no product for format {format_name}")
+    read, n_bytes = _READERS[format_name]
+    step = 16 * n_bytes
+
+    @inlined
+    def bytes_of(n_columns):
+        return (n_columns + 31) // 32 * 32 * step
+
+    @inlined
+    def unpack(data, group, first, n, n_columns, room, to):
+        start = group * bytes_of(n_columns)
+        for k in range(n):
+            store(room, to + k * 32, read(data, start + (first + k) * step))
+
+    return Unpacker(unpack, bytes_of)
+
+
+def plain_product(format_name: str) -> CKernel:
+    """The product for F16, BF16 or F32; raises ValueError for another format."""
+    unpack, bytes_of = plain_unpacker(format_name)
     read, n_bytes = _READERS[format_name]
     step = 16 * n_bytes
 
@@ -188,16 +229,10 @@ def plain_product(format_name: str) -> CKernel:
             total = total + s
         return total
 
-    @inlined
-    def unpack(data, group, first, n, n_columns, room, to):
-        start = group * ((n_columns + 31) // 32 * 32 * step)
-        for k in range(n):
-            store(room, to + k * 32, read(data, start + (first + k) * step))
-
     all_tokens = _unpacked_product(unpack)
 
     def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
-        group_bytes = (n_columns + 31) // 32 * 32 * step
+        group_bytes = bytes_of(n_columns)
         data = u8_at(weights, last_group * group_bytes)
         given, result = f32_at(x, n_tokens * n_columns), f32_at(out, n_tokens * out_stride)
         if n_tokens > FEW_TOKENS:

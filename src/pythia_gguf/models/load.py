@@ -28,7 +28,8 @@ def load(
     model, revision, quant  as in `models.find.find_gguf`
     threads      default one per CPU; no result depends on it
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
-    activations  "int8" (32 values share a scale; fast) or "float32" (the error of the weights alone)
+    activations  "int8" (32 values share a scale; fast), "float32" (the error of the weights alone) or "bf16x3" (nearly
+                 that, in three products of bfloat16 numbers; needs a processor with AMX)
     cache        keys and values: "f16", "f32", or "auto": f32 for F32 files
     progress     hears what is going on
     Raises       ModelFileError, StorageError, UsageError, NetworkError
