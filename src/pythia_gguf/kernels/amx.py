@@ -38,6 +38,7 @@ _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _POINTER = _BYTE.as_pointer()
 # Registers: 0..3 sums, as (tokens, rows) = 00 01 10 11; then activations and weights.
 _SUMS, _TOKENS, _WEIGHTS = (0, 1, 2, 3), (4, 5), (6, 7)
+_HIGH, _LOW = 0, 1
 
 
 @cache
@@ -73,6 +74,15 @@ def _moved(builder: ir.IRBuilder, name: str, tile: int, address: ir.Value, offse
     """A tile between its register and memory."""
     at = builder.inttoptr(builder.add(address, ir.Constant(_WORD, offset)), _POINTER)
     _call(builder, name, tile, at, ir.Constant(_WORD, _ROW_BYTES))
+
+
+def _expect(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for a line in the first cache."""
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [_POINTER, number, number, number])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    how = [ir.Constant(number, n) for n in (0, 3, 1)]  # to read, keep close, data
+    builder.call(prefetch, [builder.inttoptr(address, _POINTER), *how])
 
 
 @intrinsic
@@ -128,26 +138,36 @@ load_sums, store_sums = _sums_mover("tileloadd64"), _sums_mover("tilestored64")
 def multiply(typing_context, first, second, weights):
     """Add 32 columns to all sums: high times low, high times high, low times high, in this order.
 
+    Asks for the next 32 columns of both sides, which lie behind these; it may be memory of others.
+
     first, second  activations of 16 tokens each
     weights        of 32 rows
     """
 
     def emit(context, builder, sig, args):
-        def load(tiles: tuple[int, int], addresses: list[ir.Value], offset: int, step: int) -> None:
-            for i in range(2):
-                _moved(builder, "tileloadd64", tiles[i], addresses[i], offset + i * step)
+        def load(tiles: tuple[int, int], at: list[tuple[ir.Value, int]], step: int) -> None:
+            for tile, place in zip(tiles, at, strict=True):
+                _moved(builder, "tileloadd64", tile, *place)
+            for address, offset in at:
+                for line in range(0, TILE_BYTES, _ROW_BYTES):
+                    _expect(builder, builder.add(address, ir.Constant(_WORD, offset + step + line)))
+
+        def load_tokens(part: int) -> None:
+            load(_TOKENS, [(address, part * TILE_BYTES) for address in args[:2]], 2 * TILE_BYTES)
+
+        def load_weights(part: int) -> None:
+            load(_WEIGHTS, [(args[2], (2 * part + i) * TILE_BYTES) for i in range(2)], 4 * TILE_BYTES)
 
         def add_products() -> None:
             for tile in _SUMS:
                 _call(builder, "tdpbf16ps", tile, _TOKENS[tile // 2], _WEIGHTS[tile % 2])
 
-        tokens, rows = [args[0], args[1]], [args[2], args[2]]
-        load(_TOKENS, tokens, 0, 0)
-        load(_WEIGHTS, rows, 2 * TILE_BYTES, TILE_BYTES)
+        load_tokens(_HIGH)
+        load_weights(_LOW)
         add_products()
-        load(_WEIGHTS, rows, 0, TILE_BYTES)
+        load_weights(_HIGH)
         add_products()
-        load(_TOKENS, tokens, TILE_BYTES, 0)
+        load_tokens(_LOW)
         add_products()
         return context.get_dummy_value()
 
