@@ -12,7 +12,7 @@ import numpy as np
 from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.halves import load_number16, store_number16
 from pythia_gguf.kernels.jit import inlined
-from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, load, load16, select, splat, store
+from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, item, load, load16, put, select, splat, store
 from pythia_gguf.kernels.words import fused, no_floats, number, store_pair
 
 ZERO = np.float32(0)
@@ -31,10 +31,10 @@ def rotate(x, start, cos_sin, at, n_rotated):
     """
     half = n_rotated // 2
     for i in range(half):
-        c, s = cos_sin[at + i], cos_sin[at + half + i]
-        a, b = x[start + i], x[start + half + i]
-        x[start + i] = a * c - b * s
-        x[start + half + i] = b * c + a * s
+        c, s = item(cos_sin, at + i), item(cos_sin, at + half + i)
+        a, b = item(x, start + i), item(x, start + half + i)
+        put(x, start + i, a * c - b * s)
+        put(x, start + half + i, b * c + a * s)
 
 
 @inlined
@@ -55,7 +55,7 @@ def keep(x, start, n, words, turned, cached, at, stride):
             continue
         store_number16(turned, 0, v, words)
         for j in range(min(LANES, n - i)):
-            cached[at + (i + j) * stride] = turned[j]
+            put(cached, at + (i + j) * stride, item(turned, j))
 
 
 @inlined

@@ -19,9 +19,10 @@ from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.curves import gelu_erf, gelu_tanh
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined, kernel
 from pythia_gguf.kernels.layer_norm import normalize
-from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u16_at
-from pythia_gguf.kernels.simd import LANES, load, store
+from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u8_at, u16_at
+from pythia_gguf.kernels.simd import LANES, load, load16, store
 from pythia_gguf.kernels.threads import DONE, FIRST_TAKEN, STATE_WORDS, take, wait
+from pythia_gguf.kernels.words import prefetch
 
 OP_WORDS = 24
 NO_WAIT = OP_WORDS - 1
@@ -32,6 +33,8 @@ N_TOKENS, N_WANTED, WANTED, N_SEGMENTS, SEGMENTS, STATE, SCRATCH, SCRATCH_BYTES,
 # A segment: its first token of this step, how many, its slot in the cache, position of the first.
 SEGMENT_WORDS = 4
 PLAIN, GELU_ERF, GELU_TANH = range(3)
+# How far ahead the next rows are asked for.
+ROWS_AHEAD = 4
 # Which rows an op does: of all tokens; of the wanted ones, which it gathers from all; those, gathered before.
 ALL_ROWS, GATHERED_ROWS, WANTED_ROWS = range(3)
 
@@ -189,8 +192,13 @@ def _keep_segment(op, segment, head, keys, values, turned, scratch):
     head_dim, width, stride, n_rotated = op[5], op[6], op[2], op[8]
     hidden = head_dim * op[7]
     cos_sin = f32_at(op[10], op[9] * n_rotated)
-    words = i32_at(scratch, LANES)
+    words, whole = i32_at(scratch, LANES), u8_at(op[1], 64)
     for t in range(segment[1]):
+        # Rows of a product lie far apart, and another processor may have them.
+        ahead = ((segment[0] + t + ROWS_AHEAD) * stride + head * head_dim) * 4
+        for part in range(3):
+            for line in range(0, head_dim * 4, 64):
+                prefetch(whole, ahead + part * hidden * 4 + line)
         qkv = f32_at(op[1] + (segment[0] + t) * stride * 4, stride)
         p = segment[3] + t
         rotate(qkv, head * head_dim, cos_sin, p * n_rotated, n_rotated)
@@ -206,7 +214,10 @@ def _give(op, t, head, mixed, start, n_tokens):
     head_dim = op[5]
     hidden = head_dim * op[7]
     out = f32_at(op[3] + t * hidden * 4, hidden)
-    for i in range(head_dim):
+    whole = head_dim - head_dim % 16
+    for i in range(0, whole, 16):
+        store(out, head * head_dim + i, load16(mixed, start + i))
+    for i in range(whole, head_dim):
         out[head * head_dim + i] = mixed[start + i]
     if op[13]:
         at = op[3] + (t * hidden + head * head_dim) * 4

@@ -6,6 +6,7 @@ no instruction here may be contracted or reordered (no fast-math flags), every l
     load(a, i)           LANES consecutive elements of a float32, int32, uint16 or uint8 array, from flat index i
     load16(a, i)         16 of them
     store(a, i, v)       the reverse
+    item(a, i), put(a, i, v)  one element; unlike a[i], no index counts from the end, so nothing is tested
     + - *  /             float lanes; + - * & | << >> integer lanes (>> keeps an int32's sign); scalars count for all
     < <= > >= == !=      -> a mask, false where a lane is NaN (!= is true there)
     select(m, v, w)      v where m, else w;  m & n, m | n;  any_lane(m), all_lanes(m) -> bool
@@ -197,6 +198,30 @@ def store(typing_context, array, index, value):
         at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
         stored = builder.store(args[2], builder.bitcast(at, value.llvm.as_pointer()))
         stored.align = array.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, index, value), emit
+
+
+@intrinsic
+def item(typing_context, array, index):
+    """The element of a C-contiguous array at a flat index."""
+
+    def emit(context, builder, sig, args):
+        return builder.load(pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index)))
+
+    return array.dtype(array, index), emit
+
+
+@intrinsic
+def put(typing_context, array, index, value):
+    """Write an element, of the array's own type."""
+    if value != array.dtype:
+        return None
+
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+        builder.store(args[2], at)
         return context.get_dummy_value()
 
     return types.void(array, index, value), emit
