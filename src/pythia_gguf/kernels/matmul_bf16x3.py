@@ -32,7 +32,7 @@ from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.matmul_float import Unpacker
 from pythia_gguf.kernels.memory import f32_at, i32_at, u8_at, u16_at
 from pythia_gguf.kernels.simd import LANES, Vector, bits, from_bits, load, load16, store
-from pythia_gguf.kernels.words import AHEAD_BYTES, I32X16, as_floats, prefetch_ahead
+from pythia_gguf.kernels.words import AHEAD_BYTES, I32X16, as_floats, as_words, prefetch_ahead
 
 TOKENS = 16
 CHUNK_COLUMNS = 512
@@ -56,12 +56,6 @@ def _upper(typing_context, value):
         return builder.trunc(shifted, result.llvm)
 
     return result(value), emit
-
-
-@intrinsic
-def _word_bits(typing_context, value):
-    """The bits of 16 float32 lanes."""
-    return I32X16(value), lambda context, builder, sig, args: builder.bitcast(args[0], I32X16.llvm)
 
 
 @intrinsic
@@ -98,9 +92,9 @@ def _split_weights(room, to):
     high, low = i32_at(to, TILE_BYTES // 4), i32_at(to + 2 * TILE_BYTES, TILE_BYTES // 4)
     for k in range(0, 32, 2):
         a, b = load16(room, k * 32), load16(room, k * 32 + 32)
-        high_a, high_b = (_word_bits(a) + HALF_BIT) & KEPT, (_word_bits(b) + HALF_BIT) & KEPT
+        high_a, high_b = (as_words(a) + HALF_BIT) & KEPT, (as_words(b) + HALF_BIT) & KEPT
         store(high, k * 8, _pairs(high_a, high_b))
-        low_a, low_b = _word_bits(a - as_floats(high_a)), _word_bits(b - as_floats(high_b))
+        low_a, low_b = as_words(a - as_floats(high_a)), as_words(b - as_floats(high_b))
         store(low, k * 8, _pairs(low_a + HALF_BIT, low_b + HALF_BIT))
 
 

@@ -9,6 +9,7 @@ a column.
     shorts(a, i)             16 unsigned int16 from byte i, as int32
     no_words(), no_floats()  zeros
     floats(v), as_floats(v)  int32 lanes -> float32: the same number, the same bits
+    as_words(v)              the bits of float32 lanes
     spread(x, i)             x[i], int32, in every lane
     dot4(t, u, s)            t + sum of four products in every lane: unsigned bytes of u, signed bytes of s
     lowered(w, n)            every byte of w less n
@@ -103,6 +104,12 @@ def floats(typing_context, value):
 def as_floats(typing_context, value):
     """The same bits as float32."""
     return F32X16(value), lambda context, builder, sig, args: builder.bitcast(args[0], F32X16.llvm)
+
+
+@intrinsic
+def as_words(typing_context, value):
+    """The bits of float32 lanes as int32."""
+    return I32X16(value), lambda context, builder, sig, args: builder.bitcast(args[0], I32X16.llvm)
 
 
 def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
