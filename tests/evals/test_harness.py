@@ -24,12 +24,15 @@ from pythia_gguf import load
 from pythia_gguf.engine.scoring import Request
 from pythia_gguf.errors import ModelFileError, UsageError
 from pythia_gguf.evals.harness import PythiaLM
+from pythia_gguf.kernels.matmul import known_activations
 
 # Nats, of the sum over an item's tokens: up to 100, and 1500 of wikitext. Both round to float32, in another order: they
 # are 7e-6 apart at most on items and 2e-5 on wikitext; and `hf` keeps sums in float32, which rounds long ones. The
 # nearest wrong formulas are further away in the worst item of every task: 5e-4 the other GELU, 4e-4 keys and values in
 # half precision, 3e-2 a context that is cut one token shorter, 1 a shifted token. A test below holds that.
 NEAR = 5e-5
+# Of bf16x3 3.4e-5 here; bfloat16 alone is 0.2 away.
+BF16X3_NEAR = 2e-4
 FLOAT32 = 2.0**-23
 ENOUGH = 2e-4
 TEXT = HELDOUT.read_text("utf-8")
@@ -301,6 +304,20 @@ def test_a_model_that_gives_no_number_is_an_error(tmp_path: Path, f32: Path):
     broken.write_bytes(data)
     with pytest.raises(ModelFileError, match="no likelihood for ' sys'"):
         ours(broken).loglikelihood(instances("loglikelihood", [("import", " sys")]))
+
+
+@pytest.mark.parametrize("activations", known_activations())
+def test_results_name_the_activations_that_were_used(activations: str, f32: Path):
+    """F32 weights take float32 instead of int8; bf16x3 is 17 bits of 24, and bfloat16's 8 are far from it."""
+    lm = PythiaLM(load(f32, threads=2, activations=activations))
+    used = "bf16x3" if activations == "bf16x3" else "float32"
+    assert lm.get_model_info()["pythia_gguf"]["activations"] == used
+    asked = instances("loglikelihood", [(TEXT[i : i + 200], TEXT[i + 200 : i + 240]) for i in range(0, 4000, 400)])
+    exact = np.array([logprob for logprob, _ in hf().loglikelihood(asked)])
+    apart = np.abs(np.array([logprob for logprob, _ in lm.loglikelihood(asked)]) - exact).max()
+    assert apart <= (BF16X3_NEAR if used == "bf16x3" else NEAR)
+    coarse = np.array([logprob for logprob, _ in hf(torch.bfloat16).loglikelihood(asked)])
+    assert np.abs(coarse - exact).max() > 100 * BF16X3_NEAR
 
 
 def test_the_harness_finds_it_by_name(folder: Path, f32: Path):
