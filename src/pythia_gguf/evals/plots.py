@@ -5,6 +5,7 @@ Knows no model that runs; matplotlib is of the extra `eval`, and imported only h
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,8 @@ def _steps(scores: Sequence[Published], suite: str, task: str) -> list[tuple[int
 
 
 def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
-    base, named = report["reference"], set()
+    base = report["reference"]
+    named: dict[str, Sequence[float]] = {}
     for activations, color in (("int8", "C0"), ("float32", "C1")):
         files = [f for f in report["files"] if f["activations"] == activations and "alias_of" not in f]
         files = [f for f in files if f["file"] != base["file"]]
@@ -128,10 +130,7 @@ def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
         else:
             y, error = [f["kl_mean"] for f in files], [f["kl_error"] for f in files]
         axes.errorbar(x, y, error, fmt="o", color=color, label=f"{activations} activations", markersize=4, capsize=2)
-        for f, x_f, y_f in zip(files, x, y, strict=True):
-            if f["quant"] not in named:
-                axes.annotate(f["quant"], (x_f, y_f), textcoords="offset points", xytext=(4, 4), fontsize=7)
-        named |= {f["quant"] for f in files}
+        named = {f["quant"]: place for f, *place in zip(files, x, y, strict=True)} | named
     if key == "ppl":
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set(ylabel="perplexity, change in %")
@@ -140,3 +139,22 @@ def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
     axes.set(xlabel="bits per weight", title=f"Against {base['file']}; {report['gelu']} GELU")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    axes.margins(x=0.1)  # for the last name
+    _name_points(axes, named)
+
+
+def _name_points(axes: Any, named: Mapping[str, Sequence[float]]) -> None:
+    """Each name beside its point, in the first place where it covers no other name and no point."""
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # only then it is known where points are
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(list(named.values()))]
+    for quant, place in named.items():
+        text = axes.annotate(quant, place, (6, 0), textcoords="offset points", va="center", fontsize=7)
+        for up, side in itertools.product((0, 8, -8, 16, -16, 24, -24), (6, -6)):
+            text.xyann = (side, up)
+            text.set_ha("left" if side > 0 else "right")
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
