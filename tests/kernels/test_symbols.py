@@ -43,8 +43,8 @@ def test_kernels_of_different_processes_are_not_taken_for_each_other(tmp_path: P
         run = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=True)
         return run.stdout
 
-    for activations in known_activations():
-        name = "Q4_0" if activations == "int8" else "F16"
+    pairs = [("F32", "float32"), ("F16", "float32"), ("Q4_0", "int8"), ("F16", "bf16x3")]
+    for name, activations in (pair for pair in pairs if pair[1] in known_activations()):
         functions = python(COMPILE, name, activations).split()
         own = f"product_{activations.removesuffix('32')}_{name.lower()}"
         assert [f for f in functions if own not in f and not f.startswith("NRT_")] == []

@@ -30,14 +30,13 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs
-from pythia_gguf.kernels.matmul import known_activations, product_jobs
+from pythia_gguf.kernels.matmul import ACTIVATIONS, known_activations, product_jobs
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.tokenizer import TextTokenizer, check_tokenizer_keys
 
 GELUS = ("auto", "erf", "tanh")
-ACTIVATIONS = ("int8", "float32", "bf16x3")
 CACHES = ("auto", "f16", "f32")
 # Of a manifest or config.json; a longer one is cut, and then is no JSON.
 _LARGEST_BYTES = 256 << 20

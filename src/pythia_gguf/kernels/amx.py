@@ -28,6 +28,7 @@ from numba.extending import intrinsic
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.memory import u8_at
 from pythia_gguf.kernels.simd import has_feature
+from pythia_gguf.kernels.words import ask_for_line
 
 TILE_BYTES = 1024
 CONFIG_BYTES = 64
@@ -74,15 +75,6 @@ def _moved(builder: ir.IRBuilder, name: str, tile: int, address: ir.Value, offse
     """A tile between its register and memory."""
     at = builder.inttoptr(builder.add(address, ir.Constant(_WORD, offset)), _POINTER)
     _call(builder, name, tile, at, ir.Constant(_WORD, _ROW_BYTES))
-
-
-def _expect(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Ask for a line in the first cache."""
-    number = ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [_POINTER, number, number, number])
-    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    how = [ir.Constant(number, n) for n in (0, 3, 1)]  # to read, keep close, data
-    builder.call(prefetch, [builder.inttoptr(address, _POINTER), *how])
 
 
 @intrinsic
@@ -150,7 +142,8 @@ def multiply(typing_context, first, second, weights):
                 _moved(builder, "tileloadd64", tile, *place)
             for address, offset in at:
                 for line in range(0, TILE_BYTES, _ROW_BYTES):
-                    _expect(builder, builder.add(address, ir.Constant(_WORD, offset + step + line)))
+                    ahead = builder.add(address, ir.Constant(_WORD, offset + step + line))
+                    ask_for_line(builder, builder.inttoptr(ahead, _POINTER), 3)
 
         def load_tokens(part: int) -> None:
             load(_TOKENS, [(address, part * TILE_BYTES) for address in args[:2]], 2 * TILE_BYTES)

@@ -13,7 +13,7 @@ from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.halves import load_number16, store_number16
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, item, load, load16, put, select, splat, store
-from pythia_gguf.kernels.words import fused, no_floats, number, store_pair
+from pythia_gguf.kernels.words import fused, no_floats, store_pair
 
 ZERO = np.float32(0)
 ONE = np.float32(1)
@@ -65,7 +65,7 @@ def _score_four_tiles(q, q_start, head_dim, keys, at, scale, scores, to):
     a = no_floats()
     b, c, d, e, f, g, h = a, a, a, a, a, a, a
     for i in range(head_dim):
-        w, k = number(q, q_start + i), at + i * LANES
+        w, k = item(q, q_start + i), at + i * LANES
         a = fused(load_number16(keys, k), w, a)
         b = fused(load_number16(keys, k + 16), w, b)
         c = fused(load_number16(keys, k + step), w, c)
@@ -90,7 +90,7 @@ def _score_tile(q, q_start, head_dim, keys, at, scale, scores, to):
     a = no_floats()
     b = a
     for i in range(head_dim):
-        w, k = number(q, q_start + i), at + i * LANES
+        w, k = item(q, q_start + i), at + i * LANES
         a = fused(load_number16(keys, k), w, a)
         b = fused(load_number16(keys, k + 16), w, b)
     store(scores, to, a * scale)
@@ -105,21 +105,21 @@ def _score_eight_queries(q, start, stride, head_dim, keys, at, scale, scores, to
     b0, b1, b2, b3, b4, b5, b6, b7 = a0, a0, a0, a0, a0, a0, a0, a0
     for i in range(head_dim):
         k, m = load_number16(keys, at + i * LANES), load_number16(keys, at + i * LANES + 16)
-        w = number(q, start + i)
+        w = item(q, start + i)
         a0, b0 = fused(k, w, a0), fused(m, w, b0)
-        w = number(q, start + stride + i)
+        w = item(q, start + stride + i)
         a1, b1 = fused(k, w, a1), fused(m, w, b1)
-        w = number(q, start + 2 * stride + i)
+        w = item(q, start + 2 * stride + i)
         a2, b2 = fused(k, w, a2), fused(m, w, b2)
-        w = number(q, start + 3 * stride + i)
+        w = item(q, start + 3 * stride + i)
         a3, b3 = fused(k, w, a3), fused(m, w, b3)
-        w = number(q, start + 4 * stride + i)
+        w = item(q, start + 4 * stride + i)
         a4, b4 = fused(k, w, a4), fused(m, w, b4)
-        w = number(q, start + 5 * stride + i)
+        w = item(q, start + 5 * stride + i)
         a5, b5 = fused(k, w, a5), fused(m, w, b5)
-        w = number(q, start + 6 * stride + i)
+        w = item(q, start + 6 * stride + i)
         a6, b6 = fused(k, w, a6), fused(m, w, b6)
-        w = number(q, start + 7 * stride + i)
+        w = item(q, start + 7 * stride + i)
         a7, b7 = fused(k, w, a7), fused(m, w, b7)
     store_pair(scores, to, a0 * scale, b0 * scale)
     store_pair(scores, to + row, a1 * scale, b1 * scale)
@@ -157,12 +157,12 @@ def _mix_one(weights, n_keys, values, width, factor, mixed, to):
         a = no_floats()
         b, c, d = a, a, a
         for p in range(0, n_keys - 1, 2):
-            w, i = number(weights, p), p * width + at
+            w, i = item(weights, p), p * width + at
             a, b = fused(load_number16(values, i), w, a), fused(load_number16(values, i + 16), w, b)
-            w, i = number(weights, p + 1), i + width
+            w, i = item(weights, p + 1), i + width
             c, d = fused(load_number16(values, i), w, c), fused(load_number16(values, i + 16), w, d)
         if n_keys % 2:
-            w, i = number(weights, n_keys - 1), (n_keys - 1) * width + at
+            w, i = item(weights, n_keys - 1), (n_keys - 1) * width + at
             a, b = fused(load_number16(values, i), w, a), fused(load_number16(values, i + 16), w, b)
         store(mixed, to + at, (a + c) * factor)
         store(mixed, to + at + 16, (b + d) * factor)
@@ -178,21 +178,21 @@ def _mix_eight(weights, row, n_keys, values, width, factors, mixed, to):
             b0, b1, b2, b3, b4, b5, b6, b7 = a0, a0, a0, a0, a0, a0, a0, a0
             for p in range(odd, n_keys, 2):
                 k, m = load_number16(values, p * width + at), load_number16(values, p * width + at + 16)
-                w = number(weights, p)
+                w = item(weights, p)
                 a0, b0 = fused(k, w, a0), fused(m, w, b0)
-                w = number(weights, p + row)
+                w = item(weights, p + row)
                 a1, b1 = fused(k, w, a1), fused(m, w, b1)
-                w = number(weights, p + 2 * row)
+                w = item(weights, p + 2 * row)
                 a2, b2 = fused(k, w, a2), fused(m, w, b2)
-                w = number(weights, p + 3 * row)
+                w = item(weights, p + 3 * row)
                 a3, b3 = fused(k, w, a3), fused(m, w, b3)
-                w = number(weights, p + 4 * row)
+                w = item(weights, p + 4 * row)
                 a4, b4 = fused(k, w, a4), fused(m, w, b4)
-                w = number(weights, p + 5 * row)
+                w = item(weights, p + 5 * row)
                 a5, b5 = fused(k, w, a5), fused(m, w, b5)
-                w = number(weights, p + 6 * row)
+                w = item(weights, p + 6 * row)
                 a6, b6 = fused(k, w, a6), fused(m, w, b6)
-                w = number(weights, p + 7 * row)
+                w = item(weights, p + 7 * row)
                 a7, b7 = fused(k, w, a7), fused(m, w, b7)
             _mix_pair(mixed, to + at, a0, b0, factors[0], odd)
             _mix_pair(mixed, to + width + at, a1, b1, factors[1], odd)

@@ -13,11 +13,18 @@ from functools import cache
 
 import numpy as np
 
-from pythia_gguf.kernels.activations import quantize_activations
+from pythia_gguf.kernels.activations import RECORD_WORDS, quantize_activations
 from pythia_gguf.kernels.amx import has_tiles
 from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.jit import CKernel
-from pythia_gguf.kernels.matmul_bf16x3 import BLOCK_GROUPS, bf16x3_product, bf16x3_scratch_bytes, split_activations
+from pythia_gguf.kernels.matmul_bf16x3 import (
+    BLOCK_GROUPS,
+    RECORD_BYTES,
+    TOKENS,
+    bf16x3_product,
+    bf16x3_scratch_bytes,
+    split_activations,
+)
 from pythia_gguf.kernels.matmul_float import (
     block_product,
     block_unpacker,
@@ -32,8 +39,9 @@ from pythia_gguf.kernels.unpack import LAYOUTS
 
 # What turns float32 rows into what products take.
 _QUANTIZERS = {"int8": quantize_activations, "float32": None, "bf16x3": split_activations}
+ACTIVATIONS = tuple(_QUANTIZERS)
 # Of 32 columns of one row, the larger kind.
-_RECORD_BYTES = 128
+_RECORD_BYTES = max(RECORD_WORDS * 4, RECORD_BYTES // TOKENS)
 
 
 def matmul_address(format_name: str, activations: str) -> int:
@@ -54,7 +62,7 @@ def product_jobs(formats: Iterable[str], activations: str) -> list[Job]:
 
 def known_activations() -> tuple[str, ...]:
     """Those that this machine has products for, the usual ones first."""
-    return tuple(name for name in _QUANTIZERS if name != "bf16x3" or has_tiles())
+    return tuple(name for name in ACTIVATIONS if name != "bf16x3" or has_tiles())
 
 
 def product_activations(format_name: str, asked: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.memory import f32_at, u8_at
-from pythia_gguf.kernels.simd import load16, store
+from pythia_gguf.kernels.simd import item, load16, store
 from pythia_gguf.kernels.unpack import Layout
-from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_floats, number, shorts, store_pair, words
+from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_floats, shorts, store_pair, words
 
 TILE = 6
 FEW_TOKENS = 3
@@ -32,7 +32,7 @@ def _one(room, n, x, start, sums, at):
         p = no_floats()
         q = p
         for k in range(i, min(i + 32, n)):
-            w = number(x, start + k)
+            w = item(x, start + k)
             p, q = fused(load16(room, k * 32), w, p), fused(load16(room, k * 32 + 16), w, q)
         c, d = c + p, d + q
     store(sums, at, c)
@@ -52,17 +52,17 @@ def _six(room, n, x, start, token, sums, at):
         q0, q1, q2, q3, q4, q5 = p0, p0, p0, p0, p0, p0
         for k in range(i, min(i + 32, n)):
             a, b = load16(room, k * 32), load16(room, k * 32 + 16)
-            w = number(x, start + k)
+            w = item(x, start + k)
             p0, q0 = fused(a, w, p0), fused(b, w, q0)
-            w = number(x, start + token + k)
+            w = item(x, start + token + k)
             p1, q1 = fused(a, w, p1), fused(b, w, q1)
-            w = number(x, start + 2 * token + k)
+            w = item(x, start + 2 * token + k)
             p2, q2 = fused(a, w, p2), fused(b, w, q2)
-            w = number(x, start + 3 * token + k)
+            w = item(x, start + 3 * token + k)
             p3, q3 = fused(a, w, p3), fused(b, w, q3)
-            w = number(x, start + 4 * token + k)
+            w = item(x, start + 4 * token + k)
             p4, q4 = fused(a, w, p4), fused(b, w, q4)
-            w = number(x, start + 5 * token + k)
+            w = item(x, start + 5 * token + k)
             p5, q5 = fused(a, w, p5), fused(b, w, q5)
         c0, c1, c2, c3, c4, c5 = c0 + p0, c1 + p1, c2 + p2, c3 + p3, c4 + p4, c5 + p5
         d0, d1, d2, d3, d4, d5 = d0 + q0, d1 + q1, d2 + q2, d3 + q3, d4 + q4, d5 + q5
@@ -225,7 +225,7 @@ def plain_product(format_name: str) -> CKernel:
         for i in range(0, n_columns, 32):
             s = no_floats()
             for k in range(i, min(i + 32, n_columns)):
-                s = fused(read(data, start + k * step), number(x, first + k), s)
+                s = fused(read(data, start + k * step), item(x, first + k), s)
             total = total + s
         return total
 

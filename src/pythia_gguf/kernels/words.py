@@ -18,7 +18,7 @@ a column.
     prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end, into the
                              second cache: asking for the first takes its few places for lines on their way
     prefetch_ahead(a, i, n)  the same for n bytes that will be read a little after byte i
-    number(x, i)             the float32 whose bits are x[i], x float32 or int32; no index counts from the end
+    number(x, i)             the float32 whose bits are x[i], x int32; no index counts from the end
     store_pair(x, i, a, b)   two vectors one after the other, from x[i]
     levels(table, w)         table[b] for every byte b < 16 of the words
 
@@ -222,15 +222,20 @@ def fused(typing_context, a, b, c):
     return vector(a, b, c), emit
 
 
+def ask_for_line(builder: ir.IRBuilder, at: ir.Value, nearness: int) -> None:
+    """LLVM's prefetch of what a byte pointer points to, to be read; nearness 3 is the first cache, 2 the second."""
+    kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, nearness), ir.Constant(_WORD, 1)])
+
+
 @intrinsic
 def prefetch(typing_context, array, index):
     """Ask for the cache line of byte `index`; nothing is read, so no index is wrong."""
 
     def emit(context, builder, sig, args):
         at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, 2), ir.Constant(_WORD, 1)])
+        ask_for_line(builder, at, 2)
         return context.get_dummy_value()
 
     return types.void(array, index), emit
