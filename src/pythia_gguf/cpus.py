@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import Argument, UsageError
 
 
 def threads_of(threads: int | None) -> int:
@@ -17,5 +17,5 @@ def threads_of(threads: int | None) -> int:
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
     if threads < 1:
-        raise UsageError(f"--threads must be at least 1, got {threads}")
+        raise UsageError(Argument("threads"), f" must be at least 1, got {threads}")
     return threads

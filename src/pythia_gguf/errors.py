@@ -8,19 +8,81 @@
     `- LockedError      75  another process is writing there
 
 Programmer mistakes are ValueError and TypeError; our own are assertions.
+
+A message names an argument as `Argument`, not as text: in Python it is said as it is written there (`max_tokens`,
+`force=True`), and every other face says it in its own words (`--max-tokens`, `--force`).
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class Argument:
+    """An argument of a public function, in a message.
+
+    name   as in Python
+    value  that is meant, as in "use force=True"; None: the argument itself
+    """
+
+    __slots__ = ("name", "value")
+
+    def __init__(self, name: str, value: object = None) -> None:
+        self.name, self.value = name, value
+
+    def __str__(self) -> str:
+        return self.name if self.value is None else f"{self.name}={self.value!r}"
+
+
+# A tuple is a clause that is left out where one of its arguments does not exist.
+Part = str | Argument | tuple[str | Argument, ...]
 
 
 class PythiaGGUFError(Exception):
-    """Base of all errors that are shown to a user as one line."""
+    """Base of all errors that are shown to a user as one line.
+
+    parts  of the message: text, arguments, and clauses about arguments
+    """
 
     exit_code = 1
+
+    def __init__(self, *parts: Part) -> None:
+        self.parts = parts
+        super().__init__(_joined(parts, str))
+
+    @property
+    def argument(self) -> str | None:
+        """The argument that is at fault, where the message begins with it."""
+        first = self.parts[0] if self.parts else None
+        return first.name if isinstance(first, Argument) else None
+
+    def said(self, name_of: Callable[[Argument], str | None]) -> str:
+        """The message with arguments named another way; None from `name_of` where there is no such argument."""
+        return _joined(self.parts, name_of)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[PythiaGGUFError], args: tuple[str, ...], state: dict[str, Any]) -> PythiaGGUFError:
+    """An error that came from another process."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+def _joined(parts: Iterable[Part], name_of: Callable[[Argument], str | None]) -> str:
+    said = ""
+    for part in parts:
+        if isinstance(part, tuple):
+            if not any(isinstance(p, Argument) and name_of(p) is None for p in part):
+                said += _joined(part, name_of)
+        else:
+            said += part if isinstance(part, str) else name_of(part) or str(part)
+    return said
 
 
 class UsageError(PythiaGGUFError):
@@ -41,8 +103,7 @@ class ModelFileError(PythiaGGUFError):
 
     def __init__(
         self,
-        message: str,
-        *,
+        *parts: Part,
         path: str | os.PathLike[str],
         field: str | None = None,
         offset: int | None = None,
@@ -55,7 +116,8 @@ class ModelFileError(PythiaGGUFError):
             where.append(f"byte {offset}")
         if field is not None:
             where.append(one_line(field))
-        super().__init__(": ".join([*where, one_line(message)]))
+        shown = [one_line(part) if isinstance(part, str) else part for part in parts]
+        super().__init__(": ".join([*where, ""]), *shown)
 
 
 class NetworkError(PythiaGGUFError):

@@ -233,8 +233,8 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     hint = {
         errno.ENOSPC: ". Free some space and run again",
         errno.EDQUOT: ". Your quota is used up",
-        errno.EROFS: ". The file system is read-only: choose another --out",
-        errno.EACCES: ". Choose another --out",
+        errno.EROFS: ". The file system is read-only: choose another place",
+        errno.EACCES: ". Choose another place",
         errno.ENOENT: ". Does the folder exist?",
     }.get(error.errno or 0, "")
     return StorageError(f"{path}: cannot write: {error.strerror or error}{hint}")

@@ -119,7 +119,7 @@ def test_context_is_a_limit_or_a_window():
     with pytest.raises(
         UsageError,
         match=r"a prompt of 500 tokens and 64 new ones do not fit into the context of 512: at"
-        r" most --max-tokens 13, or --shift",
+        r" most --max-tokens 13, or shift=True",
     ):
         m.generate(ids)
     assert len(m.generate(ids, max_tokens=13, temperature=0).tokens) == 13
@@ -129,7 +129,7 @@ def test_context_is_a_limit_or_a_window():
     seen = [*ids, *shifted.tokens]
     assert shifted.tokens[13] == int(np.argmax(m.logits(seen[513 - 256 : 513])[-1]))
     long = m.tokenizer.encode(HELDOUT.read_text("utf-8")[:8000])[:600]
-    with pytest.raises(UsageError, match="a shorter prompt, or --shift"):
+    with pytest.raises(UsageError, match="a shorter prompt, or shift=True"):
         m.generate(long)
     assert len(m.generate(long, max_tokens=3, shift=True).tokens) == 3
 

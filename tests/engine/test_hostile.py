@@ -52,8 +52,8 @@ def test_file_cut_short_while_it_waits(tmp_path: Path):
     [
         ({"gelu": "tan"}, r"--gelu must be one of auto, erf, tanh, got 'tan'\. Did you mean tanh"),
         ({"activations": "int4"}, "--activations must be one of int8, float32, bf16x3, got 'int4'"),
-        ({"cache": "f8"}, "--kv must be one of auto, f16, f32, got 'f8'"),
-        ({"threads": 0}, "--threads must be at least 1, got 0"),
+        ({"cache": "f8"}, "cache must be one of auto, f16, f32, got 'f8'"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
     ],
 )
 def test_unknown_options_are_refused_by_name(options: dict, message: str):

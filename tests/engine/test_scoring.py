@@ -123,5 +123,5 @@ def test_nothing_is_scored_quietly():
         m.score([("a", "b")])
     with pytest.raises(UsageError, match="do not fit into the context of 512"):
         m.score([("x =", " 1"), ("a " * 600, "b")])
-    with pytest.raises(UsageError, match=r"--encoding must be one of joint, separate, got 'jont'"):
+    with pytest.raises(UsageError, match=r"encoding must be one of joint, separate, got 'jont'"):
         m.score([("x =", " 1")], encoding="jont")

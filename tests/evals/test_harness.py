@@ -338,7 +338,7 @@ def test_the_harness_finds_it_by_name(folder: Path, f32: Path):
 
 
 def test_wrong_options_of_the_model():
-    with pytest.raises(UsageError, match="--encoding must be one of joint, separate, got 'jont'. Did you mean joint"):
+    with pytest.raises(UsageError, match="encoding must be one of joint, separate, got 'jont'. Did you mean joint"):
         PythiaLM(nano_files()["Q4_0"], encoding="jont")
     with pytest.raises(UsageError, match="device must be cpu, got 'cuda'"):
         PythiaLM(nano_files()["Q4_0"], device="cuda")

@@ -21,11 +21,12 @@ from pythia_gguf.arch import config_from_hf
 from pythia_gguf.checkpoint.shards import read_index
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError, StorageError
 from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.json_file import read_json_object
 from pythia_gguf.plan.quants import select_quants
 from pythia_gguf.press.menu import make_menu
 from pythia_gguf.press.quantize import quantize
 from pythia_gguf.press.source import open_source
-from pythia_gguf.tokenizer import read_json_object, vocabulary_of
+from pythia_gguf.tokenizer import vocabulary_of
 
 N_MUTANTS = 20_000
 QUANTS = select_quants("Q4_K_M,Q8_0")

@@ -159,7 +159,7 @@ def test_card_that_somebody_edited_stays(tmp_path: Path):
 @pytest.mark.parametrize("other", [{"mix": "2024"}, {"name": "nano2"}])
 def test_files_of_another_run_are_refused(tmp_path: Path, other: dict):
     quantize(NANO, tmp_path, quants="Q4_0")
-    with pytest.raises(UsageError, match=r"exists and was made with .*Use --force"):
+    with pytest.raises(UsageError, match=r"exists and was made with .*Use force=True"):
         quantize(NANO, tmp_path, quants="Q4_0", **other)
 
 

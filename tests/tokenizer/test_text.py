@@ -8,8 +8,8 @@ import pytest
 import tokenizers
 
 from pythia_gguf.errors import UsageError
+from pythia_gguf.json_file import read_json_object
 from pythia_gguf.tokenizer import TextStream, TextTokenizer, vocabulary_metadata, vocabulary_of
-from pythia_gguf.tokenizer.json_file import read_json_object
 from tokenizer.adversarial_texts import TEXTS
 
 

@@ -18,10 +18,10 @@ import pytest
 import tokenizers
 
 from pythia_gguf.gguf.writer import header_bytes
+from pythia_gguf.json_file import read_json_object
 from pythia_gguf.press.conversion import read_hf_model
 from pythia_gguf.tokenizer import (
     load_tokenizer,
-    read_json_object,
     tokenizer_from_metadata,
     vocabulary_metadata,
     vocabulary_of,

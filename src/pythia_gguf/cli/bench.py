@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,23 +9,26 @@ from pathlib import Path
 import click
 
 from pythia_gguf.cli.model_options import Loading, described, model_options
+from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
 
 
 @click.command("bench")
 @model_options
-@click.option("--prompt", type=int, default=512, show_default=True, help="Tokens of the prompt that is read.")
-@click.option("--tokens", type=int, default=64, show_default=True, help="Tokens that are written.")
+@click.option(
+    "--prompt", "n_prompt", type=int, default=512, show_default=True, help="Tokens of the prompt that is read."
+)
+@click.option("--tokens", "n_tokens", type=int, default=64, show_default=True, help="Tokens that are written.")
 @click.option("--depth", type=int, default=0, show_default=True, help="Tokens before them.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Sequences written side by side.")
+@click.option("--batch", "n_sequences", type=int, default=1, show_default=True, help="Sequences written side by side.")
 @click.option("--repeats", type=int, default=3, show_default=True, help="Runs, of which the median counts.")
 def command(
     model: str,
-    prompt: int,
-    tokens: int,
+    n_prompt: int,
+    n_tokens: int,
     depth: int,
-    batch: int,
+    n_sequences: int,
     repeats: int,
     loading: Loading,
     output_format: str,
@@ -46,10 +48,10 @@ def command(
     with make_progress() as progress:
         speed = measure_speed(
             loaded,
-            n_prompt=min(prompt, loaded.n_context),
-            n_tokens=tokens,
+            n_prompt=min(n_prompt, loaded.n_context),
+            n_tokens=n_tokens,
             depth=depth,
-            n_sequences=batch,
+            n_sequences=n_sequences,
             repeats=repeats,
             progress=progress,
         )
@@ -59,19 +61,19 @@ def command(
         "load_s": load_s,
         "rss_bytes": _resident_bytes(),
         "weights_bytes": loaded.weights.bytes_per_token,
-        "prompt": min(prompt, loaded.n_context),
-        "tokens": tokens,
+        "prompt": min(n_prompt, loaded.n_context),
+        "tokens": n_tokens,
         "depth": depth,
-        "batch": batch,
+        "batch": n_sequences,
         **described(loaded),
     }
     if output_format == "json":
-        click.echo(json.dumps(result))
+        click.echo(json_text(result))
         return
     from pythia_gguf.cli.tables import print_columns
 
     rss, n_bytes = result["rss_bytes"], result["weights_bytes"]
-    written = f"{tokens} tokens, depth {depth}, batch {batch}"
+    written = f"{n_tokens} tokens, depth {depth}, batch {n_sequences}"
     print_columns(
         [
             ("prefill", f"{speed.prefill_tokens_per_s:,.1f} tokens/s", f"{result['prompt']} tokens"),

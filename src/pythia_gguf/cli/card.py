@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
+from pythia_gguf.json_file import json_text
 
 _PICTURES = ("divergence.png", "perplexity.png")
 
@@ -63,7 +64,7 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     # A card that nobody has edited stays one that `pythia quantize` may write again.
     if manifest.get("card_sha256") == hashlib.sha256(old).hexdigest():
         manifest["card_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        write_text(folder / MANIFEST, json_text(manifest, indent=1) + "\n")
     click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.hub.revisions import Finding
@@ -53,7 +54,7 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
             for f in checked.findings
         ]
         result = {"schema_version": SCHEMA_VERSION, "repo_id": checked.repo_id, "branches": checked.n_branches}
-        click.echo(json.dumps(result | {"findings": findings}))
+        click.echo(json_text(result | {"findings": findings}))
     else:
         rows = [row for finding in checked.findings for row in _rows(finding)]
         if rows:

@@ -16,11 +16,17 @@ from pythia_gguf.errors import StorageError
 @click.option(
     "--tasks", required=True, metavar="NAME,...", help="Tasks, groups or tags of lm_eval; * matches anything."
 )
-@click.option("--num-fewshot", type=int, metavar="N", help="Examples in each prompt.  [default: as the task says]")
+@click.option(
+    "--num-fewshot", "n_shots", type=int, metavar="N", help="Examples in each prompt.  [default: as the task says]"
+)
 @click.option("--limit", type=int, metavar="N", help="Only the first items of each task, for a quick look.")
 @encoding_option
 @click.option(
-    "--include-path", metavar="DIR", type=click.Path(path_type=Path), help="Folder of more tasks, as YAML files."
+    "--include-path",
+    "include",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder of more tasks, as YAML files.",
 )
 @click.option("-o", "--out", metavar="results.json", type=click.Path(path_type=Path), help="Write the results.")
 @click.option(
@@ -33,10 +39,10 @@ from pythia_gguf.errors import StorageError
 def command(
     model: str,
     tasks: str,
-    num_fewshot: int | None,
+    n_shots: int | None,
     limit: int | None,
     encoding: str,
-    include_path: Path | None,
+    include: Path | None,
     out: Path | None,
     layout: str,
     loading: Loading,
@@ -55,16 +61,16 @@ def command(
     from pythia_gguf.evals.tasks import as_json, check_run, load_tasks, pythia_layout, rows, run_tasks
     from pythia_gguf.files import write_text
 
-    check_run(num_fewshot, limit)
+    check_run(n_shots, limit)
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise StorageError(f"{out}: not a file in a folder that exists")
-    loaded = load_tasks(tasks.replace(" ", "").split(","), include_path)
+    loaded = load_tasks(tasks.replace(" ", "").split(","), include)
     from pythia_gguf.evals.harness import PythiaLM
 
     opened = loading.load(model)
     with make_progress() as progress:
         lm = PythiaLM(opened, encoding=encoding, progress=progress)
-        results = run_tasks(lm, loaded, n_shots=num_fewshot, limit=limit)
+        results = run_tasks(lm, loaded, n_shots=n_shots, limit=limit)
     text = as_json(pythia_layout(results) if layout == "pythia" else results)
     if out is not None:
         write_text(out, text + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.cli.model_options import Loading, described, model_options
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.generation import Generation
@@ -60,7 +60,7 @@ def command(
     if output_format == "json":
         for _ in generation:
             pass
-        click.echo(json.dumps(_as_json(generation, prompt, described(loaded))))
+        click.echo(json_text(_as_json(generation, prompt, described(loaded))))
         return
     _print_text(generation, "" if no_echo else prompt)
     if options["logprobs"] is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from pythia_gguf.cli.model_options import Loading, run_options
 from pythia_gguf.errors import StorageError, UsageError
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.gguf.imatrix import ImportanceMatrix
@@ -23,7 +23,9 @@ SCHEMA_VERSION = 1
     "--text", "texts", multiple=True, type=click.Path(path_type=Path), help="What the model reads; repeatable."
 )
 @click.option("--context", type=int, default=512, show_default=True, help="Tokens of a window.")
-@click.option("--chunks", type=int, metavar="N", help="At most so many windows.  [default: all whole ones]")
+@click.option(
+    "--chunks", "n_windows", type=int, metavar="N", help="At most so many windows.  [default: all whole ones]"
+)
 @click.option(
     "--in-file", "earlier", multiple=True, type=click.Path(path_type=Path), help="Earlier matrices, added; repeatable."
 )
@@ -36,7 +38,7 @@ def command(
     model: str | None,
     texts: tuple[Path, ...],
     context: int,
-    chunks: int | None,
+    n_windows: int | None,
     earlier: tuple[Path, ...],
     out: Path,
     force: bool,
@@ -65,7 +67,7 @@ def command(
         raise StorageError(f"{out} exists. Use --force to replace it, or choose another --out")
     matrices = [read_imatrix(path) for path in earlier]
     if model is not None:
-        matrices.append(_collect(model, texts, context, chunks, out, loading))
+        matrices.append(_collect(model, texts, context, n_windows, out, loading))
     matrix = merged(matrices)
     with write_beside(out) as file:
         file.write(imatrix_bytes(matrix))
@@ -77,13 +79,13 @@ def command(
         "context": matrix.chunk_tokens,
     }
     if output_format == "json":
-        click.echo(json.dumps({"schema_version": SCHEMA_VERSION} | told | {"texts": list(matrix.datasets)}))
+        click.echo(json_text({"schema_version": SCHEMA_VERSION} | told | {"texts": list(matrix.datasets)}))
     else:
         click.echo(f"{out}: {len(matrix.entries)} matrices, {matrix.n_chunks} windows of {matrix.chunk_tokens} tokens")
 
 
 def _collect(
-    model: str, texts: tuple[Path, ...], context: int, chunks: int | None, out: Path, loading: Loading
+    model: str, texts: tuple[Path, ...], context: int, n_windows: int | None, out: Path, loading: Loading
 ) -> ImportanceMatrix:
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.evals.importance import collect
@@ -99,7 +101,7 @@ def _collect(
             [(name, loaded.tokenizer.encode(content)) for name, content in contents],
             name=f"{loaded.path.resolve()} {status.st_size} {status.st_mtime_ns} {loaded.activations} {loaded.gelu}",
             context=context,
-            n_windows=chunks,
+            n_windows=n_windows,
             state=state_path(out),
             progress=progress,
         )

@@ -5,7 +5,6 @@ Knows no model and judges nothing: what is missing shows as "-". Whatever the fi
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from pythia_gguf.cli.tables import print_columns, print_table
 from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.gguf.container import Value
@@ -39,7 +39,7 @@ def command(file: Path, tensors: bool, output_format: str) -> None:
         raise UsageError(f"{one_line(str(file))}: is a folder.{one_line(hint)}")
     gguf = open_gguf(file)
     if output_format == "json":
-        click.echo(json.dumps(_as_json(gguf)))
+        click.echo(json_text(_as_json(gguf)))
         return
     print_columns(_summary(gguf))
     click.echo()

@@ -11,7 +11,7 @@ from importlib import metadata
 
 import click
 
-from pythia_gguf.errors import PythiaGGUFError, nearest, one_line
+from pythia_gguf.errors import Argument, PythiaGGUFError, nearest, one_line
 
 # name -> one line of help; the file cli/<name>.py defines `command`
 COMMANDS = {
@@ -36,8 +36,36 @@ COMMANDS = {
 }
 
 
+class OneLineError(click.ClickException):
+    """An error of the library, in the words of the command line."""
+
+    def __init__(self, error: PythiaGGUFError, command: click.Command) -> None:
+        self.exit_code = error.exit_code  # type: ignore[misc]
+        super().__init__(error.said(lambda argument: flag_of(command, argument)))
+
+
+def flag_of(command: click.Command, argument: Argument) -> str | None:
+    """What a command calls an argument of Python: "--max-tokens", "--dtype float32"; None where it has none."""
+    for parameter in command.params:
+        if parameter.name == argument.name:
+            if isinstance(parameter, click.Argument):
+                return parameter.make_metavar(click.Context(command))
+            flag = max(parameter.opts, key=len)
+            return flag if argument.value in (None, True) else f"{flag} {argument.value}"
+    return None
+
+
 class Commands(click.Group):
     """Sub-commands by file name, each imported when it is called."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a sub-command; errors of the library name its options."""
+        try:
+            return super().invoke(ctx)
+        except PythiaGGUFError as e:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            assert command is not None
+            raise OneLineError(e, command) from e
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of `COMMANDS`."""
@@ -75,9 +103,6 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
-    except PythiaGGUFError as e:
-        print(f"Error: {e}", file=sys.stderr)
-        code = e.exit_code
     except click.ClickException as e:
         e.show()
         code = e.exit_code

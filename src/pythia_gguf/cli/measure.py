@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from importlib import metadata
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.errors import StorageError, UsageError
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.windows import Windows
@@ -26,7 +26,9 @@ SCHEMA_VERSION = 1
 @click.option("--reference", metavar="MODEL", help="What the files are compared with.  [default: the F16 file in DIR]")
 @click.option("--text", required=True, type=click.Path(path_type=Path), help="Text that the models have not seen.")
 @click.option("--context", type=int, default=512, show_default=True, help="Tokens of a window; its second half counts.")
-@click.option("--chunks", type=int, metavar="N", help="At most so many windows.  [default: the whole text]")
+@click.option(
+    "--chunks", "n_windows", type=int, metavar="N", help="At most so many windows.  [default: the whole text]"
+)
 @click.option(
     "--gelu", type=click.Choice(["auto", "erf", "tanh"]), default="auto", show_default=True,
     help="Form of the activation; llama.cpp runs tanh.",
@@ -43,7 +45,7 @@ def command(
     reference: str | None,
     text: Path,
     context: int,
-    chunks: int | None,
+    n_windows: int | None,
     gelu: str,
     activations: str,
     threads: int | None,
@@ -88,7 +90,7 @@ def command(
             candidates,
             ids,
             context=context,
-            n_windows=chunks,
+            n_windows=n_windows,
             memory_bytes=_half_of_memory(),
             state=None if out is None else state_path(out),
             progress=progress,
@@ -98,10 +100,10 @@ def command(
     tool = {"schema_version": SCHEMA_VERSION, "tool": "pythia-gguf", "tool_version": metadata.version("pythia-gguf")}
     report = tool | {"gelu": gelu} | report
     if out is not None:
-        write_text(out, json.dumps(report, indent=1) + "\n")
+        write_text(out, json_text(report, indent=1) + "\n")
         state_path(out).unlink(missing_ok=True)
     if output_format == "json":
-        click.echo(json.dumps(report))
+        click.echo(json_text(report))
     else:
         _print(report)
 

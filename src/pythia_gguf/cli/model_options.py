@@ -33,6 +33,7 @@ _OPTIONS = (
     ),
     click.option(
         "--kv",
+        "cache",
         type=click.Choice(["auto", "f16", "f32"]),
         default="auto",
         show_default=True,
@@ -57,7 +58,7 @@ class Loading:
     threads: int | None
     gelu: str
     activations: str
-    kv: str
+    cache: str
 
     def load(self, model: str, *, is_quiet: bool = False) -> Model:
         """The model, with progress on stderr while it is fetched, pressed, compiled and loaded."""
@@ -76,7 +77,7 @@ class Loading:
                 threads=self.threads,
                 gelu=self.gelu,
                 activations=self.activations,
-                cache=self.kv,
+                cache=self.cache,
                 progress=progress,
             )
 
@@ -85,8 +86,8 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Decorator: --threads, --gelu, --activations and --kv as `loading`, and --output-format."""
 
     @functools.wraps(command)
-    def given(*, threads: int | None, gelu: str, activations: str, kv: str, **others: Any) -> None:
-        command(loading=Loading(threads=threads, gelu=gelu, activations=activations, kv=kv), **others)
+    def given(*, threads: int | None, gelu: str, activations: str, cache: str, **others: Any) -> None:
+        command(loading=Loading(threads=threads, gelu=gelu, activations=activations, cache=cache), **others)
 
     with_options: Callable[..., None] = given
     for option in reversed(_OPTIONS):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.hub.suite import Step, SuiteModel
@@ -42,7 +43,7 @@ def command(name: str | None, output_format: str) -> None:
                 raise UsageError(f"{parsed.revision!r} is no step")
             step = parsed.model.step(int(parsed.revision.removeprefix("step")))
     if output_format == "json":
-        click.echo(json.dumps([_as_json(m, step) for m in models]))
+        click.echo(json_text([_as_json(m, step) for m in models]))
         return
     if name is None:
         print_table(

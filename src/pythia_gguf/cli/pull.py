@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
 
@@ -39,6 +39,6 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
         folder = pull(parsed, Hub(endpoint), progress)
     if output_format == "json":
         result = {"repo_id": parsed.repo_id, "revision": parsed.revision, "commit": folder.name, "folder": str(folder)}
-        click.echo(json.dumps({"schema_version": SCHEMA_VERSION} | result))
+        click.echo(json_text({"schema_version": SCHEMA_VERSION} | result))
     else:
         click.echo(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from pythia_gguf.cli.menu import menu_json, print_menu
+from pythia_gguf.json_file import json_text
 
 
 @click.command("quantize")
@@ -34,7 +34,7 @@ from pythia_gguf.cli.menu import menu_json, print_menu
     help="Importance matrix, of `pythia imatrix` or llama.cpp's: errors count by how large a column's activations are.",
 )
 @click.option("--keep-f16", is_flag=True, help="Also leave the unquantized file.")
-@click.option("--cache", is_flag=True, help="Keep a copy of the weights of a model of the Hub.")
+@click.option("--cache", "keep_source", is_flag=True, help="Keep a copy of the weights of a model of the Hub.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress, no table; errors still show.")
 def command(
@@ -48,7 +48,7 @@ def command(
     dry_run: bool,
     force: bool,
     keep_f16: bool,
-    cache: bool,
+    keep_source: bool,
     imatrix: Path | None,
     output_format: str,
     quiet: bool,
@@ -81,12 +81,12 @@ def command(
             dry_run=dry_run,
             force=force,
             keep_f16=keep_f16,
-            keep_source=cache,
+            keep_source=keep_source,
             imatrix=imatrix,
             command=shlex.join(["pythia", *sys.argv[1:]]),
             progress=progress,
         )
     if output_format == "json":
-        click.echo(json.dumps(menu_json(result)))
+        click.echo(json_text(menu_json(result)))
     elif not quiet:
         print_menu(result)

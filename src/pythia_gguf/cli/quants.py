@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from pythia_gguf.cli.menu import menu_json, print_menu
 from pythia_gguf.cli.tables import print_table
+from pythia_gguf.json_file import json_text
 
 
 @click.command("quants")
@@ -33,7 +32,7 @@ def command(source: str | None, mix: str, quants: str, tensors: bool, output_for
             raise click.UsageError("--tensors needs a SOURCE")
         if output_format == "json":
             rows = [{"quant": q.name, "file_type": q.file_type, "base": q.base, "alias_of": q.alias_of} for q in chosen]
-            click.echo(json.dumps({"schema_version": 1, "quants": rows}))
+            click.echo(json_text({"schema_version": 1, "quants": rows}))
             return
         print_table(
             ("quant", "file type", "base format", ""),
@@ -46,7 +45,7 @@ def command(source: str | None, mix: str, quants: str, tensors: bool, output_for
     result = quantize(source, quants=quants, mix=mix, dry_run=True)
     if output_format == "json":
         plans = {f.quant: {t: {"format": n, "reason": r} for t, (n, r) in f.plan.items()} for f in result.files}
-        click.echo(json.dumps(menu_json(result) | ({"plans": plans} if tensors else {})))
+        click.echo(json_text(menu_json(result) | ({"plans": plans} if tensors else {})))
         return
     print_menu(result)
     for f in result.files if tensors else ():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import click
 
 from pythia_gguf.cli.model_options import Loading, described, encoding_option, model_options
+from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
 
@@ -41,7 +41,7 @@ def command(
     ]
     if output_format == "json":
         result = {"schema_version": SCHEMA_VERSION, "prompt": prompt, "encoding": encoding, "scores": rows}
-        click.echo(json.dumps(result | described(loaded)))
+        click.echo(json_text(result | described(loaded)))
         return
     from pythia_gguf.cli.tables import print_table
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from pythia_gguf.errors import ModelFileError
+from pythia_gguf.json_file import json_text
 
 
 @click.command("verify")
@@ -37,7 +37,7 @@ def command(path: Path, output_format: str, quiet: bool) -> None:
     faults = [v for v in verdicts if v.fault]
     if output_format == "json":
         rows = [{"file": v.file, "bytes": v.n_bytes, "checked": v.checked, "fault": v.fault} for v in verdicts]
-        click.echo(json.dumps({"schema_version": 1, "ok": not faults, "files": rows}))
+        click.echo(json_text({"schema_version": 1, "ok": not faults, "files": rows}))
     elif not quiet:
         for v in verdicts:
             click.echo(f"{'FAULT' if v.fault else 'ok':5}  {v.file}  {v.fault or v.checked}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from pythia_gguf.errors import StorageError
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.press.quantize import Progress
@@ -42,7 +42,7 @@ def command(output_format: str) -> None:
     n_bytes = sum(kept.values())
     if output_format == "json":
         result = {"compiled": n_compiled, "seconds": round(seconds, 3), "folders": folders, "bytes": n_bytes}
-        click.echo(json.dumps({"schema_version": 1} | result))
+        click.echo(json_text({"schema_version": 1} | result))
         return
     done = f"{n_compiled} kernels compiled" if n_compiled else "all kernels were compiled already, loaded"
     click.echo(f"{done} in {seconds:.1f} s")

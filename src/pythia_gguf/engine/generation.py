@@ -18,7 +18,7 @@ import numpy as np
 from pythia_gguf.engine.lookup import Drafts
 from pythia_gguf.engine.sampling import Sampler, Sampling
 from pythia_gguf.engine.session import Part, Session
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.tokenizer import TextStream
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ class Wanted:
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
         if self.max_tokens < 1:
-            raise UsageError(f"--max-tokens must be at least 1, got {self.max_tokens}")
+            raise UsageError(Argument("max_tokens"), f" must be at least 1, got {self.max_tokens}")
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
-            raise UsageError(f"--logprobs must be between 0 and {MAX_LOGPROBS}, got {self.logprobs}")
+            raise UsageError(Argument("logprobs"), f" must be between 0 and {MAX_LOGPROBS}, got {self.logprobs}")
         if "" in self.stop:
-            raise UsageError("--stop must not be empty")
+            raise UsageError(Argument("stop"), " must not be empty")
 
 
 class Generation:
@@ -241,10 +241,14 @@ def _context(n_prompt: int, wanted: Wanted, n_context: int) -> int:
     needed = n_prompt + wanted.max_tokens - 1  # nothing follows the last one
     if needed > n_context and not wanted.shift:
         room = n_context - n_prompt + 1
-        hint = f"at most --max-tokens {room}, or" if room > 0 else "a shorter prompt, or"
+        fits: tuple[str | Argument, ...] = (
+            (Argument("max_tokens"), f" at most {room}") if room > 0 else ("a shorter prompt",)
+        )
         raise UsageError(
             f"a prompt of {n_prompt} tokens and {wanted.max_tokens} new ones do not fit into the context of"
-            f" {n_context}: {hint} --shift to forget the oldest text"
+            f" {n_context}: ",
+            *fits,
+            (", or ", Argument("shift", True), " to forget the oldest text"),
         )
     return min(needed, n_context)
 

@@ -5,7 +5,6 @@ Knows no kernel: it is what a user holds, and hands on to sessions, generations 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -24,10 +23,10 @@ from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Part, Session, Watch
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats
 from pythia_gguf.engine.workers import Workers
-from pythia_gguf.errors import PythiaGGUFError, UsageError, nearest
-from pythia_gguf.files import RegularFile
+from pythia_gguf.errors import Argument, PythiaGGUFError, UsageError, nearest
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
+from pythia_gguf.json_file import read_json_object
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs
 from pythia_gguf.kernels.matmul import ACTIVATIONS, known_activations, product_jobs
@@ -38,7 +37,7 @@ from pythia_gguf.tokenizer import TextTokenizer, check_tokenizer_keys
 
 GELUS = ("auto", "erf", "tanh")
 CACHES = ("auto", "f16", "f32")
-# Of a manifest or config.json; a longer one is cut, and then is no JSON.
+# Of a manifest or config.json.
 _LARGEST_BYTES = 256 << 20
 
 
@@ -163,12 +162,16 @@ def load(
     for option, value, known in (
         ("gelu", gelu, GELUS),
         ("activations", activations, ACTIVATIONS),
-        ("kv", cache, CACHES),
+        ("cache", cache, CACHES),
     ):
         if value not in known:
-            raise UsageError(f"--{option} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
+            raise UsageError(
+                Argument(option), f" must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}"
+            )
     if activations not in known_activations():
-        raise UsageError(f"--activations {activations} needs Linux on a processor with AMX; float32 runs anywhere")
+        raise UsageError(
+            Argument("activations", activations), " needs Linux on a processor with AMX; float32 runs anywhere"
+        )
     n_threads = threads_of(threads)
     gguf = open_gguf(path)
     refuse_part(gguf)
@@ -177,7 +180,9 @@ def load(
     check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
     if activations == "bf16x3" and (config.hidden % 32 or config.n_ffn % 32):
         sizes = f"{config.hidden} and {config.n_ffn}"
-        raise UsageError(f"{gguf.path}: --activations bf16x3 needs rows of whole 32 numbers, got {sizes}")
+        raise UsageError(
+            Argument("activations", activations), f" needs rows of whole 32 numbers, got {sizes} in {gguf.path}"
+        )
     progress = progress or Silence()
     formats = matrix_formats(gguf)
     if cache == "auto":
@@ -212,11 +217,9 @@ def gelu_beside(path: Path) -> str:
     """What manifest.json or config.json in the same folder says; erf, which the suite's configs say, without them."""
     for name in ("manifest.json", "config.json"):
         try:
-            with RegularFile(path.parent / name) as file:
-                said = json.loads(file.read(0, min(file.size, _LARGEST_BYTES)))
-        except (PythiaGGUFError, ValueError, RecursionError):
+            act = read_json_object(path.parent / name, most_bytes=_LARGEST_BYTES).get("hidden_act")
+        except PythiaGGUFError:
             continue
-        act = said.get("hidden_act") if isinstance(said, dict) else None
         if isinstance(act, str) and act in GELU_OF_ACT:
             return GELU_OF_ACT[act]
     return "erf"

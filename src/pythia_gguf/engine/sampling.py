@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import Argument, UsageError
 
 PENALIZED_TOKENS = 64
 
@@ -49,7 +49,7 @@ class Sampling:
         ):
             value = getattr(self, name)
             if not least <= value <= most:
-                raise UsageError(f"--{name.replace('_', '-')} must be between {least} and {most:g}, got {value}")
+                raise UsageError(Argument(name), f" must be between {least} and {most:g}, got {value}")
 
 
 class Sampler:

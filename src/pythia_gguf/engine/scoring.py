@@ -15,7 +15,7 @@ import numpy as np
 
 from pythia_gguf.engine.generation import log_sum_exp
 from pythia_gguf.engine.session import Part, Session
-from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.errors import Argument, UsageError, one_line
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
@@ -66,7 +66,7 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
     An empty prompt becomes the token that ends a text.
     """
     if encoding not in ENCODINGS:
-        raise UsageError(f"--encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
+        raise UsageError(Argument("encoding"), f" must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
     encode = model.tokenizer.encode
     if encoding == "separate":
         before, after = encode(prompt), encode(continuation)
@@ -78,7 +78,8 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
     if not after and continuation:
         raise UsageError(
             f"the continuation {one_line(continuation, 40)!r} becomes part of the prompt's last token: begin it with a"
-            " space, or use --encoding separate"
+            " space",
+            (", or use ", Argument("encoding", "separate")),
         )
     if not after:
         raise UsageError("a continuation must have at least one token")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pythia_gguf.engine.session import Part, Session
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.progress import Progress, Silence
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def measure_speed(
     Raises       UsageError when that does not fit into the context, or a number is too small
     """
     for name, n, least in (
-        ("prompt", n_prompt, 1),
-        ("tokens", n_tokens, 1),
+        ("n_prompt", n_prompt, 1),
+        ("n_tokens", n_tokens, 1),
         ("depth", depth, 0),
-        ("batch", n_sequences, 1),
+        ("n_sequences", n_sequences, 1),
         ("repeats", repeats, 1),
     ):
         if n < least:
-            raise UsageError(f"--{name} must be at least {least}, got {n}")
+            raise UsageError(Argument(name), f" must be at least {least}, got {n}")
     n_context = max(n_prompt, depth + n_tokens)
     if n_context > model.n_context:
         raise UsageError(f"{n_context} tokens do not fit into the context of {model.n_context}")

@@ -20,7 +20,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from pythia_gguf.engine.scoring import ENCODINGS, Request, score_requests
 from pythia_gguf.engine.weights import matrix_formats
-from pythia_gguf.errors import ModelFileError, UsageError, nearest, one_line
+from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.models.load import load
 from pythia_gguf.progress import Progress, Silence
@@ -71,7 +71,8 @@ class PythiaLM(TemplateLM):
         super().__init__()
         if encoding not in ENCODINGS:
             raise UsageError(
-                f"--encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}{nearest(encoding, ENCODINGS)}"
+                Argument("encoding"),
+                f" must be one of {', '.join(ENCODINGS)}, got {encoding!r}{nearest(encoding, ENCODINGS)}",
             )
         if device not in (None, "cpu"):
             raise UsageError(f"device must be cpu, got {device!r}: models run on the CPU")
@@ -181,8 +182,8 @@ class PythiaLM(TemplateLM):
         """The last tokens that fit; of them the last one is predicted, not read."""
         if not continuation:
             raise UsageError(
-                f"the continuation {one_line(texts[1], 40)!r} becomes part of the context's last token:"
-                " use --encoding separate"
+                f"the continuation {one_line(texts[1], 40)!r} becomes part of the context's last token: use ",
+                Argument("encoding", "separate"),
             )
         if len(continuation) > self.max_length:
             raise UsageError(

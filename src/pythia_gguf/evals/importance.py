@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
 from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix
 from pythia_gguf.progress import Progress
@@ -54,14 +54,15 @@ def collect(
                are not finite
     """
     if not 1 <= context <= model.n_context:
-        raise UsageError(f"--context must be between 1 and the model's {model.n_context}, got {context}")
+        raise UsageError(Argument("context"), f" must be between 1 and the model's {model.n_context}, got {context}")
     if n_windows is not None and n_windows < 1:
-        raise UsageError(f"--chunks must be at least 1, got {n_windows}")
+        raise UsageError(Argument("n_windows"), f" must be at least 1, got {n_windows}")
     windows = np.concatenate([windows_of(ids, context) for _, ids in texts])[:n_windows]
     if not len(windows):
         n_tokens = max(len(ids) for _, ids in texts)
         raise UsageError(
-            f"a text of {n_tokens} tokens has no window of {context}: give a longer one, or less --context"
+            f"a text of {n_tokens} tokens has no window of {context}: give a longer one, or less ",
+            Argument("context"),
         )
     key = hashlib.sha256(f"{name} {windows.shape}".encode() + windows.tobytes()).hexdigest()
     sums = read_state(state, key)

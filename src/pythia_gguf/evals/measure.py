@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
 from pythia_gguf.evals.statistics import comparison, perplexity
 from pythia_gguf.kernels.divergence import N_COLUMNS, NLL_REFERENCE, compare
@@ -81,13 +81,14 @@ def measure(
     Raises        UsageError for a text shorter than two windows, or a context that a model does not have
     """
     if context < 4 or context % 2:
-        raise UsageError(f"--context must be even and at least 4, got {context}")
+        raise UsageError(Argument("context"), f" must be even and at least 4, got {context}")
     if n_windows is not None and n_windows < 1:
-        raise UsageError(f"--chunks must be at least 1, got {n_windows}")
+        raise UsageError(Argument("n_windows"), f" must be at least 1, got {n_windows}")
     windows = windows_of(ids, context)[:n_windows]
     if len(windows) * (context // 2 - 1) < 2:
         raise UsageError(
-            f"a text of {len(ids)} tokens has no window of {context}: give a longer one, or less --context"
+            f"a text of {len(ids)} tokens has no window of {context}: give a longer one, or less ",
+            Argument("context"),
         )
     key = _key(reference, windows)
     done = read_state(state, key)
@@ -135,7 +136,7 @@ def _measure_group(
     labels = {c.name: c.label for c in group}
     for model in (base, *models.values()):
         if model.n_context < context:
-            raise UsageError(f"--context {context} is more than a model's {model.n_context}")
+            raise UsageError(Argument("context", context), f" is more than a model's {model.n_context}")
         if model.n_vocab != base.n_vocab:
             raise UsageError(f"{model.n_vocab} logits against the reference's {base.n_vocab}: not the same model")
     spent, n_done = dict.fromkeys(models, 0.0), dict.fromkeys(models, 0)

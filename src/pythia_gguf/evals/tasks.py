@@ -7,7 +7,6 @@ are asked for.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pythia_gguf.errors import NetworkError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
+from pythia_gguf.errors import Argument, NetworkError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
+from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -34,9 +34,9 @@ _NO_METRICS = {"name", "alias", "sample_len", "sample_count"}
 def check_run(n_shots: int | None, limit: int | None) -> None:
     """Raise UsageError where `run_tasks` would."""
     if n_shots is not None and n_shots < 0:
-        raise UsageError(f"--num-fewshot must be at least 0, got {n_shots}")
+        raise UsageError(Argument("n_shots"), f" must be at least 0, got {n_shots}")
     if limit is not None and limit < 1:
-        raise UsageError(f"--limit must be at least 1, got {limit}")
+        raise UsageError(Argument("limit"), f" must be at least 1, got {limit}")
 
 
 def load_tasks(names: Sequence[str], include: str | os.PathLike[str] | None = None) -> list[Task | Group]:
@@ -53,7 +53,7 @@ def load_tasks(names: Sequence[str], include: str | os.PathLike[str] | None = No
         raise StorageError(f"{one_line(os.fspath(include))}: no such folder")
     names = [name for name in names if name]
     if not names:
-        raise UsageError("--tasks names no task")
+        raise UsageError(Argument("tasks"), " names no task")
     manager = _beside(TaskManager, names, include) or TaskManager(include_path=_text(include))
     found = dict.fromkeys(task for name in names for task in _matches(name, manager))
     with _one_line_errors(names):
@@ -158,7 +158,7 @@ def as_json(results: Mapping[str, Any]) -> str:
     """Text of results; what JSON has no form for is written as the harness writes it."""
     from lm_eval.utils import handle_non_serializable
 
-    return json.dumps(results, indent=2, ensure_ascii=False, default=handle_non_serializable)
+    return json_text(results, indent=2, ascii_only=False, default=handle_non_serializable)
 
 
 def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
@@ -171,9 +171,7 @@ def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
         if task.fewshot_cfg.split == task.config.test_split:
             n_examples -= 1  # the item itself is among them, and the harness draws one more than it needs
         if n_examples < n_shots and task.get_config("num_fewshot") != 0:
-            raise UsageError(
-                f"task {task.task_name}: --num-fewshot {n_shots}, more examples than there are: {n_examples}"
-            )
+            raise UsageError(Argument("n_shots", n_shots), f": task {task.task_name} has fewer examples: {n_examples}")
 
 
 def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:

@@ -6,7 +6,6 @@ that the source had in the wanted type comes back with the same bits.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ import numpy as np
 
 from pythia_gguf.arch import check_shapes, config_from_gguf, hf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.arch.gpt_neox import GPTNeoXConfig
-from pythia_gguf.errors import ModelFileError, StorageError, UsageError, nearest, one_line
+from pythia_gguf.errors import Argument, ModelFileError, StorageError, UsageError, nearest, one_line
 from pythia_gguf.files import storage_error, write_all, write_beside, write_text
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, open_gguf, refuse_part
+from pythia_gguf.json_file import json_text
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.tokenizer import check_tokenizer_keys, tokenizer_from_metadata
 
@@ -171,7 +171,7 @@ def config_files(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: 
         "special_tokens_map.json": special,
         "tokenizer_config.json": tokenizer_config,
     }
-    return {name: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for name, value in files.items()}
+    return {name: json_text(value, indent=2, ascii_only=False) + "\n" for name, value in files.items()}
 
 
 def _token_id(gguf: GGUFFile, name: str) -> int | None:
@@ -189,7 +189,7 @@ def _write_weights(out: BinaryIO, gguf: GGUFFile, config: GPTNeoXConfig, dtype: 
         n_bytes = int(np.prod(shapes[name])) * kind.itemsize
         header[name] = {"dtype": name_of_dtype, "shape": list(shapes[name]), "data_offsets": [at, at + n_bytes]}
         at += n_bytes
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json_text(header).encode()
     text += b" " * (-len(text) % 8)
     write_all(out, len(text).to_bytes(8, "little") + text)
     progress.stage("exporting", at, "bytes")
@@ -214,5 +214,10 @@ def rounded(values: np.ndarray, dtype: str, name: str, gguf: GGUFFile) -> np.nda
             result = values.astype(kind)
         overflows = not np.isfinite(result).all()
     if overflows:
-        raise ModelFileError(f"does not fit into {dtype}. Use --dtype float32", path=gguf.path, field=f"tensor {name}")
+        raise ModelFileError(
+            f"does not fit into {dtype}",
+            (". Use ", Argument("dtype", "float32")),
+            path=gguf.path,
+            field=f"tensor {name}",
+        )
     return result

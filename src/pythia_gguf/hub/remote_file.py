@@ -12,7 +12,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pythia_gguf.errors import ModelFileError, NetworkError
+from pythia_gguf.errors import Argument, ModelFileError, NetworkError
 from pythia_gguf.files import ReadableFile
 from pythia_gguf.hub.client import Hub, HubFile, Revision, errors_as_one_line
 
@@ -95,7 +95,10 @@ class RemoteFile(ReadableFile):
             answer = stack.enter_context(http_stream_backoff("GET", self._url, headers=headers))
             hf_raise_for_status(answer)
             if answer.headers.get("Content-Range", "").partition("/")[0] != headers["Range"].replace("=", " "):
-                raise NetworkError(f"{self._repo_id}: the server does not give parts of files. Use --cache")
+                raise NetworkError(
+                    f"{self._repo_id}: the server does not give parts of files",
+                    (". Use ", Argument("keep_source", True)),
+                )
             try:
                 for chunk in answer.iter_raw():
                     if n + len(chunk) > len(view):

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pythia_gguf.errors import ModelFileError, NetworkError, StorageError, UsageError, one_line
+from pythia_gguf.errors import Argument, ModelFileError, NetworkError, StorageError, UsageError, one_line
 from pythia_gguf.files import RegularFile, feed
 from pythia_gguf.hub.client import Hub, HubFile, errors_as_one_line
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.model_name import MAIN
+from pythia_gguf.json_file import read_text
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
 from pythia_gguf.press.names import check_name, name_of
 from pythia_gguf.press.source import open_source
 from pythia_gguf.press.staging import CARD
 from pythia_gguf.press.verify import verify
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer import read_text
 
 # What the Hub files a quantized model by, and who made it.
 CARD_KEYS = ("base_model", "base_model_relation", "license", "language", "tags", "quantized_by")
@@ -99,7 +99,9 @@ def _steps(folder: Path) -> dict[str, Path]:
     """stepN -> its folder, by number, then main -> the last one."""
     found = {int(m[1]): p for p in folder.iterdir() if p.is_dir() and (m := _STEP.fullmatch(p.name))}
     if not found:
-        raise UsageError(f"{one_line(str(folder))}: no folder stepN here. Without --branches the folder itself is sent")
+        raise UsageError(
+            f"{one_line(str(folder))}: no folder stepN here. The folder itself is sent without ", Argument("branches")
+        )
     steps = {f"step{n}": found[n] for n in sorted(found)}
     return steps | {MAIN: found[max(found)]}
 
@@ -121,7 +123,7 @@ def _checked(folder: Path, progress: Progress) -> tuple[Path, ...]:
     keys = front_matter(read_text(card), card) if card.is_file() else {}
     if missing := [key for key in CARD_KEYS if not keys.get(key)]:
         raise ModelFileError(
-            f"the front matter lacks {', '.join(missing)}. Add what is true, or quantize again with --quantized-by",
+            f"the front matter lacks {', '.join(missing)}. Add what is true",
             path=card,
         )
     names = [MANIFEST, SUMS, CARD, *(entry["file"] for entry in manifest["files"])]

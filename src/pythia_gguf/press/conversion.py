@@ -21,6 +21,7 @@ from pythia_gguf.files import RegularFile
 from pythia_gguf.gguf.container import STRING_BYTES_MAX, Metadata
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.identity import identity_metadata
+from pythia_gguf.json_file import read_json_object, read_text
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 
@@ -58,7 +59,7 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     folder = Path(folder)
     text_files(folder)
     config_path = folder / "config.json"
-    hf_config = tokenizer.read_json_object(config_path)
+    hf_config = read_json_object(config_path)
     config = arch.config_from_hf(hf_config, config_path)
     metadata: Metadata = {"general.architecture": arch.ARCHITECTURE}
     metadata |= identity_metadata(
@@ -113,7 +114,7 @@ def stored_format(shape: tuple[int, ...], matrices: str) -> str:
 
 def _tokenizer_metadata(folder: Path, hf_config: dict[str, object], n_vocab: int) -> Metadata:
     path, config_path = folder / "tokenizer.json", folder / "config.json"
-    data = tokenizer.read_json_object(path)
+    data = read_json_object(path)
     vocabulary = tokenizer.vocabulary_of(data, path)
     tokenizer_config = _optional_object(folder / "tokenizer_config.json")
     tokenizer.check_named_tokens(vocabulary, tokenizer_config, folder / "tokenizer_config.json")
@@ -135,11 +136,11 @@ def _tokenizer_metadata(folder: Path, hf_config: dict[str, object], n_vocab: int
 
 
 def _model_card(path: Path) -> dict[str, object]:
-    return front_matter(tokenizer.read_text(path), path) if path.is_file() else {}
+    return front_matter(read_text(path), path) if path.is_file() else {}
 
 
 def _optional_object(path: Path) -> dict[str, object]:
-    return tokenizer.read_json_object(path) if path.is_file() else {}
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _generation_config(path: Path) -> dict[str, object]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pythia_gguf.errors import ModelFileError, UsageError, one_line
+from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
 from pythia_gguf.press.menu import MenuItem
 from pythia_gguf.press.staging import CARD
+
+_INSTEAD = (". Use ", Argument("force", True), " to replace it, move it away, or choose another ", Argument("out"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ def find_finished(folder: Path, *, tool_version: str, name: str, mix: str) -> Fi
     try:
         manifest = read_manifest(folder)
     except ModelFileError as e:
-        raise UsageError(f"{e}. Use --force to replace it, or another --out") from e
+        raise UsageError(*e.parts, _INSTEAD) from e
     if manifest is None:
         return None
     entries = {entry["file"]: entry for entry in manifest["files"] if os.path.exists(folder / entry["file"])}
@@ -119,5 +121,4 @@ def refuse_unknown(folder: Path, finished: Finished | None, items: Sequence[Menu
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
-    hint = "Use --force to replace it, move it away, or choose another --out"
-    raise UsageError(f"{one_line(str(path))} exists {one_line(why)}. {hint}")
+    raise UsageError(f"{one_line(str(path))} exists {one_line(why)}", _INSTEAD)

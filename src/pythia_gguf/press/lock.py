@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pythia_gguf.errors import LockedError
+from pythia_gguf.errors import Argument, LockedError
 from pythia_gguf.files import storage_error
 
 if sys.platform == "win32":
@@ -79,7 +79,8 @@ def _lock(fd: int, path: Path, is_new: bool) -> None:
     except OSError as e:
         if e.errno in _HELD:
             raise LockedError(
-                f"{path.parent}: {_owner(fd)} is writing here. Wait until it has ended, or choose another --out"
+                f"{path.parent}: {_owner(fd)} is writing here. Wait until it has ended",
+                (", or choose another ", Argument("out")),
             ) from e
         if not is_new:
             raise LockedError(

@@ -5,20 +5,26 @@ Knows no weights. The manifest has no time and no path of the machine in it, so 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.files import RegularFile
+from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.press.menu import MenuItem
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 SCHEMA_VERSION = 1
 _LARGEST_BYTES = 256 << 20
+_FILE = {"file": str, "bytes": int, "sha256": str}
+_SHAPE = {
+    "schema_version": int,
+    "files": [
+        _FILE | {"quant?": str, "alias_of?": str, "tensors?": [{"tensor": str, "format": str, "sha256": str}]},
+    ],
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +67,7 @@ def manifest_text(
         "card_sha256": card_sha256,
         "files": [_file_entry(item, sha256[item.file], tensors) for item in items],
     }
-    return json.dumps(manifest, indent=1) + "\n"
+    return json_text(manifest, indent=1) + "\n"
 
 
 def source_entry(kind: str, files: Sequence[SourceFile], imatrix: SourceFile | None) -> dict[str, Any]:
@@ -95,37 +101,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    with RegularFile(path) as file:
-        if file.size > _LARGEST_BYTES:
-            raise ModelFileError(f"manifest of {file.size} bytes is too large", path=path)
-        raw = bytes(file.read(0, file.size))
-    try:
-        manifest = json.loads(raw)
-    except (ValueError, RecursionError) as e:
-        raise ModelFileError(f"not a JSON document: {e}", path=path) from e
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise ModelFileError(f"not a manifest of schema {SCHEMA_VERSION}", path=path)
-    for entry in _list(manifest, "files", path):
-        for key, kind in (("file", str), ("bytes", int), ("sha256", str)):
-            _check(entry, key, kind, path)
-        for key in ("quant", "alias_of"):
-            if key in entry:
-                _check(entry, key, str, path)
+    what = f"a manifest of schema {SCHEMA_VERSION}"
+    manifest = read_json_object(path, _SHAPE, what=what, most_bytes=_LARGEST_BYTES)
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        raise ModelFileError(f"not {what}", path=path)
+    for entry in manifest["files"]:
         if Path(entry["file"]).name != entry["file"] or entry["file"] in ("", ".", ".."):
             raise ModelFileError(f"{entry['file']!r} is not the name of a file in this folder", path=path)
-        for row in _list(entry, "tensors", path) if "tensors" in entry else []:
-            for key in ("tensor", "format", "sha256"):
-                _check(row, key, str, path)
     return manifest
-
-
-def _list(parent: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    value = parent.get(key)
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-        raise ModelFileError("expected a list of objects", path=path, field=key)
-    return value
-
-
-def _check(entry: dict[str, Any], key: str, kind: type, path: Path) -> None:
-    if not isinstance(entry.get(key), kind):
-        raise ModelFileError(f"expected {kind.__name__}, got {entry.get(key)!r}", path=path, field=key)

@@ -26,7 +26,7 @@ _SPLIT = ("split.no", "split.count", "split.tensors.count")
 
 MIX_NOTE = (
     "mix 2026 follows llama.cpp 0c1e57098, which gives the fused attn_qkv more bits than the files of 2024 did"
-    " (pull request 19770): Q2_K and Q3_K_L are larger than in older tables. --mix 2024 gives the older sizes."
+    " (pull request 19770): Q2_K and Q3_K_L are larger than in older tables. Mix 2024 gives the older sizes."
 )
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythia_gguf.errors import StorageError, UsageError, one_line
+from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
 from pythia_gguf.hub.pull import NamedSource, find
 from pythia_gguf.press.names import name_of
@@ -52,7 +52,7 @@ def find_source(source: str | os.PathLike[str], *, keep: bool, progress: Progres
     if model is None:
         return Found(path=Path(source))
     if model.quant is not None:
-        raise UsageError(f"{model}: a source has no quant. Say --quants {model.quant}")
+        raise UsageError(f"{model}: a source has no quant", (". Say ", Argument("quants", model.quant)))
     place = find(model, keep=keep, progress=progress)
     return Found(path=place.folder, place=place, model=model)
 

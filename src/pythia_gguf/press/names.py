@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import Argument, UsageError
 
 _LEGAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ -]{0,190}")
 _CACHE_FOLDER = re.compile(r"models--(?:([^/]+?)--)?([^/]+)")
@@ -45,7 +45,8 @@ def check_name(name: str) -> str:
     if not _LEGAL.fullmatch(name) or name.endswith((".", " ")):
         raise UsageError(
             f"cannot name files {name!r}: expected letters, digits, '.', '_', '+', '-' and inner spaces,"
-            " at most 191 characters. Give another with --name"
+            " at most 191 characters",
+            (". Give another with ", Argument("name")),
         )
     return name
 

@@ -18,7 +18,7 @@ from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
-from pythia_gguf.errors import ModelFileError, StorageError
+from pythia_gguf.errors import Argument, ModelFileError, StorageError
 from pythia_gguf.files import RegularFile, sha256_range, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.compiling import Compiling
@@ -276,7 +276,7 @@ def _encode(job: _Job, threads: int, tensors: dict[tuple[str, str], str], sums: 
 
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise StorageError(f"{folder}: is a file. Choose another --out")
+        raise StorageError(f"{folder}: is a file", (". Choose another ", Argument("out")))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:

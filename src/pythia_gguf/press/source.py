@@ -22,10 +22,11 @@ from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.imatrix import ImportanceMatrix, read_imatrix
 from pythia_gguf.gguf.reader import open_gguf, refuse_part
 from pythia_gguf.hub.pull import NamedSource
+from pythia_gguf.json_file import read_text
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 from pythia_gguf.press.names import repo_of, snapshot_of
-from pythia_gguf.tokenizer import check_tokenizer_keys, read_text
+from pythia_gguf.tokenizer import check_tokenizer_keys
 
 UNQUANTIZED = ("F16", "BF16", "F32")
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from pythia_gguf.errors import StorageError
+from pythia_gguf.errors import Argument, StorageError
 from pythia_gguf.files import CHUNK_BYTES, fsync_folder, storage_error, write_all, write_beside, write_text
 from pythia_gguf.press.manifest import MANIFEST, SUMS
 
@@ -114,10 +114,11 @@ def check_places(folder: Path, names: Iterable[str], n_bytes: int) -> None:
     """
     for name in (*names, MANIFEST, SUMS, CARD):
         if (folder / name).is_dir():
-            raise StorageError(f"{folder / name}: is a folder. Move it away, or choose another --out")
+            raise StorageError(f"{folder / name}: is a folder. Move it away", (", or choose another ", Argument("out")))
     needed = n_bytes + n_bytes // 100
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise StorageError(
-            f"{folder}: the files need {needed:,} bytes, {free:,} are free. Free some space, or choose another --out"
+            f"{folder}: the files need {needed:,} bytes, {free:,} are free. Free some space",
+            (", or choose another ", Argument("out")),
         )

@@ -5,7 +5,6 @@ Knows no model. BPE itself is the `tokenizers` library's.
 
 from pythia_gguf.tokenizer.chat_template import chat_template_metadata
 from pythia_gguf.tokenizer.foreign_keys import check_tokenizer_keys
-from pythia_gguf.tokenizer.json_file import read_json_object, read_text
 from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_from_metadata, vocabulary_metadata
 from pythia_gguf.tokenizer.special_tokens import check_named_tokens, special_metadata
 from pythia_gguf.tokenizer.text import TextStream, TextTokenizer
@@ -21,8 +20,6 @@ __all__ = [
     "check_named_tokens",
     "check_tokenizer_keys",
     "load_tokenizer",
-    "read_json_object",
-    "read_text",
     "special_metadata",
     "tokenizer_from_metadata",
     "vocabulary_from_metadata",

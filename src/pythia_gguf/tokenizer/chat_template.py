@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.tokenizer.json_file import read_json_object, read_text
+from pythia_gguf.json_file import read_json_object, read_text
 
 _KEY = "tokenizer.chat_template"
 _NAME = re.compile("[a-z0-9_]{1,255}")  # keys of a GGUF are in lower case

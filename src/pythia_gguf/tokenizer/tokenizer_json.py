@@ -12,8 +12,8 @@ from typing import NoReturn
 from tokenizers import Tokenizer
 
 from pythia_gguf.errors import ModelFileError, nearest
+from pythia_gguf.json_file import read_json_object
 from pythia_gguf.tokenizer.build import build_tokenizer
-from pythia_gguf.tokenizer.json_file import read_json_object
 from pythia_gguf.tokenizer.vocabulary import BYTE_SYMBOLS, MAX_TOKENS, AddedToken, Vocabulary, check_vocabulary
 
 # For each part of the file: field -> values that mean the same to us; None stands for any value.

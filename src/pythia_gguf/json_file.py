@@ -1,0 +1,172 @@
+"""JSON files: read whole and bounded, with one line for whatever is not as it should be; written so that all can read.
+
+Knows no key: whoever reads says by a shape which keys there must be, and of what kind.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from pythia_gguf.errors import ModelFileError, one_line
+from pythia_gguf.files import RegularFile
+
+MAX_BYTES = 64 << 20  # the largest real one, a tokenizer.json, has 2.5 MB
+MAX_DEPTH = 64  # real ones nest some six deep; what is deeper could end the stack of whoever prints it
+
+# A type; a tuple of shapes, of which one must fit; [shape] for a list; {key: shape} for an object, where "key?" need
+# not be there, and "*" stands for all keys that are not named; without it they may hold anything.
+Shape = Any
+
+
+def read_text(path: str | os.PathLike[str], most_bytes: int = MAX_BYTES) -> str:
+    """The UTF-8 text of a file; raises StorageError or ModelFileError."""
+    with RegularFile(path) as file:
+        if file.size > most_bytes:
+            raise ModelFileError(f"expected at most {most_bytes} bytes, got {file.size}", path=path)
+        data = file.read(0, file.size)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise ModelFileError("not UTF-8 text", path=path, offset=e.start) from e
+
+
+def read_json_object(
+    path: str | os.PathLike[str], shape: Shape = None, *, what: str = "", most_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    shape   that it must have; None: any
+    what    it is for people, as in "not a report of pythia measure"
+    Raises  StorageError when it cannot be read; ModelFileError when it is no JSON, holds anything but an object, gives
+            a key twice, nests too deeply, has a number that is none, or text that no UTF-8 file could hold, or has
+            another shape.
+    """
+    try:
+        value = parse_json_object(read_text(path, most_bytes))
+        if shape is not None:
+            check_shape(value, shape)
+    except ValueError as e:
+        raise ModelFileError(f"not {what}: {e}" if what else str(e), path=path) from e
+    return value
+
+
+def parse_json_object(text: str | bytes | bytearray) -> dict[str, Any]:
+    """The object in a JSON text; raises ValueError with what is wrong, in one line."""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+    except json.JSONDecodeError as e:
+        raise ValueError(f"not valid JSON: {e.msg} at line {e.lineno}") from e
+    except UnicodeDecodeError as e:
+        raise ValueError("not UTF-8 text") from e
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"not usable JSON: {one_line(str(e))}") from e
+    if _is_deeper(value, MAX_DEPTH):
+        raise ValueError(f"not usable JSON: nested deeper than {MAX_DEPTH}")
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    # Half of a surrogate pair can be written as an escape, but not as UTF-8.
+    escape = "\\ud" if isinstance(text, str) else b"\\ud"
+    if escape in text.lower() and any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):  # type: ignore[operator]
+        raise ValueError("has half of a surrogate pair in a string")
+    return value
+
+
+def check_shape(value: object, shape: Shape, where: str = "") -> None:
+    """Raise ValueError where a value of JSON has not the shape."""
+    if isinstance(shape, tuple):
+        _check_one_of(value, shape, where)
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            _refuse(value, "a list", where)
+        for i, entry in enumerate(value):
+            check_shape(entry, shape[0], f"{where}[{i}]")
+    elif isinstance(shape, dict):
+        _check_object(value, shape, where)
+    elif not _is(value, shape):
+        _refuse(value, "null" if shape is None else _NAMES.get(shape, shape.__name__), where)
+
+
+def json_text(
+    value: object, *, indent: int | None = None, ascii_only: bool = True, default: Callable[[Any], Any] | None = None
+) -> str:
+    """Text of a value, for any reader of JSON: a number that is none (NaN, Infinity) is a ValueError, never written.
+
+    indent   None: on one line
+    default  what to write for a value that JSON has no form for
+    """
+    return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=default)
+
+
+_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
+
+
+def _is(value: object, kind: Any) -> bool:
+    if kind is None:
+        return value is None
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _check_one_of(value: object, shapes: tuple[Shape, ...], where: str) -> None:
+    problem: ValueError | None = None
+    for shape in shapes:
+        try:
+            check_shape(value, shape, where)
+        except ValueError as e:
+            problem = problem or e
+        else:
+            return
+    assert problem is not None
+    raise problem
+
+
+def _check_object(value: object, shape: dict[str, Shape], where: str) -> None:
+    if not isinstance(value, dict):
+        _refuse(value, "an object", where)
+    named = {key.removesuffix("?"): key for key in shape}
+    if missing := [key for key, written in named.items() if written == key != "*" and key not in value]:
+        raise ValueError(f"{where or 'it'} lacks {', '.join(missing)}")
+    for key, entry in value.items():
+        written = named.get(key, "*")
+        if written in shape:
+            check_shape(entry, shape[written], f"{where}.{key}" if where else key)
+
+
+def _refuse(value: object, expected: str, where: str) -> NoReturn:
+    raise ValueError(
+        f"{one_line(where, 80) + ': ' if where else ''}expected {expected}, got {one_line(repr(value), 60)}"
+    )
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether lists and objects lie more than `most` deep in each other; asks layer by layer, not by recursion."""
+    layer = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(most):
+        children = (v.values() if isinstance(v, dict) else v for v in layer)
+        layer = [child for group in children for child in group if isinstance(child, (dict, list))]
+    return bool(layer)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value

@@ -1,0 +1,98 @@
+"""Errors: one message, said by each face in its own words; and no message of the library that speaks of flags."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from pythia_gguf.cli.main import COMMANDS, flag_of
+from pythia_gguf.errors import Argument, ModelFileError, UsageError
+
+PACKAGE = Path(__file__).parents[1] / "src" / "pythia_gguf"
+LIBRARY = [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent.name != "cli"]
+# Arguments that only Python has: no command passes them on. The value says why.
+PYTHON_ONLY: dict[str, str] = {}
+
+
+def commands() -> dict[str, click.Command]:
+    return {n: importlib.import_module(f"pythia_gguf.cli.{n.replace('-', '_')}").command for n in COMMANDS}
+
+
+def messages(path: Path) -> Iterator[str]:
+    """Texts of a file that are no docstrings; of an f-string what stands in it."""
+    tree = ast.parse(path.read_text("utf-8"))
+    seen = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):  # from outside to inside
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        texts = [
+            p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str) and id(p) not in seen
+        ]
+        seen |= {id(p) for p in parts}
+        if texts:
+            yield "".join(texts)
+
+
+def arguments() -> set[str]:
+    """Names in every `Argument("name")` of the library."""
+    calls = [n for p in LIBRARY for n in ast.walk(ast.parse(p.read_text("utf-8"))) if isinstance(n, ast.Call)]
+    first = [c.args[0] for c in calls if ast.unparse(c.func) == "Argument" and c.args]
+    return {a.value for a in first if isinstance(a, ast.Constant)}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_no_message_of_the_library_names_a_flag(path: Path):
+    """Flags of other programs, and of the command that a card shows its readers, are named with the program."""
+    flags = [m for m in messages(path) if re.search(r"(?:^|[ `'])--[a-z]{3}", m)]
+    allowed = re.compile(r"llama-gguf-split --merge|sha256sum|--ignore-missing|pythia (quantize|measure|eval)")
+    assert [text for text in flags if not allowed.search(text)] == []
+
+
+def test_every_argument_in_a_message_has_a_flag_somewhere():
+    names = {p.name for c in commands().values() for p in c.params}
+    assert arguments() - names == set(PYTHON_ONLY)
+
+
+def test_each_face_says_it_in_its_own_words():
+    error = UsageError(Argument("max_tokens"), " must be at least 1, got 0", (". Use ", Argument("force", True)))
+    assert str(error) == "max_tokens must be at least 1, got 0. Use force=True"
+    assert error.argument == "max_tokens"
+    generate, quantize = (commands()[name] for name in ("generate", "quantize"))
+    assert error.said(lambda a: flag_of(generate, a)) == "--max-tokens must be at least 1, got 0"
+    assert error.said(lambda a: flag_of(quantize, a)) == "max_tokens must be at least 1, got 0. Use --force"
+
+
+def test_flags_are_those_of_the_command():
+    found = {
+        ("generate", "cache"): "--kv",
+        ("quantize", "keep_source"): "--cache",
+        ("measure", "n_windows"): "--chunks",
+        ("quantize", "source"): "SOURCE",
+        ("verify", "force"): None,
+    }
+    assert {(c, n): flag_of(commands()[c], Argument(n)) for c, n in found} == found
+    assert flag_of(commands()["export"], Argument("dtype", "float32")) == "--dtype float32"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError(Argument("threads"), " must be at least 1"),
+        ModelFileError("cut short, ", Argument("force", True), path="a.gguf", field="header", offset=3),
+    ],
+)
+def test_errors_come_back_from_other_processes(error: UsageError | ModelFileError):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again).keys()) == (type(error), str(error), vars(error).keys())
+    assert again.said(lambda a: a.name.upper()) == error.said(lambda a: a.name.upper())
+
+
+def test_what_a_file_says_stays_on_one_line_beside_arguments():
+    error = ModelFileError("bad\nname ", Argument("force", True), path="a\nb")
+    assert str(error) == "a\\nb: bad\\nname force=True"
