@@ -50,8 +50,8 @@ def test_file_cut_short_while_it_waits(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gelu": "tan"}, r"--gelu must be one of auto, erf, tanh, got 'tan'\. Did you mean tanh"),
-        ({"activations": "int4"}, "--activations must be one of int8, float32, bf16x3, got 'int4'"),
+        ({"gelu": "tan"}, r"gelu must be one of auto, erf, tanh, got 'tan'\. Did you mean tanh"),
+        ({"activations": "int4"}, "activations must be one of int8, float32, bf16x3, got 'int4'"),
         ({"cache": "f8"}, "cache must be one of auto, f16, f32, got 'f8'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
     ],

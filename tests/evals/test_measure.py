@@ -147,7 +147,7 @@ def test_groups_that_do_not_fit_together_compute_the_reference_again():
         ({"context": 7}, "even"),
         ({"context": 2}, "at least 4"),
         ({"context": 128}, "no window of 128"),
-        ({"n_windows": 0}, "--chunks"),
+        ({"n_windows": 0}, "n_windows"),
         ({"context": 128, "ids": (0,) * 256}, "more than a model's 64"),
     ],
 )

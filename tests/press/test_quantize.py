@@ -278,11 +278,11 @@ def test_verify_of_a_lone_file_checks_its_header(folder: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a JSON document"),
-        ("[]", "not a manifest of schema 1"),
+        ("{", "not valid JSON"),
+        ("[]", "expected a JSON object"),
         ('{"schema_version": 1, "files": [{"file": "../x", "bytes": 1, "sha256": ""}]}', "is not the name of a file"),
-        ('{"schema_version": 1, "files": [{"file": 3}]}', "expected str, got 3"),
-        ("[" * 100_000, "not a JSON document"),
+        ('{"schema_version": 1, "files": [{"file": 3}]}', "expected a text, got 3"),
+        ("[" * 100_000, "not usable JSON"),
     ],
 )
 def test_damaged_manifest_is_one_line(tmp_path: Path, text: str, message: str):

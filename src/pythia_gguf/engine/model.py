@@ -48,7 +48,7 @@ class Model:
     config       sizes
     weights      tensors
     gelu         "erf" or "tanh"
-    activations  "int8", "float32" or "bf16x3"
+    activations  "int8", "float32" or "bf16x3", as used: unquantized weights take float32 where int8 was asked for
     cache        "f16" or "f32": how keys and values are kept
     """
 
@@ -185,6 +185,8 @@ def load(
         )
     progress = progress or Silence()
     formats = matrix_formats(gguf)
+    if activations == "int8" and all(FORMATS[name].block_weights == 1 for name in formats):
+        activations = "float32"  # what unquantized weights take: said as it is
     if cache == "auto":
         cache = "f32" if formats == {"F32"} else "f16"
     ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]

@@ -171,7 +171,11 @@ def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
         if task.fewshot_cfg.split == task.config.test_split:
             n_examples -= 1  # the item itself is among them, and the harness draws one more than it needs
         if n_examples < n_shots and task.get_config("num_fewshot") != 0:
-            raise UsageError(Argument("n_shots", n_shots), f": task {task.task_name} has fewer examples: {n_examples}")
+            raise UsageError(
+                f"task {task.task_name}: ",
+                Argument("n_shots", n_shots),
+                f", more examples than there are: {n_examples}",
+            )
 
 
 def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:

@@ -1,0 +1,38 @@
+"""Which quant a file is, from what it holds: its key `general.file_type`, and the formats of its tensors.
+
+Knows no file name: files are called as their makers like, and copies are renamed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from numbers import Integral
+
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.plan.quants import FALLBACKS, QUANTS, quant_of_file_type
+
+
+def quant_of(metadata: Mapping[str, object], formats: Mapping[str, str]) -> str:
+    """Name of the menu, F16, BF16 or F32; where key and tensors contradict each other, the format that is most common.
+
+    metadata  keys of the file
+    formats   GGUF name -> format, of all tensors
+    """
+    matrices = [name for tensor, name in formats.items() if _is_matrix(tensor)] or list(formats.values())
+    found, most = set(matrices), Counter(matrices).most_common(1)[0][0] if matrices else "F32"
+    file_type = metadata.get("general.file_type")
+    said = quant_of_file_type(int(file_type)) if isinstance(file_type, Integral) else None
+    if said in QUANTS:
+        base = QUANTS[said].base
+        return said if found & {base, *(instead.get(base) for instead in FALLBACKS.values())} else most
+    return said if said in found and is_unquantized(found) else most
+
+
+def is_unquantized(formats: set[str]) -> bool:
+    """Whether none of some formats is of blocks."""
+    return all(FORMATS[name].block_weights == 1 for name in formats)
+
+
+def _is_matrix(tensor: str) -> bool:
+    return tensor.endswith(".weight") and "norm" not in tensor
