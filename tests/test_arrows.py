@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pythia_gguf"
 FILES = sorted(PACKAGE.rglob("*.py"))
-EVERYWHERE = {"cpus", "errors", "files", "json_file", "progress"}
+EVERYWHERE = {"cpus", "errors", "files", "json_file", "machine", "progress"}
 EVERYTHING = {"cli", "__init__", "__main__"}
 
 
@@ -110,10 +110,11 @@ def test_errors_and_files_stand_below_everything():
         for e in EVERYWHERE
     }
     assert named == {
-        "cpus": {"errors"},
+        "cpus": {"errors", "machine"},
         "errors": set(),
         "files": {"errors"},
         "json_file": {"errors", "files"},
+        "machine": set(),
         "progress": set(),
     }
 

@@ -1,21 +1,40 @@
-"""How many threads a job gets when a user names a number, or none.
+"""How many threads a job gets when a user names a number, or none, and what runs on them.
 
 Knows no job.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 from pythia_gguf.errors import Argument, UsageError
+from pythia_gguf.machine import usable_cpus
 
 
 def threads_of(threads: int | None) -> int:
     """The number that was named, or one per CPU that this process may use; raises UsageError below 1."""
     if threads is None:
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return usable_cpus().n
     if threads < 1:
         raise UsageError(Argument("threads"), f" must be at least 1, got {threads}")
     return threads
+
+
+def workers_of(n_threads: int, name: str = "") -> Executor:
+    """Threads for a job, to be used in a `with`; one means the caller's own, at once, so that no other thread runs.
+
+    name  that the threads' own begin with
+    """
+    return _Caller() if n_threads == 1 else ThreadPoolExecutor(n_threads, thread_name_prefix=name)
+
+
+class _Caller(Executor):
+    """Does a task where it is handed over."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do it; what it raises is raised here, not by the future's `result`."""
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 
 from pythia_gguf.errors import StorageError, UsageError
 from pythia_gguf.json_file import json_text
+from pythia_gguf.machine import available_memory_bytes
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.windows import Windows
@@ -91,7 +91,7 @@ def command(
             ids,
             context=context,
             n_windows=n_windows,
-            memory_bytes=_half_of_memory(),
+            memory_bytes=_half_of_memory() - against.n_bytes,
             state=None if out is None else state_path(out),
             progress=progress,
         )
@@ -201,10 +201,8 @@ def _tokenizer(path: Path) -> Any:
 
 
 def _half_of_memory() -> int:
-    """Of what is free now."""
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 4 << 30
+    """Of what is available now."""
+    return (available_memory_bytes() or 8 << 30) // 2
 
 
 def _with_aliases(files: list[dict[str, Any]], distinct: dict[Path, list[Path]]) -> list[dict[str, Any]]:
