@@ -25,7 +25,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-CALLS = {"fsync", "replace", "unlink", "rmdir", "mkdir", "link", "ftruncate", "flock", "open", "write"}
+CALLS = {"fsync", "replace", "unlink", "rmdir", "mkdir", "link", "flock", "open", "write"}
 HOG = "hog"
 
 

@@ -186,8 +186,9 @@ def last_write(run: Run) -> int:
 def test_second_writer_is_turned_away_by_the_first(forks, whole):
     """Five pairs that meet at different steps; the one that came first ends as if it had been alone."""
     run, made = whole
-    got_lock = run.steps.index("ftruncate") + 2
-    for at in spread(5, got_lock, len(run.steps) - 3):
+    got_lock = run.steps.index("mkdir", run.steps.index("flock")) + 1
+    leaves = len(run.steps) - 1 - run.steps[::-1].index("rmdir") - 1  # then its number goes, and the lock
+    for at in spread(5, got_lock, leaves):
         cwd = forks.folder / f"pair{at}"
         first = forks.run(cwd, QUANTIZE, at=at, harm="stop")
         assert first.code == -signal.SIGSTOP

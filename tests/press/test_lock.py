@@ -1,67 +1,111 @@
-"""One writer per folder, also where locks are not to be had."""
+"""One writer at a time, also where file systems have no locks: who comes second is told, or waits."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from pythia_gguf.errors import LockedError
-from pythia_gguf.press.lock import LOCK, lock_folder
+from pythia_gguf.errors import LockedError, StorageError
+from pythia_gguf.press.lock import LOCK, lock, lock_folder
+
+HOLD = (
+    "import sys\nfrom pathlib import Path\nfrom pythia_gguf.press.lock import lock_folder\n"
+    "with lock_folder(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()\n"
+)
 
 
 def test_lock_is_for_one_folder_and_leaves_nothing(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with lock_folder(tmp_path / "a"), lock_folder(tmp_path / "b"):
-        assert (tmp_path / "a" / LOCK).read_text() == str(os.getpid())
-        with pytest.raises(LockedError, match=rf"a: process {os.getpid()} is writing here\. Wait"):
-            lock_folder(tmp_path / "a").__enter__()
+    turned_away = pytest.raises(LockedError, match=rf"a: process {os.getpid()} is writing here\. Wait")
+    with lock_folder(tmp_path / "a"), lock_folder(tmp_path / "b"), turned_away:
+        lock_folder(tmp_path / "a").__enter__()
     with lock_folder(tmp_path / "a"):
         pass
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_lock_file_without_a_lock_is_of_a_dead_process(tmp_path: Path):
-    (tmp_path / LOCK).write_text("99999999999")
+def test_a_killed_process_holds_nobody_up(tmp_path: Path):
+    """While it lives, it is named; a later process of that number is not taken for it."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        with pytest.raises(LockedError, match=f"process {process.pid} is writing here"):
+            lock_folder(tmp_path).__enter__()
+        process.kill()
+    assert (tmp_path / LOCK).exists()
     with lock_folder(tmp_path):
-        assert (tmp_path / LOCK).read_text() == str(os.getpid())
+        assert (tmp_path / LOCK).with_suffix(".pid").read_text() == str(os.getpid())
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_waits_is_told_once_and_gets_it_then(tmp_path: Path):
+    told: list[str] = []
+    is_waiting, entered = threading.Event(), []
+
+    def wait(owner: str) -> None:
+        told.append(owner)
+        is_waiting.set()
+
+    def second() -> None:
+        with lock(tmp_path / "x.lock", wait=wait):
+            entered.append(True)
+
+    with lock(tmp_path / "x.lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert is_waiting.wait(60)
+        assert not entered
+    thread.join(60)
+    assert (told, entered) == ([f"process {os.getpid()}"], [True])
+    assert not list(tmp_path.iterdir())
 
 
 def test_file_that_its_owner_removes_is_not_taken_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Between our open and our lock the owner leaves and a third process comes: its file is another one."""
+    """Between opening the file and locking it, the owner leaves and a third process comes: its file is another one."""
     flock = fcntl.flock
     path = tmp_path / LOCK
     path.touch()
+    third = []
 
     def late(fd: int, how: int) -> None:
-        if path.exists() and os.path.samestat(os.fstat(fd), os.stat(path)):
-            monkeypatch.setattr(fcntl, "flock", flock)
-            path.rename(tmp_path / "old")
-            path.touch()
+        if not third:
+            third.append(os.open(tmp_path / "new", os.O_RDWR | os.O_CREAT))
+            flock(third[0], fcntl.LOCK_EX)
+            (tmp_path / "new").replace(path)
         flock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(LockedError):
+        lock_folder(tmp_path).__enter__()
+    os.close(third[0])
     with lock_folder(tmp_path):
-        assert path.read_text() == str(os.getpid())
-        assert (tmp_path / "old").read_text() == ""
+        pass
 
 
-def test_without_locks_the_file_is_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A file system that answers flock as Lustre does without its mount option."""
+@pytest.mark.parametrize("without", [errno.ENOSYS, errno.ENOLCK])
+def test_without_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: int):
+    """Where flock is missing, as on Lustre, a marker is the lock; where it fails, a line says so."""
 
     def refuse(fd: int, how: int) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        raise OSError(without, os.strerror(without))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with lock_folder(tmp_path):
-        with pytest.raises(LockedError) as caught:
+    if without == errno.ENOLCK:
+        with pytest.raises(StorageError, match=r"cannot write: No locks available"):
             lock_folder(tmp_path).__enter__()
-        assert f"process {os.getpid()} is writing here, or was killed" in str(caught.value)
-        assert f"delete {tmp_path / LOCK}" in str(caught.value)
+        return
+    with lock_folder(tmp_path):
+        with pytest.raises(LockedError, match=f"process {os.getpid()} is writing here"):
+            lock_folder(tmp_path).__enter__()
         assert (tmp_path / LOCK).exists()
     with lock_folder(tmp_path):
         pass

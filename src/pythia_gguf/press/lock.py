@@ -1,121 +1,94 @@
-"""One writer per folder: a lock that the system takes back when its process dies, however it dies.
+"""One at a time: a lock that the system takes back when its process dies, however it dies.
 
-Knows nothing of what is written. The lock file holds the process id, for the line that others get.
+Knows nothing of what is written. Beside the lock file lies another with the process id, for the line that others get.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from pythia_gguf.errors import Argument, LockedError
 from pythia_gguf.files import storage_error
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 LOCK = ".pythia-press.lock"
-# Windows keeps others from reading what is locked: so a byte that is not there, far behind the process id.
-_LOCKED_BYTE = 1 << 30
-_HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """While the block runs, nobody else enters one for this folder; other folders are not concerned.
 
-    Where the file system has no locks (Lustre may have none), the file itself is the lock: a process that is killed
-    leaves it behind, and the next one is told what to do.
-    Raises LockedError at once when somebody is there, StorageError when the lock file cannot be made.
+    Raises as `lock`
     """
-    path = folder / LOCK
-    fd = _acquire(path)
+    with lock(folder / LOCK):
+        yield
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """While the block runs, nobody else enters one for this lock file, which is removed at the end.
+
+    wait    hears once who is there, as "process 123", and then the lock is waited for; None: it is not
+    Raises  LockedError when somebody is there and is not waited for, StorageError when the file cannot be made
+    """
+    held, owner = FileLock(path), path.with_suffix(".pid")
     try:
-        _write_pid(fd, path)
+        _acquire(held, path, wait)
+    except OSError as e:
+        raise storage_error(path, e) from e
+    try:
+        _write_pid(owner)
         yield
     finally:
-        _release(fd, path)
+        _remove(owner)
+        # While it is held: whoever waits for a file that is gone looks for another. One that is not empty is the marker
+        # of a file system without locks, which the library removes.
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
+        held.release()
 
 
-def _acquire(path: Path) -> int:
-    """The lock file, open and locked; not one that its last owner has removed meanwhile."""
-    while True:
-        fd, is_new = _open(path)
+def holder(path: Path) -> str:
+    """Who has a lock, as "process 123"."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if (pid := path.with_suffix(".pid").read_text("ascii")).isdigit():
+            return f"process {pid}"
+    return "another process"
+
+
+def _acquire(held: FileLock, path: Path, wait: Callable[[str], None] | None) -> None:
+    with warnings.catch_warnings():
+        # Without locks of the file system, filelock makes a marker the lock, and takes over those of dead processes.
+        warnings.filterwarnings("ignore", "flock not supported", UserWarning)
         try:
-            _lock(fd, path, is_new)
-            if _is_same(fd, path):
-                return fd
-        except BaseException:
+            held.acquire(blocking=False)
+        except Timeout:
+            if wait is None:
+                raise LockedError(
+                    f"{path.parent}: {holder(path)} is writing here. Wait until it has ended",
+                    (", or choose another ", Argument("out")),
+                ) from None
+            wait(holder(path))
+            held.acquire(poll_interval=0.1)
+
+
+def _write_pid(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            os.write(fd, str(os.getpid()).encode())
+        finally:
             os.close(fd)
-            raise
-        os.close(fd)
-
-
-def _open(path: Path) -> tuple[int, bool]:
-    """Descriptor, and whether the file was not there before."""
-    flags = os.O_RDWR | os.O_CREAT
-    try:
-        with contextlib.suppress(FileExistsError):
-            return os.open(path, flags | os.O_EXCL, 0o666), True
-        return os.open(path, flags, 0o666), False
     except OSError as e:
         raise storage_error(path, e) from e
 
 
-def _lock(fd: int, path: Path, is_new: bool) -> None:
-    """Raises LockedError when another process has the lock."""
-    try:
-        if sys.platform == "win32":
-            os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        if e.errno in _HELD:
-            raise LockedError(
-                f"{path.parent}: {_owner(fd)} is writing here. Wait until it has ended",
-                (", or choose another ", Argument("out")),
-            ) from e
-        if not is_new:
-            raise LockedError(
-                f"{path.parent}: {_owner(fd)} is writing here, or was killed: this file system has no locks."
-                f" If it is not running any more, delete {path}"
-            ) from e
-
-
-def _is_same(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _owner(fd: int) -> str:
-    os.lseek(fd, 0, os.SEEK_SET)
-    pid = os.read(fd, 20)
-    return f"process {pid.decode()}" if pid.isdigit() else "another process"
-
-
-def _write_pid(fd: int, path: Path) -> None:
-    try:
-        os.lseek(fd, 0, os.SEEK_SET)
-        os.write(fd, str(os.getpid()).encode())
-        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
-    except OSError as e:
-        raise storage_error(path, e) from e
-
-
-def _release(fd: int, path: Path) -> None:
-    """Remove the file while it is locked; Windows can only do so after, unless somebody has opened it already."""
-    if sys.platform == "win32":
-        os.close(fd)
+def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
-    if sys.platform != "win32":
-        os.close(fd)
