@@ -36,18 +36,24 @@ def read_text(path: str | os.PathLike[str], most_bytes: int = MAX_BYTES) -> str:
 
 
 def read_json_object(
-    path: str | os.PathLike[str], shape: Shape = None, *, what: str = "", most_bytes: int = MAX_BYTES
+    path: str | os.PathLike[str],
+    shape: Shape = None,
+    *,
+    what: str = "",
+    most_bytes: int = MAX_BYTES,
+    allow_nan: bool = False,
 ) -> dict[str, Any]:
     """The object in a JSON file.
 
     shape   that it must have; None: any
     what    it is for people, as in "not a report of pythia measure"
+    allow_nan  let NaN and Infinity through, which Python's own json writes: for files of other programs
     Raises  StorageError when it cannot be read; ModelFileError when it is no JSON, holds anything but an object, gives
             a key twice, nests too deeply, has a number that is none, or text that no UTF-8 file could hold, or has
             another shape.
     """
     try:
-        value = parse_json_object(read_text(path, most_bytes))
+        value = parse_json_object(read_text(path, most_bytes), allow_nan=allow_nan)
         if shape is not None:
             check_shape(value, shape)
     except ValueError as e:
@@ -55,10 +61,11 @@ def read_json_object(
     return value
 
 
-def parse_json_object(text: str | bytes | bytearray) -> dict[str, Any]:
+def parse_json_object(text: str | bytes | bytearray, *, allow_nan: bool = False) -> dict[str, Any]:
     """The object in a JSON text; raises ValueError with what is wrong, in one line."""
+    numbers: dict[str, Any] = {} if allow_nan else {"parse_constant": _no_number, "parse_float": _finite}
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_unique, **numbers)
     except json.JSONDecodeError as e:
         raise ValueError(f"not valid JSON: {e.msg} at line {e.lineno}") from e
     except UnicodeDecodeError as e:

@@ -265,7 +265,7 @@ def test_sampled_text_comes_again_with_the_seed_and_no_two_are_the_same(f32: Pat
         ({"repetition_penalty": 1.1}, "tasks cannot ask for repetition_penalty"),
         ({"do_sample": True}, "a temperature above 0"),
         ({"max_gen_toks": 512}, "leaves no room"),
-        ({"top_p": 2, "temperature": 1.0}, "top-p"),
+        ({"top_p": 2, "temperature": 1.0}, "top_p"),
     ],
 )
 def test_what_text_cannot_have_is_refused(f32: Path, options: dict[str, Any], said: str):

@@ -75,7 +75,7 @@ def test_mix_2026_prints_17_and_says_why_two_differ(folder_410m: Path):
         "Q2_K": ("0.17GB", "0.16GB"),
         "Q3_K_L": ("0.23GB", "0.22GB"),
     }
-    assert any("Q2_K and Q3_K_L are larger" in note and "--mix 2024" in note for note in result.notes)
+    assert any("Q2_K and Q3_K_L are larger" in note and "Mix 2024 gives" in note for note in result.notes)
 
 
 def test_names_are_those_of_the_card(folder_410m: Path):

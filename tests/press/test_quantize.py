@@ -281,7 +281,7 @@ def test_verify_of_a_lone_file_checks_its_header(folder: Path, tmp_path: Path):
         ("{", "not valid JSON"),
         ("[]", "expected a JSON object"),
         ('{"schema_version": 1, "files": [{"file": "../x", "bytes": 1, "sha256": ""}]}', "is not the name of a file"),
-        ('{"schema_version": 1, "files": [{"file": 3}]}', "expected a text, got 3"),
+        ('{"schema_version": 1, "files": [{"file": 3, "bytes": 1, "sha256": ""}]}', "expected a text, got 3"),
         ("[" * 100_000, "not usable JSON"),
     ],
 )

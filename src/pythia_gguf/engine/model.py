@@ -219,7 +219,7 @@ def gelu_beside(path: Path) -> str:
     """What manifest.json or config.json in the same folder says; erf, which the suite's configs say, without them."""
     for name in ("manifest.json", "config.json"):
         try:
-            act = read_json_object(path.parent / name, most_bytes=_LARGEST_BYTES).get("hidden_act")
+            act = read_json_object(path.parent / name, most_bytes=_LARGEST_BYTES, allow_nan=True).get("hidden_act")
         except PythiaGGUFError:
             continue
         if isinstance(act, str) and act in GELU_OF_ACT:

@@ -59,7 +59,7 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     folder = Path(folder)
     text_files(folder)
     config_path = folder / "config.json"
-    hf_config = read_json_object(config_path)
+    hf_config = read_json_object(config_path, allow_nan=True)
     config = arch.config_from_hf(hf_config, config_path)
     metadata: Metadata = {"general.architecture": arch.ARCHITECTURE}
     metadata |= identity_metadata(
@@ -114,7 +114,7 @@ def stored_format(shape: tuple[int, ...], matrices: str) -> str:
 
 def _tokenizer_metadata(folder: Path, hf_config: dict[str, object], n_vocab: int) -> Metadata:
     path, config_path = folder / "tokenizer.json", folder / "config.json"
-    data = read_json_object(path)
+    data = read_json_object(path, allow_nan=True)
     vocabulary = tokenizer.vocabulary_of(data, path)
     tokenizer_config = _optional_object(folder / "tokenizer_config.json")
     tokenizer.check_named_tokens(vocabulary, tokenizer_config, folder / "tokenizer_config.json")
@@ -140,7 +140,7 @@ def _model_card(path: Path) -> dict[str, object]:
 
 
 def _optional_object(path: Path) -> dict[str, object]:
-    return read_json_object(path) if path.is_file() else {}
+    return read_json_object(path, allow_nan=True) if path.is_file() else {}
 
 
 def _generation_config(path: Path) -> dict[str, object]:

@@ -62,4 +62,4 @@ def _beside(folder: Path) -> object:
         named = [{"name": path.stem, "template": read_text(path)} for path in more]
         return [{"name": "default", "template": read_text(main)}, *named]
     old = folder / "chat_template.json"
-    return read_json_object(old).get("chat_template") if old.is_file() else None
+    return read_json_object(old, allow_nan=True).get("chat_template") if old.is_file() else None

@@ -108,7 +108,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     It is built from the checked vocabulary: the library never parses the file itself.
     Raises  StorageError and what `read_json_object` and `vocabulary_of` raise.
     """
-    return build_tokenizer(vocabulary_of(read_json_object(path), path))
+    return build_tokenizer(vocabulary_of(read_json_object(path, allow_nan=True), path))
 
 
 def _check_fields(value: object, part: str, path: str | os.PathLike[str]) -> dict[str, object]:
