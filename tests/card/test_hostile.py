@@ -9,10 +9,13 @@ import tracemalloc
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from card.facts import FILES, README, body_of, card, headings, parsed, section, tables
 from card.test_card import OUR_TITLES
+from pythia_gguf.card.headings import demoted
 from pythia_gguf.card.original import MAX_BODY_CHARS, MAX_FRONT_CHARS, take_apart
 
 START = "<!-- README_GGUF.md-provided-files start -->"
@@ -178,9 +181,16 @@ def test_long_repetitions_take_linear_time(start: str, unit: str, stop: str) -> 
     body = f"## Uses\n\n{start}{unit * ((MAX_BODY_CHARS - 40) // len(unit))}{stop}"
     started = time.perf_counter()
     text = card(readme=body)
-    # A quarter of a megabyte takes a second at most; what is quadratic would take minutes.
+    # 64 K characters take a second at most; what is quadratic would take minutes.
     assert time.perf_counter() - started < 10
     assert len(text) < 20 * MAX_BODY_CHARS
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@given(st.text("a#=->1. \t\0\r\n\n\x0b\x85\xa0\u2028`<h2/>|:[]!\udc80", max_size=60))
+def test_no_body_makes_it_raise(body: str) -> None:
+    original = take_apart(body)
+    demoted(original.body, 3).encode("utf-8")
 
 
 def test_a_readme_with_lone_surrogates_can_be_written() -> None:

@@ -13,9 +13,10 @@ import yaml
 from pythia_gguf.card.headings import Heading, find_headings
 from pythia_gguf.errors import one_line
 
-# Real front matter has a few hundred characters, real bodies a few ten thousand. Parsing this much YAML takes a second.
+# Real front matter has a few hundred characters, real bodies a few ten thousand. Parsing as much YAML as this takes a
+# second; finding the headings of the worst body that is known takes two.
 MAX_FRONT_CHARS = 1 << 16
-MAX_BODY_CHARS = 1 << 18
+MAX_BODY_CHARS = 1 << 16
 _MAX_TEXTS = 100
 _MAX_TEXT_CHARS = 200
 
@@ -76,7 +77,8 @@ class Original:
 def take_apart(readme: str) -> Original:
     """Split, parse and search a README."""
     text = readme.encode("utf-8", "replace").decode("utf-8").removeprefix("\ufeff")
-    front, body = _split(text.replace("\r\n", "\n").replace("\r", "\n"))
+    # A NUL is shown as U+FFFD everywhere; text that is passed on must hold what the parser of headings saw.
+    front, body = _split(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd"))
     keys, problem = _parse(front)
     uses, limits = _find_passages(body) if len(body) <= MAX_BODY_CHARS else ((), ())
     return Original(front=front, keys=keys, problem=problem, body=body, uses=uses, limits=limits)
@@ -148,10 +150,10 @@ def _without_comments(text: str) -> str:
 def _titles(lines: list[str]) -> list[Heading]:
     """Headings, and lines that read like one of those we look for, in order."""
     headings, is_code = find_headings(lines)
-    real = [heading for heading in headings if heading.prefix in ("", "<")]
+    real = [heading for heading in headings if not heading.is_inside]
     taken = {i for heading in real for i in range(heading.first, heading.stop)}
     plain = [
-        Heading(first=i, stop=i + 1, level=_PLAIN_LEVEL, prefix="", title=line.strip())
+        Heading(first=i, stop=i + 1, level=_PLAIN_LEVEL, is_inside=False, title=line.strip())
         for i, line in enumerate(lines)
         if i not in taken and not is_code[i] and _PLAIN_TITLE.fullmatch(line.strip()) and _is_known(line)
     ]
