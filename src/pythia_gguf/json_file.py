@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -61,15 +62,14 @@ def read_json_object(
     return value
 
 
-def parse_json_object(text: str | bytes | bytearray, *, allow_nan: bool = False) -> dict[str, Any]:
+def parse_json_object(text: str, *, allow_nan: bool = False) -> dict[str, Any]:
     """The object in a JSON text; raises ValueError with what is wrong, in one line."""
     numbers: dict[str, Any] = {} if allow_nan else {"parse_constant": _no_number, "parse_float": _finite}
     try:
         value = json.loads(text, object_pairs_hook=_unique, **numbers)
     except json.JSONDecodeError as e:
-        raise ValueError(f"not valid JSON: {e.msg} at line {e.lineno}") from e
-    except UnicodeDecodeError as e:
-        raise ValueError("not UTF-8 text") from e
+        problem = e.msg.removesuffix(" at")
+        raise ValueError(f"not valid JSON: {problem} at line {e.lineno}, column {e.colno}") from e
     except (ValueError, RecursionError) as e:
         raise ValueError(f"not usable JSON: {one_line(str(e))}") from e
     if _is_deeper(value, MAX_DEPTH):
@@ -77,8 +77,7 @@ def parse_json_object(text: str | bytes | bytearray, *, allow_nan: bool = False)
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type(value).__name__}")
     # Half of a surrogate pair can be written as an escape, but not as UTF-8.
-    escape = "\\ud" if isinstance(text, str) else b"\\ud"
-    if escape in text.lower() and any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):  # type: ignore[operator]
+    if "\\ud" in text.lower() and any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
         raise ValueError("has half of a surrogate pair in a string")
     return value
 
@@ -147,8 +146,15 @@ def _check_object(value: object, shape: dict[str, Shape], where: str) -> None:
 
 def _refuse(value: object, expected: str, where: str) -> NoReturn:
     raise ValueError(
-        f"{one_line(where, 80) + ': ' if where else ''}expected {expected}, got {one_line(repr(value), 60)}"
+        f"{one_line(where, 80) + ': ' if where else ''}expected {expected}, got {one_line(_shown(value), 60)}"
     )
+
+
+def _shown(value: object) -> str:
+    """As `repr`, without the middle of what is long: `repr` of a large list takes longer than reading it."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    return short.repr(value)
 
 
 def _is_deeper(value: object, most: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from checkpoint import craft_safetensors, hostile_pickle, hostile_zip
 from checkpoint.case import Case, check_message, check_refused
 from checkpoint.craft_zip import Item
 from pythia_gguf.checkpoint import iter_file_checked, open_checkpoint
+from pythia_gguf.checkpoint.safetensors import MAX_HEADER_BYTES
 from pythia_gguf.errors import ModelFileError, StorageError
 from pythia_gguf.files import RegularFile
 
@@ -152,12 +154,25 @@ def test_flood_of_one_opcode_takes_little_memory(filler: bytes, tmp_path: Path) 
     assert peak_bytes(tmp_path) < 24 * FLOOD_BYTES
 
 
-@pytest.mark.parametrize("filler", ["[", "{", '"', '\\"', "0", "1,", " ", '{"a":', "\\", '"a":[],'])
-def test_flood_of_one_json_token_takes_little_memory(filler: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "filler", ["[", "{", '"', '\\"', "0", "1,", " ", '{"a":', "\\", '"a":[],', "[[]],", '{"":{}},']
+)
+def test_flood_of_one_json_token_takes_memory_in_proportion(filler: str, tmp_path: Path) -> None:
     text = filler * (FLOOD_BYTES // len(filler))
     for before in ('{"', '{"a":{"shape":[', '{"__metadata__":{"', "{"):
         (tmp_path / "model.safetensors").write_bytes(craft_safetensors.file_of(before + text))
-        assert peak_bytes(tmp_path) < 4 * FLOOD_BYTES
+        # The worst is lists of lists: two objects of 56 and 88 bytes for five. So the largest header takes 160 MB.
+        assert peak_bytes(tmp_path) < 40 * FLOOD_BYTES
+
+
+def test_the_largest_header_of_the_worst_kind_is_refused_in_little_time(tmp_path: Path) -> None:
+    start, filler, end = '{"a":{"shape":[', "[[]],", "0]}}"
+    n = (MAX_HEADER_BYTES - len(start) - len(end)) // len(filler)
+    started = time.perf_counter()
+    case = Case("", craft_safetensors.file_of(start + filler * n + end), "a lacks dtype, data_offsets")
+    check_refused(case, tmp_path / "model.safetensors")
+    # A second on one core; ten leave room for a busy machine.
+    assert time.perf_counter() - started < 10
 
 
 def test_readers_close_what_they_refuse(tmp_path: Path) -> None:

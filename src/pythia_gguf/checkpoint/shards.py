@@ -10,13 +10,13 @@ import os
 import re
 from pathlib import Path
 
-from pythia_gguf.checkpoint.json_scan import JsonScan
 from pythia_gguf.checkpoint.tensor import MAX_TENSORS, check_name
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
-from pythia_gguf.files import RegularFile
+from pythia_gguf.json_file import read_json_object
 
-MAX_INDEX_BYTES = 16 << 20
+MAX_INDEX_BYTES = 4 << 20  # that of Pythia 12B has 40 KB
 MAX_SHARDS = 1024
+_INDEX = {"weight_map": {"*": str}}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
@@ -27,35 +27,24 @@ def read_index(path: Path, *, suffix: str) -> dict[str, set[str]]:
     suffix  how the name of every shard must end: ".safetensors"
     Raises ModelFileError when the index is damaged or names anything but plain files beside it.
     """
-    with RegularFile(path) as file:
-        if file.size > MAX_INDEX_BYTES:
-            raise ModelFileError(f"index of {file.size} bytes, expected at most {MAX_INDEX_BYTES}", path=path)
-        scan = JsonScan(file.read(0, file.size), path=path)
-    shards: dict[str, set[str]] | None = None
-    for key in scan.members():
-        if key == "weight_map":
-            shards = _read_weight_map(scan, path, suffix)
-        else:
-            scan.skip()
-    scan.end()
+    index = read_json_object(path, _INDEX, what="an index of shards", most_bytes=MAX_INDEX_BYTES)
+    shards: dict[str, set[str]] = {}
+    for tensor, shard in index["weight_map"].items():
+        check_name(tensor, path)
+        if not _SHARD_NAME.fullmatch(shard) or not shard.endswith(suffix):
+            raise ModelFileError(
+                f"shard {shard[:80]!r}: expected a plain file name that ends in {suffix}",
+                path=path,
+                field=f"tensor {tensor}",
+            )
+        shards.setdefault(shard, set()).add(tensor)
+    if len(index["weight_map"]) > MAX_TENSORS or len(shards) > MAX_SHARDS:
+        raise ModelFileError(f"more than {MAX_TENSORS} tensors or {MAX_SHARDS} shards", path=path)
     if not shards:
         raise ModelFileError("index without a weight_map that names shards", path=path)
     if len({s.casefold() for s in shards}) != len(shards):
         raise ModelFileError("two shards have names that differ in upper and lower case only", path=path)
     return dict(sorted(shards.items()))
-
-
-def _read_weight_map(scan: JsonScan, path: Path, suffix: str) -> dict[str, set[str]]:
-    shards: dict[str, set[str]] = {}
-    for index, tensor in enumerate(scan.members()):
-        check_name(tensor, path, scan.position)
-        shard = scan.string()
-        if not _SHARD_NAME.fullmatch(shard) or not shard.endswith(suffix):
-            raise scan.error(f"tensor {tensor}: shard {shard[:80]!r}: expected a plain file name that ends in {suffix}")
-        shards.setdefault(shard, set()).add(tensor)
-        if index >= MAX_TENSORS or len(shards) > MAX_SHARDS:
-            raise scan.error(f"more than {MAX_TENSORS} tensors or {MAX_SHARDS} shards")
-    return shards
 
 
 def check_stays_inside(path: Path) -> None:
