@@ -24,6 +24,7 @@ def config_of(n_layers: int, hidden: int, n_heads: int, n_vocab: int = 50304) ->
         layer_norm_eps=1e-5,
         parallel_residual=True,
         hidden_act="gelu",
+        tied_embeddings=False,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pythia_gguf.arch.keys import Keys
-from pythia_gguf.errors import nearest
+from pythia_gguf.errors import nearest, one_line
 
 ARCHITECTURE = "gptneox"
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
@@ -59,6 +59,7 @@ class GPTNeoXConfig:
     rope_base          base of the rotation frequencies
     parallel_residual  attention and feed-forward both read the block's input
     hidden_act         activation as config.json names it; None from a GGUF, which has no key for it
+    tied_embeddings    one matrix is both embeddings and output; a GGUF holds it twice
     """
 
     n_layers: int
@@ -72,6 +73,7 @@ class GPTNeoXConfig:
     layer_norm_eps: float
     parallel_residual: bool
     hidden_act: str | None
+    tied_embeddings: bool
 
     @property
     def head_dim(self) -> int:
@@ -89,7 +91,7 @@ def config_from_hf(config: Mapping[str, object], path: str | os.PathLike[str]) -
 
     path    where it came from, for messages
     Raises  ModelFileError for another model, a missing or impossible value, keys that contradict each other,
-            and what a GGUF cannot express: tied embeddings, no attention biases, scaled positions, no GELU.
+            and what a GGUF cannot express: no attention biases, scaled positions, no GELU.
     """
     keys = Keys(config, path)
     _refuse_other_models(keys)
@@ -105,6 +107,7 @@ def config_from_hf(config: Mapping[str, object], path: str | os.PathLike[str]) -
         layer_norm_eps=keys.number("layer_norm_eps", 1e-5, *_EPSILONS),
         parallel_residual=keys.switch("use_parallel_residual", True),
         hidden_act=_activation(keys),
+        tied_embeddings=keys.switch("tie_word_embeddings", False),
     )
 
 
@@ -132,6 +135,7 @@ def config_from_gguf(metadata: Mapping[str, object], path: str | os.PathLike[str
         layer_norm_eps=keys.number("gptneox.attention.layer_norm_epsilon", None, *_EPSILONS),
         parallel_residual=keys.switch("gptneox.use_parallel_residual", None),
         hidden_act=None,
+        tied_embeddings=False,
     )
 
 
@@ -162,21 +166,26 @@ def _refuse_other_models(keys: Keys) -> None:
         keys.fail(f"expected 'gpt_neox' (Pythia, GPT-NeoX), got {kind!r}", "model_type")
     names = keys.get("architectures", ["GPTNeoXForCausalLM"])
     if not isinstance(names, list) or names[:1] != ["GPTNeoXForCausalLM"]:
-        keys.fail(f"expected ['GPTNeoXForCausalLM'], got {names!r}", "architectures")
-    if keys.get("quantization_config") is not None:
-        keys.fail("the weights are quantized already: take the original model", "quantization_config")
+        keys.fail(f"expected ['GPTNeoXForCausalLM'], got {names!r}: no model that writes text", "architectures")
+    for key in ("quantization_config", "quantization", "compression_config"):  # the second is MLX's
+        if (how := keys.get(key)) is not None:
+            method = how.get("quant_method") if isinstance(how, dict) else None
+            by = f" by {one_line(method, 40)}" if isinstance(method, str) else ""
+            keys.fail(f"the weights are quantized already{by}: take the original model", key)
 
 
 def _refuse_inexpressible(keys: Keys) -> None:
-    if keys.switch("tie_word_embeddings", False):
-        keys.fail("is true, but a GGUF of this architecture has its own output matrix", "tie_word_embeddings")
     if not keys.switch("attention_bias", True):
         keys.fail("is false, but a GGUF of this architecture has attention biases", "attention_bias")
     for name in ("rope_parameters", "rope_scaling"):
         rope = _object(keys, name)
+        is_default = "default" in (rope.get("rope_type"), rope.get("type"))
         for key, value in rope.items():
-            plain = key in ("rope_theta", "partial_rotary_factor") or value == "default"
-            if not plain and value is not None:
+            plain = key in ("rope_theta", "partial_rotary_factor") or (
+                key in ("rope_type", "type") and value == "default"
+            )
+            is_one = is_default and key == "factor" and value == 1
+            if not (plain or is_one or value is None):
                 keys.fail(f"scaled rotary positions are not supported, got {value!r}", f"{name}.{key}")
 
 

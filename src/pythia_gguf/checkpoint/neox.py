@@ -60,7 +60,8 @@ def neox_folder(folder: str | os.PathLike[str]) -> Path | None:
     if any(map(_FILE.fullmatch, names)):
         return root
     steps = {int(m[1]): root / name for name in names if (m := _STEP.fullmatch(name))}
-    return steps[max(steps)] if steps else None
+    whole = [steps[n] for n in sorted(steps) if any(map(_FILE.fullmatch, os.listdir(steps[n])))]
+    return whole[-1] if whole else None
 
 
 def open_neox(folder: Path) -> NeoXCheckpoint:
@@ -96,7 +97,9 @@ def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str,
     """For each layer file, its tensors and what Hugging Face calls them."""
     if len(layers) < 4 or layers[0] != 0:
         raise StorageError(f"{one_line(str(folder))}: layer files are missing, found {len(layers)}")
-    *inner, norm, output = layers[1:]
+    # The last file is that of the output matrix, right after the norm's; where embeddings are tied there is none.
+    is_tied = layers[-1] != layers[-2] + 1
+    *inner, norm = layers[1:] if is_tied else layers[1:-1]
     yield 0, {"word_embeddings.weight": "gpt_neox.embed_in.weight"}
     for block, layer in enumerate(inner):
         if layer != block + 2:
@@ -104,7 +107,8 @@ def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str,
         kinds = [f"{part}.{kind}" for part in _BLOCK_PARTS for kind in ("weight", "bias")]
         yield layer, {kind: f"gpt_neox.layers.{block}.{kind}" for kind in kinds}
     yield norm, {f"norm.{kind}": f"gpt_neox.final_layer_norm.{kind}" for kind in ("weight", "bias")}
-    yield output, {"final_linear.weight": "embed_out.weight"}
+    if not is_tied:
+        yield layers[-1], {"final_linear.weight": "embed_out.weight"}
 
 
 def _read(path: Path) -> dict[str, LazyTensor]:

@@ -31,4 +31,6 @@ def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:
         path = find_gguf(model, progress=progress, tell=lambda line: click.echo(line, err=True))
         act = "gelu" if gelu == "erf" else "gelu_new"
         exported = export(path, to, dtype=dtype, hidden_act=act, progress=progress)
+    for note in exported.notes:
+        click.echo(note, err=True)
     click.echo(f"{exported.folder}: {exported.dtype}, {', '.join(p.name for p in exported.files)}")

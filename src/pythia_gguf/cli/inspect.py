@@ -31,13 +31,16 @@ _LONG_TEXT = 90
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(file: Path, tensors: bool, output_format: str) -> None:
     """Show what a GGUF file is: quant, size, keys and tensors. Reads the header only."""
-    from pythia_gguf.gguf.reader import open_gguf
+    from pythia_gguf.intake.gguf_model import open_any_gguf
+    from pythia_gguf.intake.mistaken import refuse_other_folder
 
     if file.is_dir():
         found = sorted(p.name for p in file.glob("*.gguf"))
+        if not found:
+            refuse_other_folder(file)
         hint = f" Give one of its files, such as {file / found[0]}" if found else " It holds no .gguf file"
         raise UsageError(f"{one_line(str(file))}: is a folder.{one_line(hint)}")
-    gguf = open_gguf(file)
+    gguf = open_any_gguf(file)
     if output_format == "json":
         click.echo(json_text(_as_json(gguf)))
         return

@@ -72,7 +72,7 @@ class Loading:
 
         with contextlib.nullcontext() if is_quiet else make_progress() as progress:
             path = find_gguf(model, threads=self.threads, progress=progress, tell=tell)
-            return load(
+            loaded = load(
                 path,
                 threads=self.threads,
                 gelu=self.gelu,
@@ -80,6 +80,9 @@ class Loading:
                 cache=self.cache,
                 progress=progress,
             )
+        for note in loaded.notes:
+            tell(note)
+        return loaded
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pythia_gguf.arch import GPTNeoXConfig, check_shapes, config_from_gguf, tensor_shapes
+from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, Wanted, sampling_of
@@ -25,7 +25,8 @@ from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats
 from pythia_gguf.engine.workers import Workers
 from pythia_gguf.errors import Argument, PythiaGGUFError, UsageError, nearest
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
+from pythia_gguf.gguf.reader import GGUFFile
+from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.json_file import read_json_object
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs
@@ -33,7 +34,7 @@ from pythia_gguf.kernels.matmul import ACTIVATIONS, known_activations, product_j
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer import TextTokenizer, check_tokenizer_keys
+from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
 
 GELUS = ("auto", "erf", "tanh")
 CACHES = ("auto", "f16", "f32")
@@ -83,6 +84,12 @@ class Model:
     def threads(self) -> int:
         """Threads that a step runs on."""
         return self.workers.n_threads
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever uses it should know, a line each."""
+        note = pre_tokenizer_note(self.gguf.metadata)
+        return () if note is None else (note,)
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -173,11 +180,7 @@ def load(
             Argument("activations", activations), " needs Linux on a processor with AMX; float32 runs anywhere"
         )
     n_threads = threads_of(threads)
-    gguf = open_gguf(path)
-    refuse_part(gguf)
-    check_tokenizer_keys(gguf.metadata, gguf.path)
-    config = config_from_gguf(gguf.metadata, gguf.path)
-    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
+    gguf, config = open_gguf_model(path)
     if activations == "bf16x3" and (config.hidden % 32 or config.n_ffn % 32):
         sizes = f"{config.hidden} and {config.n_ffn}"
         raise UsageError(

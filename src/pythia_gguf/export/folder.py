@@ -14,14 +14,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pythia_gguf.arch import check_shapes, config_from_gguf, hf_name, qkv_runs, role_of, tensor_shapes
+from pythia_gguf.arch import hf_name, qkv_runs, role_of
 from pythia_gguf.arch.gpt_neox import GPTNeoXConfig
-from pythia_gguf.errors import Argument, ModelFileError, StorageError, UsageError, nearest, one_line
+from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import storage_error, write_all, write_beside, write_text
-from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, open_gguf, refuse_part
+from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
+from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.json_file import json_text
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer import check_tokenizer_keys, tokenizer_from_metadata
+from pythia_gguf.tokenizer import try_tokenizer
 
 DTYPES: dict[str, tuple[str, np.dtype]] = {
     "float16": ("F16", np.dtype("<f2")),
@@ -34,11 +35,12 @@ _WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was written."""
+    """What was written; `notes` say in a line each what is to be known of it, such as why there is no tokenizer."""
 
     folder: Path
     dtype: str
     files: tuple[Path, ...]
+    notes: tuple[str, ...]
 
 
 def export(
@@ -55,7 +57,7 @@ def export(
     hidden_act  as config.json shall name it; default "gelu", as on the Hub: a GGUF has no key for it
     Raises      UsageError when the folder holds a model already, ModelFileError, StorageError
     """
-    gguf, config = open_model(model)
+    gguf, config = open_gguf_model(model)
     dtype = dtype or dtype_of(gguf)
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
@@ -67,25 +69,18 @@ def export(
     except OSError as e:
         raise storage_error(folder, e) from e
     progress = progress or Silence()
+    tokenizer, notes = try_tokenizer(gguf.metadata, gguf.path)
     texts = config_files(gguf, config, dtype, hidden_act)
-    texts["tokenizer.json"] = tokenizer_from_metadata(gguf.metadata, gguf.path).to_str(pretty=True)
+    if tokenizer is None:
+        texts = {"config.json": texts["config.json"]}
+    else:
+        texts["tokenizer.json"] = tokenizer.to_str(pretty=True)
     for name, text in texts.items():
         write_text(folder / name, text)
     with write_beside(folder / _WEIGHTS) as out:
         _write_weights(out, gguf, config, dtype, progress)
-    return Exported(folder=folder, dtype=dtype, files=(*(folder / name for name in texts), folder / _WEIGHTS))
-
-
-def open_model(path: str | os.PathLike[str]) -> tuple[GGUFFile, GPTNeoXConfig]:
-    """A GGUF of a whole GPT-NeoX model, and its sizes; raises ModelFileError for anything else, StorageError."""
-    if os.path.isdir(path):
-        raise StorageError(f"{one_line(os.fspath(path))}: is a folder, expected a GGUF")
-    gguf = open_gguf(Path(path))
-    refuse_part(gguf)
-    check_tokenizer_keys(gguf.metadata, gguf.path)
-    config = config_from_gguf(gguf.metadata, gguf.path)
-    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
-    return gguf, config
+    files = (*(folder / name for name in texts), folder / _WEIGHTS)
+    return Exported(folder=folder, dtype=dtype, files=files, notes=notes)
 
 
 def dtype_of(gguf: GGUFFile) -> str:
@@ -148,7 +143,7 @@ def hf_config(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str
 
 def config_files(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str | None) -> dict[str, str]:
     """The JSON files beside tokenizer.json, by name."""
-    tokens = gguf.metadata["tokenizer.ggml.tokens"]
+    tokens = gguf.metadata.get("tokenizer.ggml.tokens", [])
     assert isinstance(tokens, list)
     special: dict[str, Any] = {}
     for name in ("bos", "eos", "unk", "pad"):

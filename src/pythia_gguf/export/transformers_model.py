@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from pythia_gguf.errors import UsageError, nearest
-from pythia_gguf.export.folder import DTYPES, dtype_of, hf_config, hf_tensors, open_model
+from pythia_gguf.export.folder import DTYPES, dtype_of, hf_config, hf_tensors
+from pythia_gguf.intake.gguf_model import open_gguf_model
 
 if TYPE_CHECKING:
     from transformers import GPTNeoXForCausalLM
@@ -28,7 +29,7 @@ def to_transformers(
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
     except ImportError as e:
         raise UsageError(f"to_transformers needs torch and transformers: {e}") from e
-    gguf, config = open_model(model)
+    gguf, config = open_gguf_model(model)
     dtype = dtype or dtype_of(gguf)
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")

@@ -70,9 +70,15 @@ def manifest_text(
     return json_text(manifest, indent=1) + "\n"
 
 
-def source_entry(kind: str, files: Sequence[SourceFile], imatrix: SourceFile | None) -> dict[str, Any]:
-    """What the manifest says of the source: its kind, the hash of every file, and of the importance matrix if any."""
+def source_entry(
+    kind: str, files: Sequence[SourceFile], imatrix: SourceFile | None, copies: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the manifest says of the source: its kind, the hash of every file, and of the importance matrix if any.
+
+    copies  tensors that are written as copies of another
+    """
     entry: dict[str, Any] = {"kind": kind, "files": [_file(f) for f in files]}
+    entry |= {"copies": dict(copies)} if copies else {}
     return entry if imatrix is None else entry | {"imatrix": _file(imatrix)}
 
 

@@ -131,9 +131,10 @@ def quantize(
     opened = open_source(found.path, check_name(name if name is not None else found.name), found.place)
     if imatrix is not None:
         opened = with_imatrix(opened, Path(imatrix))
+    notes = (*found.notes, *opened.notes)
     folder = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
     if dry_run:
-        return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started, found.notes)
+        return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started, notes)
     run = CardRun(
         tool_version=installed.version("pythia-gguf"),
         command=command or f"pythia quantize {found.model or opened.name} --quants {names} --mix {mix}",
@@ -154,7 +155,7 @@ def quantize(
         if not force and not job.is_done:
             refuse_unknown(folder, finished, items)
         sums = _fill(job, run, n_threads)
-    return _result(opened, folder, mix, items, sums, there, started, found.notes)
+    return _result(opened, folder, mix, items, sums, there, started, notes)
 
 
 def _items(source: Source, quants: Sequence[Quant], mix: str, keep_plain: bool) -> tuple[MenuItem, ...]:
@@ -199,7 +200,7 @@ def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
     formats = {e.format for item in job.to_encode for e in item.entries}
     with Compiling(formats, is_weighted=job.source.imatrix is not None) as compiling:
         sources = _hash_sources(job.source, job.progress)
-        made_from = source_entry(job.source.kind, sources, _hash_imatrix(job.source))
+        made_from = source_entry(job.source.kind, sources, _hash_imatrix(job.source), job.source.copies)
         if job.finished:
             job.finished.check_source(made_from)
             _check_kept(job.finished, job.items, job.progress)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_gguf.arch import check_shapes, config_from_gguf, gguf_name, qkv_runs, role_of, tensor_shapes
+from pythia_gguf.arch import check_shapes, gguf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from pythia_gguf.checkpoint.neox import NeoXCheckpoint, neox_folder, open_neox
 from pythia_gguf.checkpoint.tensor import LazyTensor
@@ -20,15 +20,18 @@ from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_lin
 from pythia_gguf.files import FileElsewhere
 from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.imatrix import ImportanceMatrix, read_imatrix
-from pythia_gguf.gguf.reader import open_gguf, refuse_part
 from pythia_gguf.hub.pull import NamedSource
+from pythia_gguf.intake.gguf_model import open_gguf_model
+from pythia_gguf.intake.mistaken import ADAPTER, holds_weights, refuse_other_file, refuse_other_folder
 from pythia_gguf.json_file import read_text
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 from pythia_gguf.press.names import repo_of, snapshot_of
-from pythia_gguf.tokenizer import check_tokenizer_keys
+from pythia_gguf.tokenizer import try_tokenizer
 
 UNQUANTIZED = ("F16", "BF16", "F32")
+_EMBEDDINGS = ("token_embd.weight", "output.weight")
+_ADAPTER_NOTE = f"{ADAPTER} was left out: the weights beside it are a whole model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,8 @@ class Source:
     hidden_act    the activation as config.json names it; None from a GGUF, which has no key for it
     elsewhere     files that are not on this machine, by path
     imatrix       importances of columns; None: without
+    copies        tensors that are another one again, by name: the matrix of tied embeddings
+    notes         what the user should know, one line each
     """
 
     path: Path
@@ -120,6 +125,8 @@ class Source:
     hidden_act: str | None = None
     elsewhere: Mapping[Path, FileElsewhere] = field(default_factory=dict)
     imatrix: UsedMatrix | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def n_weights(self) -> int:
@@ -152,17 +159,14 @@ def open_source(path: Path, name: str, place: NamedSource | None = None) -> Sour
     if not os.path.exists(path):
         raise StorageError(f"{shown}: no such file or folder. Give a Hugging Face folder or an F16, BF16 or F32 .gguf")
     if path.suffix.lower() != ".gguf":
+        refuse_other_file(path)
         raise UsageError(f"{shown}: expected a Hugging Face folder or a .gguf file")
     return _open_gguf(path, name)
 
 
 def _open_gguf(path: Path, name: str) -> Source:
-    gguf = open_gguf(path)
-    refuse_part(gguf)
-    check_tokenizer_keys(gguf.metadata, path)
-    config = config_from_gguf(gguf.metadata, path=path)
+    gguf, config = open_gguf_model(path)
     shapes = tensor_shapes(config)
-    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, shapes, path)
     tensors = []
     for tensor_name, shape in shapes.items():
         info = gguf.tensors[tensor_name]
@@ -193,11 +197,16 @@ def _open_gguf(path: Path, name: str) -> Source:
         tensors=tuple(tensors),
         file_order=tuple(gguf.tensors),
         files=(path,),
+        notes=try_tokenizer(gguf.metadata, path)[1],
     )
 
 
 def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
-    neox = neox_folder(folder)
+    named = place.elsewhere if place else {}
+    has_weights = holds_weights([*os.listdir(folder), *named])
+    neox = None if has_weights else neox_folder(folder)
+    if neox is None:
+        refuse_other_folder(folder, named)
     if neox is not None and not os.path.lexists(folder / "config.json"):
         raise StorageError(
             f"{one_line(str(folder))}: a checkpoint of GPT-NeoX. Put the model's config.json and tokenizer.json into it"
@@ -205,7 +214,6 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
     model = read_hf_model(folder, name=name)
     checkpoint: Checkpoint | NeoXCheckpoint
     if neox is None:
-        named = place.elsewhere if place else {}
         checkpoint = open_checkpoint(folder, named)
         kind, elsewhere = checkpoint.kind, {folder / file: how for file, how in named.items()}
     else:
@@ -222,6 +230,8 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
                     f"is the same as {found[gguf].name}", path=tensor.path, field=f"tensor {tensor.name}"
                 )
             found[gguf] = tensor
+    notes = [_ADAPTER_NOTE] if os.path.lexists(folder / ADAPTER) else []
+    found, copies = _with_both_embeddings(found, model.config.tied_embeddings, folder, notes)
     shapes = tensor_shapes(model.config)
     check_shapes({n: t.shape for n, t in found.items()}, shapes, folder)
     runs = tuple(qkv_runs(model.config))
@@ -253,7 +263,37 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
         revision=place.revision if place else None,
         hidden_act=model.config.hidden_act,
         elsewhere=elsewhere,
+        copies=copies,
+        notes=tuple(notes),
     )
+
+
+def _with_both_embeddings(
+    found: dict[str, LazyTensor], is_tied: bool, folder: Path, notes: list[str]
+) -> tuple[dict[str, LazyTensor], dict[str, str]]:
+    """The tensors with the one that tied embeddings lack, right after the other; and what is a copy of what.
+
+    A GGUF of this architecture has both. A checkpoint with both has two, even where config.json ties them: so computes
+    transformers 5; transformers 4 uses the embeddings for both then.
+    """
+    there = [name for name in _EMBEDDINGS if name in found]
+    missing = [name for name in _EMBEDDINGS if name not in found]
+    if len(there) == 1 and not is_tied:
+        raise ModelFileError(
+            'tensor is missing. Where embeddings are tied, config.json must say it: "tie_word_embeddings": true',
+            path=folder,
+            field=f"tensor {missing[0]}",
+        )
+    if len(there) == 1:
+        notes.append(f"the embeddings are tied: {missing[0]} is a copy of {there[0]}, as a GGUF needs both")
+        pairs = [(n, t) for name, t in found.items() for n in ((name, *missing) if name in there else (name,))]
+        return dict(pairs), {missing[0]: there[0]}
+    if is_tied and not missing and len({(found[name].path, found[name].offset) for name in there}) == 2:
+        notes.append(
+            f"config.json ties the embeddings, but the weights hold {found['output.weight'].name} too: it is used, as"
+            " in transformers 5; transformers 4 would use the embeddings in its place"
+        )
+    return found, {}
 
 
 def _check_stored(tensor: LazyTensor) -> None:

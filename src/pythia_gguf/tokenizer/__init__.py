@@ -5,7 +5,13 @@ Knows no model. BPE itself is the `tokenizers` library's.
 
 from pythia_gguf.tokenizer.chat_template import chat_template_metadata
 from pythia_gguf.tokenizer.foreign_keys import check_tokenizer_keys
-from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_from_metadata, vocabulary_metadata
+from pythia_gguf.tokenizer.metadata import (
+    pre_tokenizer_note,
+    tokenizer_from_metadata,
+    try_tokenizer,
+    vocabulary_from_metadata,
+    vocabulary_metadata,
+)
 from pythia_gguf.tokenizer.special_tokens import check_named_tokens, special_metadata
 from pythia_gguf.tokenizer.text import TextStream, TextTokenizer
 from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer, vocabulary_of
@@ -20,8 +26,10 @@ __all__ = [
     "check_named_tokens",
     "check_tokenizer_keys",
     "load_tokenizer",
+    "pre_tokenizer_note",
     "special_metadata",
     "tokenizer_from_metadata",
+    "try_tokenizer",
     "vocabulary_from_metadata",
     "vocabulary_metadata",
     "vocabulary_of",

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from pythia_gguf.errors import ModelFileError, nearest
 from pythia_gguf.tokenizer.build import build_tokenizer
-from pythia_gguf.tokenizer.vocabulary import NFC_OF_PRE, AddedToken, Vocabulary, check_vocabulary
+from pythia_gguf.tokenizer.vocabulary import NFC_OF_PRE, PRE_OF_GPT_NEOX, AddedToken, Vocabulary, check_vocabulary
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama_token_type
 _PREFIX = "tokenizer.ggml."
@@ -57,7 +57,9 @@ def vocabulary_metadata(
 def vocabulary_from_metadata(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> Vocabulary:
     """The checked vocabulary of a GGUF; raises ModelFileError for another tokenizer and for broken keys."""
     _expect_name(metadata, "model", ("gpt2",), path)
-    pre = _expect_name(metadata, "pre", tuple(NFC_OF_PRE), path)
+    pre = PRE_OF_GPT_NEOX
+    if f"{_PREFIX}pre" in metadata:
+        pre = _expect_name(metadata, "pre", tuple(NFC_OF_PRE), path)
     tokens = _texts(metadata, "tokens", path)
     types = metadata.get(f"{_PREFIX}token_type")
     if not isinstance(types, np.ndarray) or types.dtype != np.int32 or types.shape != (len(tokens),):
@@ -76,6 +78,36 @@ def vocabulary_from_metadata(metadata: Mapping[str, object], path: str | os.Path
     )
     check_vocabulary(vocabulary, path)
     return vocabulary
+
+
+def pre_tokenizer_note(metadata: Mapping[str, object]) -> str | None:
+    """What is to be said of a file that does not name its pre-tokenizer, such as those of 2023; None for any other.
+
+    llama.cpp takes "default" for it, which splits digits and punctuation as no GPT-NeoX model was trained with.
+    """
+    if f"{_PREFIX}pre" in metadata or f"{_PREFIX}tokens" not in metadata:
+        return None
+    return (
+        f"{_PREFIX}pre is missing: text is split as GPT-NeoX does ({PRE_OF_GPT_NEOX!r}); llama.cpp splits it otherwise,"
+        " and converting the original model again mends that"
+    )
+
+
+def try_tokenizer(
+    metadata: Mapping[str, object], path: str | os.PathLike[str]
+) -> tuple[Tokenizer | None, tuple[str, ...]]:
+    """The tokenizer of a GGUF that `check_tokenizer_keys` has passed, or None; and what a user should know of it.
+
+    None for a file without one, and for one that llama.cpp may know but that is not supported here.
+    """
+    if f"{_PREFIX}tokens" not in metadata:
+        return None, ("the file has no tokenizer: the model runs on token ids, not on text",)
+    try:
+        tokenizer = tokenizer_from_metadata(metadata, path)
+    except ModelFileError as e:
+        return None, (f"the model runs on token ids, not on text. {e}",)
+    note = pre_tokenizer_note(metadata)
+    return tokenizer, () if note is None else (note,)
 
 
 def tokenizer_from_metadata(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> Tokenizer:

@@ -18,7 +18,8 @@ MAX_TOKEN_CHARS = 4096
 
 # llama.cpp's pre-tokenizer name -> whether text is brought to Unicode NFC first. Both split text as GPT-2 does.
 # llama.cpp itself never normalizes: it differs from Hugging Face on text that is not NFC.
-NFC_OF_PRE = {"olmo": True, "gpt-2": False}
+NFC_OF_PRE = {"olmo": True, "mpt": True, "gpt-2": False}
+PRE_OF_GPT_NEOX = "olmo"
 
 
 def _byte_symbols() -> list[str]:

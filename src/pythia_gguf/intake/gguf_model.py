@@ -1,0 +1,39 @@
+"""A GGUF of a whole GPT-NeoX model: one answer, for whoever quantizes, runs or exports it, to whether it is one.
+
+Knows no weight, and no tokenizer but by its keys.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pythia_gguf.arch import GPTNeoXConfig, check_shapes, config_from_gguf, tensor_shapes
+from pythia_gguf.errors import ModelFileError, StorageError, one_line
+from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
+from pythia_gguf.intake.mistaken import refuse_other_file, refuse_other_folder, refuse_other_gguf
+from pythia_gguf.tokenizer import check_tokenizer_keys
+
+
+def open_gguf_model(path: str | os.PathLike[str]) -> tuple[GGUFFile, GPTNeoXConfig]:
+    """Its header and its sizes; raises ModelFileError for anything else, StorageError."""
+    path = Path(path)
+    if os.path.isdir(path):
+        refuse_other_folder(path)
+        raise StorageError(f"{one_line(str(path))}: is a folder, expected a GGUF")
+    gguf = open_any_gguf(path)
+    refuse_other_gguf(gguf)
+    refuse_part(gguf)
+    check_tokenizer_keys(gguf.metadata, gguf.path)
+    config = config_from_gguf(gguf.metadata, gguf.path)
+    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
+    return gguf, config
+
+
+def open_any_gguf(path: str | os.PathLike[str]) -> GGUFFile:
+    """A GGUF of whatever it may be; a file that is none is told by its name where that says more."""
+    try:
+        return open_gguf(path)
+    except ModelFileError:
+        refuse_other_file(Path(path))
+        raise

@@ -1,0 +1,146 @@
+"""What people give in place of a model: adapters, weights of other programs, halves of a checkpoint, data sets.
+
+Knows them by the names of their files and by `general.type`; looks into none but adapter_config.json. Each is one line
+that says what it is and the way out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from pythia_gguf.errors import Argument, ModelFileError, Part, PythiaGGUFError, one_line
+from pythia_gguf.gguf.reader import GGUFFile
+from pythia_gguf.json_file import read_json_object
+
+ADAPTER = "adapter_config.json"
+_WEIGHTS = re.compile(r"(?:pytorch_)?model(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?")
+_CHECKPOINT = re.compile(r"(?:checkpoint-|step)(\d+)")
+_ORIGINAL = "Take the original model, with model.safetensors or pytorch_model.bin"
+_CONVERT = "Its authors may have them as model.safetensors; else transformers before version 5 reads these"
+
+# Names of files, what a folder is that holds one, and the way out; the first that fits counts. Only folders without
+# weights that we read are compared; "{}" is the name that was found.
+_FOLDERS: tuple[tuple[str, str, str], ...] = (
+    (r"quantize_config\.json|quant_config\.json", "weights that GPTQ or AWQ has quantized ({})", _ORIGINAL),
+    (
+        r"zero_to_fp32\.py|global_step\d+|(?:bf16_|fp16_)?zero_pp_rank_.*|mp_rank_\d+_model_states\.pt",
+        "a checkpoint of DeepSpeed, whose weights are in parts ({})",
+        "Put them together: python zero_to_fp32.py FOLDER OUT, then add config.json and tokenizer.json",
+    ),
+    (
+        r".*\.distcp|pytorch_model_fsdp.*|\.metadata",
+        "a checkpoint of FSDP, whose weights are in parts ({})",
+        "Put them together: accelerate merge-weights FOLDER OUT, then add config.json and tokenizer.json",
+    ),
+    (
+        r"modules\.json|config_sentence_transformers\.json",
+        "a model of sentence-transformers ({}), which has no output matrix",
+        "Take the language model that it was made from",
+    ),
+    (
+        r"flax_model.*\.msgpack(?:\.index\.json)?",
+        "a model with weights of Flax only ({})",
+        f"{_CONVERT}: from_flax=True",
+    ),
+    (r"tf_model.*\.h5(?:\.index\.json)?", "a model with weights of TensorFlow only ({})", f"{_CONVERT}: from_tf=True"),
+    (r".*\.ckpt\.(?:index|meta|data.*)|saved_model\.pb", "a model with weights of TensorFlow only ({})", _ORIGINAL),
+    (r".*\.onnx(?:_data)?|onnx", "a model with weights of ONNX only ({})", _ORIGINAL),
+    (r"openvino_model.*|rust_model\.ot|.*\.mlmodel|.*\.mlpackage", "a model for another program ({})", _ORIGINAL),
+    (r"model\.bin", "a model of CTranslate2 ({})", _ORIGINAL),
+    (r"model_index\.json", "a pipeline of diffusers ({})", "Give a language model"),
+    (r"consolidated.*\.(?:pth|safetensors)", "weights in the layout of their training program ({})", _ORIGINAL),
+    (r"dataset_infos?\.json|dataset_dict\.json|.*\.(?:parquet|arrow)", "a data set ({})", "Give a model"),
+    (
+        r"optimizer\.(?:pt|bin)|optimizer_\d+.*|scheduler\.pt|trainer_state\.json|training_args\.bin|rng_state.*\.pth",
+        "the state of a training run without the weights ({})",
+        "Give the folder that save_model or save_pretrained wrote",
+    ),
+    (r".*\.gguf", "a folder of GGUF files ({})", "Give one of them; to quantize, one that is F16, BF16 or F32"),
+)
+# What a GGUF with such a `general.type` is, and the way out.
+_GGUF_TYPES: dict[str, tuple[Part, ...]] = {
+    "adapter": ("a LoRA adapter, not a model. Merge it into its model with llama.cpp's llama-export-lora",),
+    "imatrix": ("an importance matrix, not a model. quantize takes it beside a model", (", as ", Argument("imatrix"))),
+    "mmproj": ("a projector of images or sounds, not a model. Give the language model beside it",),
+    "vocab": ("a vocabulary without weights. Give the model",),
+}
+_GGUF_ARCHITECTURES = {"clip": "mmproj"}
+_OTHER_FILES: tuple[tuple[str, str], ...] = (
+    (r"adapter_(?:model|config)\..*", "part of an adapter. Give its folder"),
+    (r".*\.(?:safetensors|bin|json|pt|pth|ckpt)", "one file of a model. Give the folder that holds it"),
+    (r".*\.(?:onnx|msgpack|h5)", f"for another program. {_ORIGINAL}"),
+    (r".*\.(?:zip|tar|gz|tgz|xz|zst|7z)", "an archive. Unpack it and give what was in it"),
+)
+
+
+def refuse_other_folder(folder: Path, elsewhere: Collection[str] = ()) -> None:
+    """Raise ModelFileError for a folder that is known, and is no checkpoint.
+
+    elsewhere  names of files that belong into it and are not on this machine
+    """
+    try:
+        names = sorted({*os.listdir(folder), *elsewhere})
+    except OSError:
+        return  # whoever reads the folder says why
+    has_weights = holds_weights(names)
+    if ADAPTER in names and not (has_weights and "config.json" in names):
+        raise ModelFileError(_adapter(folder), path=folder)
+    if has_weights:
+        return
+    if inner := _inner(folder, names):
+        raise ModelFileError(f"holds checkpoints. Give one of them: {one_line(str(inner), 200)}", path=folder)
+    for pattern, what, way_out in _FOLDERS:
+        found = next((name for name in names if re.fullmatch(pattern, name)), None)
+        if found is not None:
+            raise ModelFileError(f"is {what.format(one_line(found, 60))}. {way_out}", path=folder)
+
+
+def holds_weights(names: Collection[str]) -> bool:
+    """Whether some of the files of a folder hold the weights of a model of transformers."""
+    return any(map(_WEIGHTS.fullmatch, names))
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raise ModelFileError for a file that could not be read as a GGUF, where its name says what it is."""
+    for pattern, what in _OTHER_FILES:
+        if re.fullmatch(pattern, path.name.lower()) and path.is_file():
+            raise ModelFileError(f"is {what}", path=path)
+
+
+def refuse_other_gguf(gguf: GGUFFile) -> None:
+    """Raise ModelFileError for a GGUF that says itself that it is no model."""
+    kind = gguf.metadata.get("general.type")
+    architecture = gguf.metadata.get("general.architecture")
+    if isinstance(architecture, str):
+        kind = _GGUF_ARCHITECTURES.get(architecture, kind)
+    if isinstance(kind, str) and kind in _GGUF_TYPES:
+        raise ModelFileError("is ", *_GGUF_TYPES[kind], path=gguf.path)
+
+
+def _inner(folder: Path, names: list[str]) -> Path | None:
+    """The last checkpoint in a folder of them: of a training run, or in a cache of huggingface_hub."""
+    if "snapshots" in names:
+        folder = folder / "snapshots"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        found = [(i, name) for i, name in enumerate(names)]
+    else:
+        found = [(int(match[1]), name) for name in names if (match := _CHECKPOINT.fullmatch(name))]
+    inner = [folder / name for _, name in sorted(found) if os.path.lexists(folder / name / "config.json")]
+    return inner[-1] if inner else None
+
+
+def _adapter(folder: Path) -> str:
+    try:
+        config = read_json_object(folder / ADAPTER)
+    except PythiaGGUFError:
+        config = {}
+    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
+    shown = f"an adapter ({one_line(kind, 20)})" if isinstance(kind, str) else "an adapter"
+    of = f" of {one_line(base, 100)}" if isinstance(base, str) and base else ""
+    return (
+        f"is {shown}{of}, not a model. Merge it, in Python:"
+        " peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(OUT)"
+    )
