@@ -65,6 +65,7 @@ def _summary(gguf: GGUFFile) -> list[tuple[str, str]]:
 
     return [
         ("name", _shown(gguf.metadata.get("general.name"))),
+        ("type", _shown(gguf.metadata.get("general.type"))),
         ("architecture", _shown(architecture)),
         ("quant", _quant(gguf) or "-"),
         ("size", f"{gguf.n_bytes:,} bytes, {gguf.n_bytes / 2**30:.3f} GiB"),
@@ -133,6 +134,7 @@ def _as_json(gguf: GGUFFile) -> dict[str, object]:
         "alignment": gguf.alignment,
         "n_bytes": gguf.n_bytes,
         "data_offset": gguf.data_offset,
+        "type": _plain(gguf.metadata.get("general.type", "model")),
         "quant": _quant(gguf),
         "bits_per_weight": _bits_per_weight(gguf),
         "metadata": {key: _plain(value) for key, value in gguf.metadata.items()},

@@ -16,7 +16,7 @@ from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.json_file import read_json_object
 
 ADAPTER = "adapter_config.json"
-_WEIGHTS = re.compile(r"(?:pytorch_)?model(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.json)?")
+_WEIGHTS = re.compile(r"(?:model(?:-\d+-of-\d+)?\.safetensors|pytorch_model(?:-\d+-of-\d+)?\.bin)(?:\.index\.json)?")
 _CHECKPOINT = re.compile(r"(?:checkpoint-|step)(\d+)")
 _ORIGINAL = "Take the original model, with model.safetensors or pytorch_model.bin"
 _CONVERT = "Its authors may have them as model.safetensors; else transformers before version 5 reads these"
