@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from press import tiny
 from pythia_gguf.cli.main import COMMANDS

@@ -216,9 +216,8 @@ def test_a_vocabulary_without_a_byte_is_refused():
     [
         ({"model": "llama"}, "tokenizer.ggml.model: only 'gpt2' is supported, got 'llama'"),
         ({"model": ...}, "tokenizer.ggml.model: only 'gpt2' is supported, got None"),
-        ({"pre": "llama-bpe"}, "tokenizer.ggml.pre: only 'olmo' or 'gpt-2' is supported, got 'llama-bpe'"),
+        ({"pre": "llama-bpe"}, "tokenizer.ggml.pre: only 'olmo' or 'mpt' or 'gpt-2' is supported, got 'llama-bpe'"),
         ({"pre": "gpt2"}, "got 'gpt2'. Did you mean gpt-2"),
-        ({"pre": ...}, "tokenizer.ggml.pre: only 'olmo' or 'gpt-2' is supported, got None"),
         ({"tokens": ...}, "tokenizer.ggml.tokens: expected an array of texts"),
         ({"tokens": np.arange(260, dtype=np.int32)}, "tokenizer.ggml.tokens: expected an array of texts"),
         ({"tokens": ["a"] * 260}, "vocabulary: token 'a' has two ids"),

@@ -65,9 +65,9 @@ def _summary(gguf: GGUFFile) -> list[tuple[str, str]]:
 
     return [
         ("name", _shown(gguf.metadata.get("general.name"))),
-        ("type", _shown(gguf.metadata.get("general.type"))),
         ("architecture", _shown(architecture)),
         ("quant", _quant(gguf) or "-"),
+        ("type", _shown(gguf.metadata.get("general.type", "model"))),
         ("size", f"{gguf.n_bytes:,} bytes, {gguf.n_bytes / 2**30:.3f} GiB"),
         ("weights", f"{n_weights:,}" + (f", {bits:.2f} bits per weight" if bits else "")),
         ("tensors", f"{len(gguf.tensors)}: {of_formats}" if of_formats else "0"),

@@ -6,7 +6,7 @@ Knows where bytes are; not which quants will be made.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -219,22 +219,13 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
     else:
         checkpoint = open_neox(neox)
         kind, elsewhere = "neox", dict(checkpoint.elsewhere)
-    matrices = matrix_format((t.dtype, t.shape) for t in checkpoint.tensors.values())
-    found: dict[str, LazyTensor] = {}
-    for tensor in checkpoint.tensors.values():
-        gguf = gguf_name(tensor.name, path=tensor.path)
-        if gguf is not None:  # None: a buffer of the computation, dropped before anyone asks for its type
-            _check_stored(tensor)
-            if gguf in found:
-                raise ModelFileError(
-                    f"is the same as {found[gguf].name}", path=tensor.path, field=f"tensor {tensor.name}"
-                )
-            found[gguf] = tensor
+    found = _by_gguf_names(checkpoint.tensors.values())
     notes = [_ADAPTER_NOTE] if os.path.lexists(folder / ADAPTER) else []
     found, copies = _with_both_embeddings(found, model.config.tied_embeddings, folder, notes)
     shapes = tensor_shapes(model.config)
     check_shapes({n: t.shape for n, t in found.items()}, shapes, folder)
     runs = tuple(qkv_runs(model.config))
+    matrices = matrix_format((t.dtype, t.shape) for t in checkpoint.tensors.values())
     tensors = tuple(
         PressTensor(
             name=gguf,
@@ -266,6 +257,20 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
         copies=copies,
         notes=tuple(notes),
     )
+
+
+def _by_gguf_names(tensors: Iterable[LazyTensor]) -> dict[str, LazyTensor]:
+    """The tensors of the model, in their order; buffers are dropped before their type is looked at."""
+    found: dict[str, LazyTensor] = {}
+    for tensor in tensors:
+        name = gguf_name(tensor.name, path=tensor.path)
+        if name is None:
+            continue
+        _check_stored(tensor)
+        if name in found:
+            raise ModelFileError(f"is the same as {found[name].name}", path=tensor.path, field=f"tensor {tensor.name}")
+        found[name] = tensor
+    return found
 
 
 def _with_both_embeddings(
