@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Faults:
     altered  path -> what is sent in place of its content
     no_ranges  whether Range is ignored
     elsewhere  whether files are answered with a redirect to another host, as to a CDN
+    after_listing  called once, right after files were listed: what others do to a branch meanwhile
     """
 
     drops: set[int] = field(default_factory=set)
@@ -46,6 +48,7 @@ class Faults:
     altered: dict[str, bytes] = field(default_factory=dict)
     no_ranges: bool = False
     elsewhere: bool = False
+    after_listing: Callable[[], object] | None = None
 
 
 @dataclass
@@ -56,10 +59,11 @@ class Request:
 
 
 class LoopbackHub:
-    """Repositories: repo id -> branch -> files; requests as they came; faults as they are wanted."""
+    """Repositories: repo id -> branch -> files; commits that were; requests as they came; faults as they are wanted."""
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.history: dict[tuple[str, str], dict[str, bytes]] = {}
         self.objects: dict[str, bytes] = {}
         self.gated: set[str] = set()
         self.private: set[str] = set()
@@ -67,6 +71,7 @@ class LoopbackHub:
         self.requests: list[Request] = []
         self.uploaded: list[str] = []
         self.lock = threading.Lock()
+        self.is_closed = False
         hub = self
 
         class Answers(_Answer):
@@ -79,6 +84,8 @@ class LoopbackHub:
         self.other_url = f"http://localhost:{self._server.server_port}"
 
     def close(self) -> None:
+        """No connection is taken any more, and open ones break."""
+        self.is_closed = True
         self._server.shutdown()
         self._server.server_close()
 
@@ -87,7 +94,9 @@ class LoopbackHub:
         if isinstance(files, Path):
             files = {str(p.relative_to(files)): p.read_bytes() for p in sorted(files.rglob("*")) if p.is_file()}
         self.repos.setdefault(repo_id, {})[branch] = dict(files)
-        return self.commit(repo_id, branch)
+        commit = self.commit(repo_id, branch)
+        self.history[repo_id, commit] = dict(files)
+        return commit
 
     def commit(self, repo_id: str, branch: str) -> str:
         """A commit is named by what it holds, and by its branch: equal branches are different commits."""
@@ -101,7 +110,8 @@ class LoopbackHub:
             commit = self.commit(repo_id, branch)
             if revision in (branch, commit, f"refs/heads/{branch}"):
                 return commit, files
-        return None
+        old = self.history.get((repo_id, revision))
+        return None if old is None else (revision, old)
 
 
 @contextlib.contextmanager
@@ -122,6 +132,10 @@ class _Answer(BaseHTTPRequestHandler):
         pass
 
     def _handle(self) -> None:
+        if self.owner.is_closed:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         url = urlsplit(self.path)
         self.where = unquote(url.path)
         self.payload = self._payload() if self.command in ("POST", "PUT") else b""
@@ -202,6 +216,9 @@ class _Answer(BaseHTTPRequestHandler):
     def tree(self, repo_id: str, revision: str) -> None:
         if found := self.found(repo_id, revision):
             self.send_json([_entry(path, content) for path, content in found[1].items()])
+            move, self.owner.faults.after_listing = self.owner.faults.after_listing, None
+            if move is not None:
+                move()
 
     def create(self) -> None:
         wanted = json.loads(self.payload)

@@ -9,11 +9,12 @@ import pytest
 from huggingface_hub import constants
 
 from hub.loopback import LoopbackHub
-from press.tiny import folder_files, sharded, sharded_bins
+from press.tiny import BINS, folder_files, sharded, sharded_bins
+from pythia_gguf import quantize
 from pythia_gguf.errors import ModelFileError, NetworkError, PythiaGGUFError, StorageError, UsageError
 from pythia_gguf.hub.client import Hub, errors_as_one_line
 from pythia_gguf.hub.model_name import parse_model_name
-from pythia_gguf.hub.pull import pull
+from pythia_gguf.hub.pull import kept_snapshot, pull
 
 REPO = "EleutherAI/pythia-70m-deduped"
 OTHERS = {
@@ -67,6 +68,42 @@ def test_without_a_network_what_is_there_is_used(hub: LoopbackHub, monkeypatch: 
     assert pull(parse_model_name("me/x")) == folder
     with pytest.raises(NetworkError, match="me/y: not in the cache"):
         pull(parse_model_name("me/y"))
+
+
+def test_texts_alone_are_no_model(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After weights were streamed only texts are here, and of shards their index; or a shard was deleted."""
+    for name, files in (("me/one", folder_files(width=32)), ("me/shards", sharded(folder_files(width=32)))):
+        hub.add(name, files)
+        quantize(name, tmp_path / name, quants="Q8_0")
+    hub.add("me/bins", sharded_bins(folder_files(width=32)))
+    (pull(parse_model_name("me/bins")) / BINS[1]).unlink()
+    hub.close()
+    for is_offline in (False, True):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
+        for name in ("me/one", "me/shards", "me/bins"):
+            with pytest.raises(NetworkError, match=rf"^{name}: its weights are not in the cache.*`pythia pull {name}`"):
+                pull(parse_model_name(name))
+            with pytest.raises(NetworkError, match="its weights are not in the cache"):
+                quantize(name, tmp_path / "out", quants="Q8_0")
+
+
+def test_a_branch_that_moves_while_it_is_fetched_changes_nothing(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old, new = folder_files(), folder_files(width=32)
+    commit = hub.add("me/x", old, branch="step3000")
+    hub.faults.after_listing = lambda: hub.add("me/x", new, branch="step3000")
+    name = parse_model_name("me/x@step3000")
+    folder = pull(name)
+    assert folder.name == commit
+    assert {n: (folder / n).read_bytes() for n in old} == old
+    # Without a network, the branch is what it was then, as for transformers.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pull(name) == folder
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    folder = pull(name)
+    assert {n: (folder / n).read_bytes() for n in new} == new
+    assert kept_snapshot(name) == folder
 
 
 def test_a_wrong_hash_is_refused_deleted_and_fetched_again(hub: LoopbackHub):

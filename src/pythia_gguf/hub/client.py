@@ -63,9 +63,15 @@ class Hub:
 
     def revision(self, repo_id: str, revision: str) -> Revision:
         """Its files; raises UsageError where there is no such revision, NetworkError."""
+        return self.commit(repo_id, self.commit_of(repo_id, revision))
+
+    def commit_of(self, repo_id: str, revision: str) -> str:
+        """The commit that a branch, tag or commit leads to now; raises as `revision`."""
+        from huggingface_hub import constants
+
         with errors_as_one_line(repo_id, revision):
-            commit = self.api.model_info(repo_id, revision=revision).sha
-            return self.commit(repo_id, str(commit))
+            # With a limit of time: a network may be down by swallowing what is sent.
+            return str(self.api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha)
 
     def commit(self, repo_id: str, commit: str) -> Revision:
         """The files of a commit."""

@@ -5,6 +5,7 @@ Knows no tensor: which files a model consists of, it tells by their names.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
@@ -14,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pythia_gguf.errors import ModelFileError, NetworkError
-from pythia_gguf.files import FileElsewhere, RegularFile, feed
+from pythia_gguf.errors import ModelFileError, NetworkError, StorageError
+from pythia_gguf.files import FileElsewhere, RegularFile, feed, write_text
 from pythia_gguf.hub.client import Hub, HubFile, Revision, UnreachableError, errors_as_one_line
 from pythia_gguf.hub.model_name import MAIN, ModelName
 from pythia_gguf.hub.remote_file import RemoteFile
@@ -28,8 +29,8 @@ _TEXTS = re.compile(
 _WAITS_S = (0.5, 2, 8)  # before it is tried again where a server is busy or a connection breaks
 # Best first: one file, or an index and its shards.
 _WEIGHTS = (
-    ("safetensors", "model.safetensors", re.compile(r"model-\d{5}-of-\d{5}\.safetensors")),
-    ("torch", "pytorch_model.bin", re.compile(r"pytorch_model-\d{5}-of-\d{5}\.bin")),
+    ("safetensors", "model.safetensors", re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")),
+    ("torch", "pytorch_model.bin", re.compile(r"pytorch_model-\d{5}-of-(\d{5})\.bin")),
 )
 
 
@@ -56,18 +57,10 @@ def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = No
     """Fetch a model; the folder it lies in, where huggingface_hub and transformers find it too.
 
     What is there already is not fetched again; without a network, what is there is used. New files are compared with
-    the hashes that the Hub lists; one that differs is deleted.
+    the hashes that the Hub lists; one that differs is deleted. All are those of one commit, whatever becomes of a branch.
     Raises NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong hash
     """
-    hub = hub or Hub()
-    try:
-        revision = hub.revision(name.repo_id, name.revision)
-    except UnreachableError:
-        folder = kept_snapshot(name)
-        if folder is None:
-            raise
-        return folder
-    return fetch(name, revision, [*texts_of(revision.files), *weights_of(revision)[1]], hub, progress)
+    return find(name, hub, keep=True, progress=progress).folder
 
 
 def kept_snapshot(name: ModelName) -> Path | None:
@@ -76,6 +69,30 @@ def kept_snapshot(name: ModelName) -> Path | None:
 
     path = try_to_load_from_cache(name.repo_id, "config.json", revision=name.revision)
     return Path(path).parent if isinstance(path, str) else None
+
+
+def _kept(name: ModelName, unreachable: UnreachableError) -> Path:
+    """The folder of a model that is on this machine as a whole; raises UnreachableError where it is not."""
+    folder = kept_snapshot(name)
+    if folder is None:
+        raise unreachable
+    if not _has_weights({p.name for p in folder.iterdir() if p.exists()}):
+        raise UnreachableError(
+            f"{name}: its weights are not in the cache, only its texts are, and the Hub cannot be reached."
+            f" With a network, `pythia pull {name}` fetches them"
+        ) from unreachable
+    return folder
+
+
+def _has_weights(names: set[str]) -> bool:
+    """Whether the weights that would be read are among some files, every shard of them."""
+    for _, single, shard in _WEIGHTS:
+        if single in names:
+            return True
+        if f"{single}.index.json" in names:
+            shards = [match for match in map(shard.fullmatch, names) if match]
+            return bool(shards) and len(shards) == int(shards[0][1])
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,20 +115,22 @@ def find(name: ModelName, hub: Hub | None = None, *, keep: bool, progress: Progr
     keep    fetch the weights too, into the cache; so it always is where they are no safetensors in LFS, or are there
     Raises  as `pull`
     """
-    from huggingface_hub import constants
-
     hub = hub or Hub()
-    revision_name = None if name.revision == MAIN else name.revision
-    if not keep and not constants.HF_HUB_OFFLINE:
+    branch = None if name.revision == MAIN else name.revision
+    try:
         revision = hub.revision(name.repo_id, name.revision)
-        kind, paths = weights_of(revision)
-        files = [revision.files[path] for path in paths if path.endswith(".safetensors")]
-        if kind == "safetensors" and all(f.sha256 for f in files) and not all(map(_is_here(revision), paths)):
-            indexes = [path for path in paths if path.endswith(".json")]
-            folder = fetch(name, revision, [*texts_of(revision.files), *indexes], hub, progress)
-            elsewhere = {f.path: _elsewhere(hub, revision, f, folder / f.path) for f in files}
-            return NamedSource(folder=folder, revision=revision_name, elsewhere=elsewhere)
-    return NamedSource(folder=pull(name, hub, progress), revision=revision_name, elsewhere={})
+    except UnreachableError as e:
+        return NamedSource(folder=_kept(name, e), revision=branch, elsewhere={})
+    kind, paths = weights_of(revision)
+    files = [revision.files[path] for path in paths if path.endswith(".safetensors")]
+    is_streamed = not keep and kind == "safetensors" and all(f.sha256 for f in files)
+    if is_streamed and not all(map(_is_here(revision), paths)):
+        indexes = [path for path in paths if path.endswith(".json")]
+        folder = fetch(name, revision, [*texts_of(revision.files), *indexes], hub, progress)
+        elsewhere = {f.path: _elsewhere(hub, revision, f, folder / f.path) for f in files}
+        return NamedSource(folder=folder, revision=branch, elsewhere=elsewhere)
+    folder = fetch(name, revision, [*texts_of(revision.files), *paths], hub, progress)
+    return NamedSource(folder=folder, revision=branch, elsewhere={})
 
 
 def _elsewhere(hub: Hub, revision: Revision, file: HubFile, path: Path) -> FileElsewhere:
@@ -133,13 +152,29 @@ def fetch(name: ModelName, revision: Revision, paths: list[str], hub: Hub, progr
     progress = progress or Silence()
     if new:
         progress.stage("fetching", sum(f.n_bytes for f in new), "bytes")
-    folder = _snapshot(name, hub, paths, progress)
+    folder = _snapshot(name, revision, hub, paths, progress)
     _check(folder, new, progress)
+    _note_branch(name, revision.commit)
     return folder
 
 
-def _snapshot(name: ModelName, hub: Hub, paths: list[str], progress: Progress) -> Path:
-    """Have huggingface_hub fetch files that are not there."""
+def _note_branch(name: ModelName, commit: str) -> None:
+    """Note in the cache where a branch led, as huggingface_hub does: for the time without a network."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if name.revision == commit:
+        return
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name.repo_id, repo_type="model")
+    path = folder / "refs" / name.revision
+    with contextlib.suppress(OSError, StorageError):  # a cache that is read-only serves as it is
+        if not path.is_file() or path.read_bytes() != commit.encode():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, commit)
+
+
+def _snapshot(name: ModelName, revision: Revision, hub: Hub, paths: list[str], progress: Progress) -> Path:
+    """Have huggingface_hub fetch files that are not there: of the commit that was listed, not of what a branch is now."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
@@ -158,7 +193,7 @@ def _snapshot(name: ModelName, hub: Hub, paths: list[str], progress: Progress) -
     for wait_s in (*_WAITS_S, None):
         try:
             with errors_as_one_line(name.repo_id, name.revision):
-                return Path(snapshot_download(name.repo_id, revision=name.revision, allow_patterns=paths, **options))
+                return Path(snapshot_download(name.repo_id, revision=revision.commit, allow_patterns=paths, **options))
         except UnreachableError:
             if wait_s is None:
                 raise
