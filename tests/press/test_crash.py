@@ -51,7 +51,7 @@ def older(forks: Forks) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def forced(forks: Forks, older: dict[str, bytes]) -> tuple[Run, dict[str, bytes]]:
-    """A run with --force over that folder; its card tells of the option."""
+    """A run with --force over that folder."""
     cwd = forks.folder / "forced"
     place(cwd / "out", older)
     run = forks.run(cwd, FORCE)

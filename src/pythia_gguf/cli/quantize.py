@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -83,7 +81,6 @@ def command(
             keep_f16=keep_f16,
             keep_source=keep_source,
             imatrix=imatrix,
-            command=shlex.join(["pythia", *sys.argv[1:]]),
             progress=progress,
         )
     if output_format == "json":

@@ -57,7 +57,7 @@ def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = No
     """Fetch a model; the folder it lies in, where huggingface_hub and transformers find it too.
 
     What is there already is not fetched again; without a network, what is there is used. New files are compared with
-    the hashes that the Hub lists; one that differs is deleted. All are those of one commit, whatever becomes of a branch.
+    the hashes that the Hub lists; one that differs is deleted. All are of one commit, whatever becomes of a branch.
     Raises NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong hash
     """
     return find(name, hub, keep=True, progress=progress).folder
@@ -174,7 +174,7 @@ def _note_branch(name: ModelName, commit: str) -> None:
 
 
 def _snapshot(name: ModelName, revision: Revision, hub: Hub, paths: list[str], progress: Progress) -> Path:
-    """Have huggingface_hub fetch files that are not there: of the commit that was listed, not of what a branch is now."""
+    """Have huggingface_hub fetch files that are not there, of the commit that was listed: a branch may move."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 

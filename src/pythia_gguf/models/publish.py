@@ -19,7 +19,7 @@ from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.model_name import MAIN
 from pythia_gguf.json_file import read_text
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
-from pythia_gguf.press.names import check_name, name_of
+from pythia_gguf.press.names import legal_name, name_of
 from pythia_gguf.press.source import open_source
 from pythia_gguf.press.staging import CARD
 from pythia_gguf.press.verify import verify
@@ -110,7 +110,7 @@ def _checked(folder: Path, progress: Progress) -> tuple[Path, ...]:
     """The files to send of a folder that is in order."""
     manifest = read_manifest(folder)
     if manifest is None:
-        source = open_source(folder, check_name(name_of(folder)))
+        source = open_source(folder, legal_name(name_of(folder)))
         if source.kind == "gguf":
             raise UsageError(f"{one_line(str(folder))}: no folder of a model")
         return source.files

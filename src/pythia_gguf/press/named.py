@@ -9,7 +9,7 @@ from pathlib import Path
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
 from pythia_gguf.hub.pull import NamedSource, find
-from pythia_gguf.press.names import name_of
+from pythia_gguf.press.names import is_legal, legal_name, name_of
 from pythia_gguf.progress import Progress
 
 
@@ -38,6 +38,8 @@ class Found:
     def notes(self) -> tuple[str, ...]:
         """What the reader should know."""
         notes = [self.model.notice] if self.model and self.model.notice else []
+        if not is_legal(self.name):
+            notes.append(f"no file can be called {one_line(self.name, 100)!r} everywhere: {legal_name(self.name)} can")
         if self.place and self.place.elsewhere:
             notes.append("weights were read from the Hub as they were needed; their hashes are those it lists")
         return tuple(notes)

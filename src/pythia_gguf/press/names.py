@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from pythia_gguf.errors import Argument, UsageError
 
 _LEGAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ -]{0,190}")
+_MOST_LETTERS = 100
 _CACHE_FOLDER = re.compile(r"models--(?:([^/]+?)--)?([^/]+)")
 _PLAIN_SUFFIX = re.compile(r"[.-](?:b?f16|f32)$", re.IGNORECASE)
 
@@ -42,13 +45,31 @@ def snapshot_of(folder: Path) -> Path | None:
 
 def check_name(name: str) -> str:
     """The name itself; raises UsageError unless it can begin a file name on every system."""
-    if not _LEGAL.fullmatch(name) or name.endswith((".", " ")):
+    if not is_legal(name):
         raise UsageError(
             f"cannot name files {name!r}: expected letters, digits, '.', '_', '+', '-' and inner spaces,"
             " at most 191 characters",
             (". Give another with ", Argument("name")),
         )
     return name
+
+
+def legal_name(text: str) -> str:
+    """A name that can begin a file name on every system: the text itself, or what of it can stand there.
+
+    Then a hash of the text ends it, so that other texts get other names: "lr=1e-5,bs=32" is "lr-1e-5-bs-32-<8 digits>".
+    """
+    if is_legal(text):
+        return text
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9._+]+", "-", letters)[:_MOST_LETTERS].strip("-._+")
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{words or 'model'}-{digest}"
+
+
+def is_legal(name: str) -> bool:
+    """Whether a name can begin a file name on every system."""
+    return bool(_LEGAL.fullmatch(name)) and not name.endswith((".", " "))
 
 
 def file_name(name: str, quant: str) -> str:

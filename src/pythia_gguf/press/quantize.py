@@ -14,20 +14,21 @@ from dataclasses import dataclass
 from importlib import metadata as installed
 from pathlib import Path
 
-from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
+from pythia_gguf.card.card import CardRun
 from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.errors import Argument, ModelFileError, StorageError
 from pythia_gguf.files import RegularFile, sha256_range, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
+from pythia_gguf.press.account import card_text, command_text, imatrix_text, notes_of
 from pythia_gguf.press.compiling import Compiling
 from pythia_gguf.press.finished import Finished, find_finished, refuse_unknown
 from pythia_gguf.press.lock import lock_folder
 from pythia_gguf.press.manifest import SUMS, SourceFile, manifest_text, source_entry, sums_text
-from pythia_gguf.press.menu import MIX_NOTE, MenuItem, make_menu, plain_format, plain_item
+from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, plain_item
 from pythia_gguf.press.named import find_source
-from pythia_gguf.press.names import check_name, file_name
+from pythia_gguf.press.names import check_name, file_name, legal_name
 from pythia_gguf.press.source import UNQUANTIZED, Source, open_source, with_imatrix
 from pythia_gguf.press.staging import CARD, Staging, check_places
 from pythia_gguf.progress import Progress, Silence
@@ -95,7 +96,6 @@ def quantize(
     keep_f16: bool = False,
     keep_source: bool = False,
     imatrix: str | os.PathLike[str] | None = None,
-    command: str | None = None,
     progress: Progress | None = None,
 ) -> PressResult:
     """Quantize a checkpoint to GGUF files that are, byte for byte, llama.cpp's.
@@ -109,14 +109,13 @@ def quantize(
     quants        "all", or names of the menu, as a list or separated by commas; none for the unquantized file alone
     mix           "2026" (llama.cpp 0c1e57098) or "2024" (the rules of older published files)
     threads       worker threads; default one per CPU; the result does not depend on it
-    name          NAME of the files; default the source's own
+    name          NAME of the files; default the source's own, or what of it can begin a file name
     quantized_by  who goes into the card
     dry_run       plan and sizes only: no weight is read, nothing is written
     force         make all files anew and replace what is there
     keep_f16      also leave the unquantized file
     keep_source   of a model of the Hub: fetch its weights into the cache, instead of reading each one once
     imatrix       importance matrix, of `pythia imatrix` or llama.cpp's; the path goes into the files, as llama.cpp does
-    command       command line for the card; default this call
     progress      hears what is going on
     Raises        UsageError, ModelFileError, StorageError, LockedError, NetworkError; whatever happens, a final name
                   holds either what it held before or a whole file
@@ -128,25 +127,20 @@ def quantize(
     find_mix(mix)
     n_threads = threads_of(threads)
     found = find_source(source, keep=keep_source and not dry_run, progress=progress)
-    opened = open_source(found.path, check_name(name if name is not None else found.name), found.place)
+    own_name = legal_name(found.name) if name is None else check_name(name)
+    opened = open_source(found.path, own_name, found.place)
     if imatrix is not None:
         opened = with_imatrix(opened, Path(imatrix))
     notes = (*found.notes, *opened.notes)
     folder = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
     if dry_run:
         return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started, notes)
-    run = CardRun(
-        tool_version=installed.version("pythia-gguf"),
-        command=command or f"pythia quantize {found.model or opened.name} --quants {names} --mix {mix}",
-        mix=mix,
-        quantized_by=quantized_by,
-        imatrix=_imatrix_text(opened),
-    )
+    version = installed.version("pythia-gguf")
     _make_folder(folder)
     with lock_folder(folder), Staging(folder) as staging:
         finished = None
         if not force:
-            finished = find_finished(folder, tool_version=run.tool_version, name=opened.name, mix=mix)
+            finished = find_finished(folder, tool_version=version, name=opened.name, mix=mix)
         there = finished.sha256 if finished else {}
         chosen = tuple(q for q in QUANTS.values() if q in chosen or file_name(opened.name, q.name) in there)
         keep_f16 = keep_f16 or file_name(opened.name, plain_format(opened)) in there
@@ -154,6 +148,13 @@ def quantize(
         job = _Job(source=opened, items=items, finished=finished, staging=staging, progress=progress)
         if not force and not job.is_done:
             refuse_unknown(folder, finished, items)
+        run = CardRun(
+            tool_version=version,
+            command=command_text(found, opened, items, mix),
+            mix=mix,
+            quantized_by=quantized_by,
+            imatrix=imatrix_text(opened),
+        )
         sums = _fill(job, run, n_threads)
     return _result(opened, folder, mix, items, sums, there, started, notes)
 
@@ -234,7 +235,7 @@ def _write_card(job: _Job, sums: dict[str, str], sources: Sequence[SourceFile], 
     kept = job.finished
     if kept and kept.card_sha256 and kept.listed == {i.file for i in job.items} and (kept.folder / CARD).exists():
         return kept.card_sha256
-    text = _card(job.source, job.items, sums, sources, run)
+    text = card_text(job.source, job.items, sums, sources, run)
     if kept and (kept.folder / CARD).exists():
         text = keep_measured((kept.folder / CARD).read_text("utf-8", errors="replace"), text)
     job.staging.write(CARD, text)
@@ -313,42 +314,6 @@ def _hash_imatrix(source: Source) -> SourceFile | None:
         return SourceFile(name=source.imatrix.path.name, n_bytes=file.size, sha256=digest)
 
 
-def _imatrix_text(source: Source) -> str | None:
-    """What the card says of the importance matrix."""
-    if source.imatrix is None:
-        return None
-    matrix = source.imatrix.matrix
-    texts = ", ".join(Path(dataset).name for dataset in matrix.datasets)
-    n_tokens = f" of {matrix.chunk_tokens} tokens" if matrix.chunk_tokens else ""
-    pieces = f", {matrix.n_chunks} pieces{n_tokens}" if matrix.n_chunks else ""
-    return f"{source.imatrix.path.name}" + (f" (computed on {texts}{pieces})" if texts else "")
-
-
-def _card(
-    source: Source, items: Sequence[MenuItem], sums: dict[str, str], sources: Sequence[SourceFile], run: CardRun
-) -> str:
-    files = [
-        CardFile(
-            name=i.file,
-            quant=i.quant,
-            n_bytes=i.n_bytes,
-            bits_per_weight=i.bits_per_weight,
-            sha256=sums[i.file],
-            alias_of=i.alias_of,
-        )
-        for i in items
-    ]
-    origin = CardSource(
-        name=source.name,
-        repo_id=source.repo_id,
-        revision=source.revision,
-        commit=source.commit,
-        files=tuple((f.name, f.n_bytes, f.sha256) for f in sources),
-        readme=source.readme,
-    )
-    return write_card(files, origin, run)
-
-
 def _result(
     source: Source,
     folder: Path,
@@ -378,19 +343,6 @@ def _result(
         mix=mix,
         n_weights=source.n_weights,
         files=files,
-        notes=(*notes, *_notes(items, mix)),
+        notes=(*notes, *notes_of(source, items, mix)),
         seconds=time.perf_counter() - started,
     )
-
-
-def _notes(items: Sequence[MenuItem], mix: str) -> tuple[str, ...]:
-    notes = []
-    if mix == "2026" and any(i.quant in ("Q2_K", "Q3_K_L") for i in items):
-        notes.append(MIX_NOTE)
-    fallen = {e.tensor: e.reason for i in items for e in i.entries if e.reason.startswith("row of")}
-    if fallen:
-        notes.append(
-            f"{len(fallen)} tensors have rows that are not whole blocks and get a format with smaller blocks, as in"
-            f" llama.cpp; e.g. {next(iter(fallen))}: {next(iter(fallen.values()))}"
-        )
-    return tuple(notes)

@@ -1,0 +1,96 @@
+"""What a run tells of itself: the facts of the card, the command that makes the files again, notes.
+
+Knows no weights. What others will read holds names of files and of the Hub, and no path of this machine.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import PureWindowsPath
+
+from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
+from pythia_gguf.plan.quants import QUANTS
+from pythia_gguf.press.manifest import SourceFile
+from pythia_gguf.press.menu import MIX_NOTE, MenuItem
+from pythia_gguf.press.named import Found
+from pythia_gguf.press.names import legal_name
+from pythia_gguf.press.source import Source
+
+
+def card_text(
+    source: Source, items: Sequence[MenuItem], sums: dict[str, str], sources: Sequence[SourceFile], run: CardRun
+) -> str:
+    """The README.md of a folder.
+
+    sums     file name -> hash
+    sources  files that were read
+    """
+    files = [
+        CardFile(
+            name=i.file,
+            quant=i.quant,
+            n_bytes=i.n_bytes,
+            bits_per_weight=i.bits_per_weight,
+            sha256=sums[i.file],
+            alias_of=i.alias_of,
+        )
+        for i in items
+    ]
+    origin = CardSource(
+        name=source.name,
+        repo_id=source.repo_id,
+        revision=source.revision,
+        commit=source.commit,
+        files=tuple((f.name, f.n_bytes, f.sha256) for f in sources),
+        readme=source.readme,
+    )
+    return write_card(files, origin, run)
+
+
+def command_text(found: Found, source: Source, items: Sequence[MenuItem], mix: str) -> str:
+    """The command with which a reader makes the same files, given the model and the importance matrix."""
+    if found.model is not None:
+        model, own_name = str(found.model), found.name
+    elif source.repo_id is not None:
+        model, own_name = f"{source.repo_id}@{source.commit}", ""
+    elif source.kind == "gguf":
+        model, own_name = source.path.name, found.name
+    else:
+        model, own_name = source.name, source.name
+    words = ["pythia", "quantize", model, *(["--name", source.name] if legal_name(own_name) != source.name else [])]
+    quants = [item.quant for item in items if item.quant in QUANTS]
+    words += ["--quants", "all" if len(quants) == len(QUANTS) else ",".join(quants), "--mix", mix]
+    if source.imatrix is not None:
+        words += ["--imatrix", source.imatrix.path.name]
+    return shlex.join(words + (["--keep-f16"] if len(quants) < len(items) else []))
+
+
+def imatrix_text(source: Source) -> str | None:
+    """What the card says of the importance matrix: names of files, no folders, whichever system wrote them."""
+    if source.imatrix is None:
+        return None
+    matrix = source.imatrix.matrix
+    texts = ", ".join(PureWindowsPath(dataset).name for dataset in matrix.datasets)
+    n_tokens = f" of {matrix.chunk_tokens} tokens" if matrix.chunk_tokens else ""
+    pieces = f", {matrix.n_chunks} pieces{n_tokens}" if matrix.n_chunks else ""
+    return f"{source.imatrix.path.name}" + (f" (computed on {texts}{pieces})" if texts else "")
+
+
+def notes_of(source: Source, items: Sequence[MenuItem], mix: str) -> tuple[str, ...]:
+    """What whoever runs it should know, one line each."""
+    notes = []
+    if source.imatrix is not None and len(source.imatrix.path.parts) > 1:
+        notes.append(
+            f"the files hold the path {source.imatrix.path} of the importance matrix, as llama.cpp's would. Before you"
+            " publish them, make them where it is, with its file name alone"
+        )
+    if mix == "2026" and any(i.quant in ("Q2_K", "Q3_K_L") for i in items):
+        notes.append(MIX_NOTE)
+    fallen = {e.tensor: e.reason for i in items for e in i.entries if e.reason.startswith("row of")}
+    if fallen:
+        notes.append(
+            f"{len(fallen)} tensors have rows that are not whole blocks and get a format with smaller blocks, as in"
+            f" llama.cpp; e.g. {next(iter(fallen))}: {next(iter(fallen.values()))}"
+        )
+    return tuple(notes)
