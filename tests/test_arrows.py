@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pythia_gguf"
 FILES = sorted(PACKAGE.rglob("*.py"))
-EVERYWHERE = {"cpus", "errors", "files", "json_file", "machine", "progress"}
+EVERYWHERE = {"arguments", "cpus", "errors", "files", "json_file", "machine", "progress"}
 EVERYTHING = {"cli", "__init__", "__main__"}
 
 
@@ -110,7 +110,8 @@ def test_errors_and_files_stand_below_everything():
         for e in EVERYWHERE
     }
     assert named == {
-        "cpus": {"errors", "machine"},
+        "arguments": {"errors"},
+        "cpus": {"arguments", "machine"},
         "errors": set(),
         "files": {"errors"},
         "json_file": {"errors", "files"},

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from pythia_gguf.errors import Argument, UsageError
+from pythia_gguf.arguments import whole_number
 from pythia_gguf.machine import usable_cpus
 
 
@@ -17,9 +17,7 @@ def threads_of(threads: int | None) -> int:
     """The number that was named, or one per CPU that this process may use; raises UsageError below 1."""
     if threads is None:
         return usable_cpus().n
-    if threads < 1:
-        raise UsageError(Argument("threads"), f" must be at least 1, got {threads}")
-    return threads
+    return int(whole_number(1)("threads", threads))
 
 
 def workers_of(n_threads: int, name: str = "") -> Executor:

@@ -90,7 +90,7 @@ def test_bench_measures(pythia):
         (("generate", "NANO", "a", "--gelu", "tan"), 2, "'tan' is not one of 'auto', 'erf', 'tanh'"),
         (("generate", "NANO", "a", "--temprature", "1"), 2, "No such option"),
         (("score", "NANO", "--prompt", "a"), 2, "Missing option '--continuation'"),
-        (("score", "NANO", "--prompt", "a", "--continuation", ""), 2, "a continuation must have at least one token"),
+        (("score", "NANO", "--prompt", "a", "--continuation", ""), 2, "--continuation must have at least one token"),
         (("bench", "NANO", "--tokens", "0"), 2, "--tokens must be at least 1, got 0"),
         (("bench", "NANO", "--depth", "500"), 2, "564 tokens do not fit into the context of 512"),
     ],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
+from dataclasses import fields
 from functools import cache
 
 import numpy as np
@@ -10,7 +13,10 @@ import pytest
 
 from engine.nano import HELDOUT, nano_files
 from pythia_gguf import load
+from pythia_gguf.engine.generation import Wanted
 from pythia_gguf.engine.model import Model
+from pythia_gguf.engine.sampling import Sampling
+from pythia_gguf.engine.session import Session
 from pythia_gguf.errors import UsageError
 
 PROMPT = "def main(self):\n    for i in range("
@@ -118,8 +124,8 @@ def test_context_is_a_limit_or_a_window():
     ids = m.tokenizer.encode(HELDOUT.read_text("utf-8")[:4000])[:500]
     with pytest.raises(
         UsageError,
-        match=r"a prompt of 500 tokens and 64 new ones do not fit into the context of 512: at"
-        r" most --max-tokens 13, or shift=True",
+        match=r"prompt has 500 tokens, which do not fit into the context of 512 with 64 new ones: max_tokens at most"
+        r" 13, or shift=True",
     ):
         m.generate(ids)
     assert len(m.generate(ids, max_tokens=13, temperature=0).tokens) == 13
@@ -134,29 +140,175 @@ def test_context_is_a_limit_or_a_window():
     assert len(m.generate(long, max_tokens=3, shift=True).tokens) == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_tokens": 0}, "--max-tokens must be at least 1"),
-        ({"temperature": -1.0}, "--temperature must be between 0 and 1e"),
-        ({"temperature": math.nan}, "--temperature must be"),
-        ({"top_p": 1.5}, "--top-p must be between 0 and 1"),
-        ({"min_p": -0.1}, "--min-p must be between 0 and 1"),
-        ({"top_k": -1}, "--top-k must be"),
-        ({"repeat_penalty": 0.0}, "--repeat-penalty must be"),
-        ({"logprobs": 101}, "--logprobs must be between 0 and 100"),
-        ({"stop": [""]}, "--stop must not be empty"),
-        ({"seed": -1}, "--seed must be"),
-    ],
-)
-def test_values_out_of_range_are_refused_by_name(options: dict, message: str):
-    with pytest.raises(UsageError, match=message):
-        model().generate(PROMPT, **options)
+# What each option may be: least and most, and values of another type.
+WHOLE = (1.5, True, "1", math.nan, [1], np.float32(1))
+REAL = ("1", True, [1.0], 1j)
+OPTIONS: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {
+    "max_tokens": ((0, -1, np.int64(0)), (*WHOLE, None)),
+    "stop": (("", ["a", ""]), (b"a", 1, [b"a"], ["a", 1], [None])),
+    "logprobs": ((-1, 101), WHOLE),
+    "lookup": ((), (1, "no", None)),
+    "shift": ((), (0, "yes", None)),
+    "temperature": ((-0.1, 2e6, math.nan, math.inf, -math.inf, 10**400), (*REAL, None)),
+    "top_k": ((-1, (1 << 31) + 1), (*WHOLE, None)),
+    "top_p": ((-0.1, 1.5, math.nan, math.inf, np.float32("nan")), (*REAL, None)),
+    "min_p": ((-0.1, 1.5, math.nan, math.inf), (*REAL, None)),
+    "repeat_penalty": ((0, -1.0, 1001, math.nan, math.inf), (*REAL, None)),
+    "seed": ((-1, 1 << 129, 10**5000), WHOLE),
+    "prompt": (([-1], [1, 4096], np.array([4096]), [2**70]), (1.5, True, None, b"a", *([x] for x in WHOLE))),
+}
 
 
-def test_unknown_options_are_refused():
-    with pytest.raises(TypeError, match="temprature"):
+def test_the_table_has_every_option():
+    assert OPTIONS.keys() == {f.name for kind in (Wanted, Sampling) for f in fields(kind)} | {"prompt"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_wrong_values_are_refused_by_name_before_anything_runs(name: str):
+    out_of_range, of_other_type = OPTIONS[name]
+    for value in out_of_range:
+        with pytest.raises(UsageError) as e:
+            model().begin(**{"prompt": PROMPT, name: value})
+        assert e.value.argument == name, value
+        assert "\n" not in str(e.value)
+        assert len(str(e.value)) < 200
+    for value in of_other_type:
+        with pytest.raises(TypeError, match=f"^{name} must be "):
+            model().begin(**{"prompt": PROMPT, name: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = model().generate([5, 6], max_tokens=3, top_k=5, temperature=0.5, seed=1)
+    ids = np.array([5, 6], np.uint16)
+    options = {"max_tokens": np.int8(3), "top_k": np.uint64(5), "temperature": np.float32(0.5), "seed": np.int64(1)}
+    of_numpy = model().generate(ids, **options)
+    assert of_numpy.tokens == plain.tokens
+    assert type(of_numpy.seed) is int
+    assert model().logits(ids).tobytes() == model().logits([5, 6]).tobytes()
+
+
+@pytest.mark.parametrize("ids", [1, True, None, "ab", b"ab", [1.5], [True], ["a"], [[1]], np.ones(1), np.array([[1]])])
+def test_logits_are_of_whole_numbers(ids: object):
+    with pytest.raises(TypeError, match="^ids must be several whole numbers"):
+        model().logits(ids)  # type: ignore[arg-type]
+
+
+def test_threads_are_a_whole_number():
+    for wrong in (1.5, True, "2"):
+        with pytest.raises(TypeError, match="threads must be a whole number"):
+            load(nano_files()["Q4_K_M"], threads=wrong)
+
+
+def test_unknown_options_are_refused_with_the_nearest():
+    with pytest.raises(TypeError, match=r"no option 'temprature'. Did you mean temperature\?"):
         model().generate(PROMPT, temprature=1)
+
+
+def test_one_stop_text_is_one():
+    whole = model().generate(PROMPT, max_tokens=60, temperature=0).text
+    stop = whole[20:24]
+    for stops in (stop, [stop], (stop,), {stop}, iter([stop])):
+        assert model().generate(PROMPT, max_tokens=60, temperature=0, stop=stops).text == whole[: whole.find(stop)]
+    for none in (None, (), []):
+        assert model().generate(PROMPT, max_tokens=60, temperature=0, stop=none).text == whole
+
+
+def test_a_generation_is_iterated_once():
+    generation = model().begin(PROMPT, max_tokens=5, temperature=0)
+    text = "".join(generation)
+    done = generation.completion
+    with pytest.raises(ValueError, match="iterated once"):
+        list(generation)
+    assert (done, done.text, len(done.tokens)) == (generation.completion, text, 5)
+
+
+def test_completion_is_true_at_any_time():
+    """Before, during, after a break, after the end: text is what was given, and no reason to end before the end."""
+    whole = model().generate(PROMPT, max_tokens=12, temperature=0)
+    generation = model().begin(PROMPT, max_tokens=12, temperature=0)
+    empty = generation.completion
+    assert (empty.text, empty.tokens, empty.finish_reason, empty.timings.generate_s) == ("", (), None, 0)
+    given = ""
+    for piece in generation:
+        given += piece
+        now = generation.completion
+        assert (now.text, now.tokens) == (given, whole.tokens[: len(now.tokens)])
+        if len(now.tokens) == 6:
+            break
+        assert now.finish_reason is None
+    abandoned = generation.completion
+    assert (abandoned.text, abandoned.finish_reason, len(abandoned.tokens)) == (given, None, 6)
+    assert abandoned.timings.generate_s > 0
+    assert whole.finish_reason == "length"
+
+
+def test_completion_is_true_after_an_exception():
+    generation = model().begin(PROMPT, max_tokens=12, temperature=0)
+    pieces = iter(generation)
+    first = next(pieces)
+    with pytest.raises(KeyboardInterrupt):
+        pieces.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert (generation.completion.text, generation.completion.finish_reason) == (first, None)
+    assert list(pieces) == []
+
+
+@pytest.mark.parametrize("end", ["close", "drop", "finish"])
+def test_a_generation_that_is_left_gives_its_memory_back(end: str):
+    """Without the collector of cycles: what a server has cancelled must not wait for it."""
+    gc.collect()
+    gc.disable()
+    try:
+        generation = model().begin(PROMPT, max_tokens=3, temperature=0)
+        pieces = iter(generation)
+        next(pieces)
+        sessions = [weakref.ref(o) for o in gc.get_objects() if isinstance(o, Session)]
+        assert [s() for s in sessions] != []
+        if end == "close":
+            pieces.close()  # type: ignore[attr-defined]
+        elif end == "finish":
+            list(pieces)
+        else:
+            del pieces
+        assert [s() for s in sessions if s() is not None] == []
+        assert generation.completion.tokens
+    finally:
+        gc.enable()
+
+
+def test_text_is_that_of_the_tokens_up_to_the_first_stop():
+    """Any tokens, any stops of their text, any end: pieces are the text, and no byte is lost or shown too early.
+
+    Chosen at random from all tokens, so characters are cut everywhere; the end of text is any of them too.
+    """
+    m = load(nano_files()["Q4_K_M"], threads=1)
+    dice = np.random.default_rng(3)
+    i_eos, ended = m.tokenizer.i_eos, set()
+    anything = {"temperature": 1e5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    for seed in range(150):
+        options = anything | {"max_tokens": int(dice.integers(1, 14))}
+        m.tokenizer.i_eos = i_eos
+        tokens = m.generate("a", seed=seed, **options).tokens
+        m.tokenizer.i_eos = tokens[-1] if seed % 3 == 0 else i_eos
+        tokens = tokens[: tokens.index(m.tokenizer.i_eos)] if m.tokenizer.i_eos in tokens else tokens
+        text = m.tokenizer.decode(tokens)
+        first, length = dice.integers(0, len(text) + 1), dice.integers(1, 5)
+        stops = [s for s in (text[first : first + length], text[-1:] + "?", text[-2:]) if s][: seed % 4]
+        generation = m.begin("a", seed=seed, stop=stops, **options)
+        pieces = list(generation)
+        done = generation.completion
+        # A stop text ends it at the token with which it is whole.
+        text = m.tokenizer.decode(done.tokens)
+        found = [at for s in stops if (at := text.find(s)) >= 0]
+        expected = text[: min(found)] if found else text
+        assert "".join(pieces) == done.text == expected, (seed, stops)
+        assert "" not in pieces
+        assert done.tokens == tokens[: len(done.tokens)]
+        assert found or done.tokens == tuple(tokens)
+        why = "stop" if found or m.tokenizer.i_eos == tokens[-1:] else done.finish_reason
+        assert done.finish_reason == why
+        ended.add((done.finish_reason, bool(found), text.endswith("\ufffd")))
+    # Every kind of end has been seen, with and without a character that was never completed.
+    assert ended >= {(r, f, u) for r, f in (("stop", True), ("stop", False), ("length", False)) for u in (True, False)}
 
 
 def test_empty_prompt_begins_after_the_end_of_another_text():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.nano import HELDOUT, ROOT, nano_files
-from pythia_gguf.engine.generation import log_sum_exp
+from pythia_gguf.engine.logprobs import log_sum_exp
 from pythia_gguf.engine.model import load
 from pythia_gguf.engine.session import Part, Session
 

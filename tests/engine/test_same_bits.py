@@ -126,8 +126,8 @@ def test_what_does_not_fit_is_refused_before_anything_happens():
     for bad, message in (
         (Part(seq=seq, ids=[1] * 6), "9 tokens do not fit into a context of 8"),
         (Part(seq=seq, ids=[]), "at least one token"),
-        (Part(seq=seq, ids=[m.n_vocab]), r"token ids must be in 0\.\.4095"),
-        (Part(seq=seq, ids=[-1]), r"token ids must be in 0\.\.4095"),
+        (Part(seq=seq, ids=[m.n_vocab]), r"ids must be in 0\.\.4095"),
+        (Part(seq=seq, ids=[-1]), r"ids must be in 0\.\.4095"),
         (Part(seq=1, ids=[1]), "no sequence 1"),
         (Part(seq=seq, ids=[1], n_wanted=2), "logits wanted after 2 of 1 tokens"),
     ):

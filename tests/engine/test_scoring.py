@@ -117,9 +117,9 @@ def test_probabilities_of_all_next_tokens_add_up_to_one():
 def test_nothing_is_scored_quietly():
     m = model()
     assert m.score([]) == []
-    with pytest.raises(UsageError, match="a continuation must have at least one token"):
+    with pytest.raises(UsageError, match="continuation must have at least one token"):
         m.score([("x =", " 1"), ("a", "")])
-    with pytest.raises(UsageError, match="the continuation 'b' becomes part of the prompt's last token"):
+    with pytest.raises(UsageError, match="continuation 'b' becomes part of the prompt's last token"):
         m.score([("a", "b")])
     with pytest.raises(UsageError, match="do not fit into the context of 512"):
         m.score([("x =", " 1"), ("a " * 600, "b")])

@@ -6,15 +6,25 @@ seed.
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pythia_gguf.arguments import (
+    check_fields,
+    flag,
+    optional,
+    refuse_unknown,
+    shown,
+    texts,
+    whole_number,
+    whole_numbers,
+)
+from pythia_gguf.engine.logprobs import Logprobs, TokenLogprob
 from pythia_gguf.engine.lookup import Drafts
 from pythia_gguf.engine.sampling import Sampler, Sampling
 from pythia_gguf.engine.session import Part, Session
@@ -25,20 +35,6 @@ if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
 MAX_LOGPROBS = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprob:
-    """How likely a token was, before any filter or temperature.
-
-    token    its id
-    logprob  natural logarithm of its probability
-    top      the most likely tokens there and their log-probabilities, most likely first
-    """
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +61,7 @@ class Completion:
     text           after the prompt, without the stop text
     tokens         ids, without the one that ends a text
     logprobs       one for each token, or None when they were not asked for
-    finish_reason  "stop" (end of text, or a stop text) or "length"
+    finish_reason  "stop" (end of text, or a stop text), "length", or None: it has not come to its end
     seed           that gives the same text again
     timings        how long it took
     """
@@ -73,7 +69,7 @@ class Completion:
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] | None
-    finish_reason: str
+    finish_reason: str | None
     seed: int
     timings: Timings
 
@@ -83,80 +79,102 @@ class Wanted:
     """What is to be written.
 
     max_tokens  most tokens
-    stop        texts at which it ends
+    stop        text at which it ends, or several; None for none
     logprobs    None, or how many of the most likely tokens are told with each
     lookup      drafts from the text so far: the same text, sooner where it repeats itself
     shift       at the end of the context forget the older half instead of refusing
     """
 
     max_tokens: int = 64
-    stop: tuple[str, ...] = ()
+    stop: str | Iterable[str] | None = ()
     logprobs: int | None = None
     lookup: bool = False
     shift: bool = False
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        if self.max_tokens < 1:
-            raise UsageError(Argument("max_tokens"), f" must be at least 1, got {self.max_tokens}")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
-            raise UsageError(Argument("logprobs"), f" must be between 0 and {MAX_LOGPROBS}, got {self.logprobs}")
-        if "" in self.stop:
+        """Raises UsageError for a value out of range, TypeError for one of another type."""
+        check_fields(
+            self,
+            max_tokens=whole_number(1),
+            stop=optional(texts),
+            logprobs=optional(whole_number(0, MAX_LOGPROBS)),
+            lookup=flag,
+            shift=flag,
+        )
+        if "" in self.stops:
             raise UsageError(Argument("stop"), " must not be empty")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts at which it ends."""
+        return () if self.stop is None else texts("stop", self.stop)
 
 
 class Generation:
-    """One text while it is written: iterate for its pieces, then ask for `completion`.
+    """One text while it is written: iterate for its pieces, once, and ask for `completion` when it has ended.
 
     model  that writes it
     """
 
-    def __init__(self, model: Model, prompt: str | Sequence[int], wanted: Wanted, sampling: Sampling | None) -> None:
-        """Raises UsageError when prompt and new tokens do not fit into the context.
+    def __init__(self, model: Model, prompt: str | Iterable[int], wanted: Wanted, sampling: Sampling) -> None:
+        """Raises UsageError when prompt and new tokens do not fit into the context, or for an id that there is not.
 
-        prompt    text, or ids; an empty one stands for the token that ends a text
-        sampling  None for the defaults and a seed from the operating system
+        prompt  text, or ids; an empty one stands for the token that ends a text
         """
-        self.model, self._wanted = model, wanted
-        self._sampling = sampling or Sampling(seed=secrets.randbits(32))
-        self._ids = list(model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
-        if not self._ids:
-            self._ids = [model.tokenizer.i_eos or 0]
+        self.model, self._wanted, self._sampling = model, wanted, sampling
+        self._ids = _ids_of(model, prompt) or [model.tokenizer.i_eos or 0]
         self._n_prompt = len(self._ids)
         self._n_context = _context(self._n_prompt, wanted, model.n_context)
         self._logprobs: list[TokenLogprob] = []
-        self._finish, self._texts = "length", [""]
+        self._finish: str | None = None
+        self._texts = [""]
         self._n_steps = 0
         self._times = [time.perf_counter()] * 3
+        self._is_begun = False
 
     def __iter__(self) -> Iterator[str]:
-        """Pieces of text that are whole characters and no part of a stop text."""
-        stream, held = TextStream(self.model.tokenizer), ""
-        for token, logits in self._tokens():
+        """Pieces of text that are whole characters and no part of a stop text.
+
+        Raises ValueError the second time: a text is written once, and an empty one would hide the mistake.
+        """
+        if self._is_begun:
+            raise ValueError("a generation is iterated once: ask for its completion, or begin another")
+        self._is_begun = True
+        return self._pieces()
+
+    def _pieces(self) -> Iterator[str]:
+        stream, held, stops = TextStream(self.model.tokenizer), "", self._wanted.stops
+        finish = "length"
+        for token, logprobs in self._tokens():
             if token == self.model.tokenizer.i_eos:
-                self._finish = "stop"
+                finish = "stop"
                 break
             self._ids.append(token)
-            if self._wanted.logprobs is not None:
-                self._logprobs.append(token_logprob(logits, token, self._wanted.logprobs))
+            if logprobs is not None:
+                self._logprobs.append(logprobs.of(token, self._wanted.logprobs or 0))
             held += stream.add(token)
-            at = _first_stop(held, self._wanted.stop)
-            if at is not None:
-                held, self._finish = held[:at], "stop"
+            self._times[2] = time.perf_counter()
+            if _first_stop(held, stops) is not None:
                 break
-            safe = len(held) - _may_be_stop(held, self._wanted.stop)
+            safe = len(held) - _may_be_stop(held, stops)
             if safe:
                 yield self._told(held[:safe])
             held = held[safe:]
-        else:
+        at = _first_stop(held, stops)
+        if at is None:
+            # A character that was never completed may be one of a stop text too.
             held += stream.end()
-        self._times[2] = time.perf_counter()
-        if held:
+            at = _first_stop(held, stops)
+        self._finish = finish if at is None else "stop"
+        if held := held[:at]:
             yield self._told(held)
 
     @property
     def completion(self) -> Completion:
-        """All of it so far."""
+        """All of it so far; whole when the iteration has ended, which `finish_reason` tells.
+
+        Until then the last tokens may not be in the text: they could be the beginning of a stop text.
+        """
         started, prompted, ended = self._times
         tokens = self._ids[self._n_prompt :]
         return Completion(
@@ -178,8 +196,8 @@ class Generation:
         self._texts.append(text)
         return text
 
-    def _tokens(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Tokens and the logits they were chosen by; the caller appends a token to `_ids` before it takes the next."""
+    def _tokens(self) -> Iterator[tuple[int, Logprobs | None]]:
+        """Tokens, with log-probabilities if wanted; the caller appends a token to `_ids` before it takes the next."""
         session = Session(self.model, n_context=self._n_context)
         sampler, seq = Sampler(self._sampling), session.open()
         drafts = Drafts(self._ids) if self._wanted.lookup else None
@@ -190,8 +208,9 @@ class Generation:
         left = self._wanted.max_tokens
         while True:
             for i, row in enumerate(rows):
-                token = sampler.choose(row, self._ids)
-                yield token, row
+                logprobs = None if self._wanted.logprobs is None else Logprobs(row)
+                token = sampler.choose(row, self._ids, None if logprobs is None else logprobs.odds_sum)
+                yield token, logprobs
                 left -= 1
                 if left == 0:
                     return
@@ -214,26 +233,26 @@ class Generation:
         return session.step([Part(seq=seq, ids=self._ids[-max(1, self._n_context // 2) :])])
 
 
-def sampling_of(seed: int | None, **options: float) -> Sampling:
-    """Sampling with the defaults for what is not given, and a seed from the operating system for None."""
-    return replace(Sampling(**options), seed=secrets.randbits(32) if seed is None else seed)  # type: ignore[arg-type]
+def options_of(options: Mapping[str, Any]) -> tuple[Wanted, Sampling]:
+    """Options by name; seed None, or none, is one from the operating system. Raises TypeError for an unknown name."""
+    of_text, of_sampling = ({f.name for f in fields(kind)} for kind in (Wanted, Sampling))
+    refuse_unknown(options, sorted(of_text | of_sampling))
+    given = dict(options)
+    if given.get("seed") is None:
+        given["seed"] = secrets.randbits(32)
+    wanted = Wanted(**{name: value for name, value in given.items() if name in of_text})
+    return wanted, Sampling(**{name: value for name, value in given.items() if name in of_sampling})
 
 
-def token_logprob(logits: np.ndarray, token: int, n_top: int) -> TokenLogprob:
-    """The log-probability of a token, and of the most likely ones; logits f32 [n_vocab], sums in float64."""
-    values = logits.astype(np.float64)
-    values -= log_sum_exp(values)
-    top: tuple[tuple[int, float], ...] = ()
-    if n_top:
-        best = np.lexsort((np.arange(values.size), -values))[:n_top]
-        top = tuple((int(i), float(values[i])) for i in best)
-    return TokenLogprob(token=token, logprob=float(values[token]), top=top)
-
-
-def log_sum_exp(values: np.ndarray) -> float:
-    """log(sum(exp(values))), float64."""
-    most = float(values.max())
-    return most + math.log(float(np.exp(values - most).sum()))
+def _ids_of(model: Model, prompt: str | Iterable[int]) -> list[int]:
+    """Ids of a prompt, checked."""
+    if isinstance(prompt, str):
+        return model.tokenizer.encode(prompt)
+    ids = whole_numbers("prompt", prompt)
+    if ids and not 0 <= min(ids) <= max(ids) < model.n_vocab:
+        wrong = next(i for i in ids if not 0 <= i < model.n_vocab)
+        raise UsageError(Argument("prompt"), f" must have token ids of 0 to {model.n_vocab - 1}, got {shown(wrong)}")
+    return ids
 
 
 def _context(n_prompt: int, wanted: Wanted, n_context: int) -> int:
@@ -245,8 +264,9 @@ def _context(n_prompt: int, wanted: Wanted, n_context: int) -> int:
             (Argument("max_tokens"), f" at most {room}") if room > 0 else ("a shorter prompt",)
         )
         raise UsageError(
-            f"a prompt of {n_prompt} tokens and {wanted.max_tokens} new ones do not fit into the context of"
-            f" {n_context}: ",
+            Argument("prompt"),
+            f" has {n_prompt} tokens, which do not fit into the context of {n_context} with {wanted.max_tokens} new"
+            " ones: ",
             *fits,
             (", or ", Argument("shift", True), " to forget the oldest text"),
         )

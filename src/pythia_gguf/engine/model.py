@@ -6,8 +6,7 @@ Knows no kernel: it is what a user holds, and hands on to sessions, generations 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import numpy as np
 
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
+from pythia_gguf.arguments import pairs_of_texts, whole_number, whole_numbers
 from pythia_gguf.cpus import threads_of
-from pythia_gguf.engine.generation import Completion, Generation, Wanted, sampling_of
+from pythia_gguf.engine.generation import Completion, Generation, options_of
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Part, Session, Watch
@@ -96,52 +96,56 @@ class Model:
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path)
 
-    def logits(self, ids: Sequence[int], n_last: int | None = None) -> np.ndarray:
+    def logits(self, ids: Iterable[int], n_last: int | None = None) -> np.ndarray:
         """Logits of the next token after each of `ids`, or of the last so many: f32 [n_last, n_vocab].
 
-        Raises UsageError for more tokens than the context holds, ValueError for none or an id that there is not.
+        Raises UsageError for more tokens than the context holds, ValueError for none or an id that there is not,
+        TypeError for anything but whole numbers.
         """
+        ids = whole_numbers("ids", ids)
+        n_wanted = len(ids) if n_last is None else whole_number(0, len(ids))("n_last", n_last)
         session = Session(self, n_context=min(max(len(ids), 1), self.n_context))
-        return session.step([Part(seq=session.open(), ids=ids, n_wanted=len(ids) if n_last is None else n_last)])
+        return session.step([Part(seq=session.open(), ids=ids, n_wanted=n_wanted)])
 
-    def watch(self, ids: Sequence[int], watch: Watch) -> None:
+    def watch(self, ids: Iterable[int], watch: Watch) -> None:
         """Run tokens for what happens inside; see `engine.session.Session`. Raises as `logits` does."""
+        ids = whole_numbers("ids", ids)
         session = Session(self, n_context=min(max(len(ids), 1), self.n_context), watch=watch)
         session.step([Part(seq=session.open(), ids=ids, n_wanted=0)])
 
-    def generate(self, prompt: str | Sequence[int], **options: Any) -> Completion:
-        """What the model writes after a prompt; options as in `stream`."""
+    def generate(self, prompt: str | Iterable[int], **options: Any) -> Completion:
+        """What the model writes after a prompt; options as in `begin`."""
         generation = self.begin(prompt, **options)
         for _ in generation:
             pass
         return generation.completion
 
-    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
-        """The same text piece by piece as it is written, each of whole characters; to stop, take no more pieces.
-
-        max_tokens, stop, logprobs, lookup, shift                       see `engine.generation.Wanted`
-        temperature, top_k, top_p, min_p, repeat_penalty, seed  see `engine.sampling.Sampling`; seed None: a new one
-        Raises UsageError for a value out of range, and when prompt and new tokens do not fit into the context;
-        TypeError for an unknown option
-        """
+    def stream(self, prompt: str | Iterable[int], **options: Any) -> Iterator[str]:
+        """The same text piece by piece as it is written; to stop, take no more pieces. Options as in `begin`."""
         return iter(self.begin(prompt, **options))
 
-    def begin(self, prompt: str | Sequence[int], **options: Any) -> Generation:
-        """A text to be written: iterate for its pieces, then ask for its `completion`; options as in `stream`."""
-        of_text = {f.name: options.pop(f.name) for f in fields(Wanted) if f.name in options}
-        of_text["stop"] = tuple(of_text.get("stop", ()))
-        return Generation(self, prompt, Wanted(**of_text), sampling_of(options.pop("seed", None), **options))
+    def begin(self, prompt: str | Iterable[int], **options: Any) -> Generation:
+        """A text to be written: iterate for its pieces, each of whole characters, then ask for its `completion`.
+
+        prompt  text, or token ids
+        max_tokens, stop, logprobs, lookup, shift               see `engine.generation.Wanted`
+        temperature, top_k, top_p, min_p, repeat_penalty, seed  see `engine.sampling.Sampling`; seed None: a new one
+        Raises  UsageError for a value out of range, and when prompt and new tokens do not fit into the context;
+                TypeError for a value of another type, and for an unknown option
+        """
+        return Generation(self, prompt, *options_of(options))
 
     def score(
-        self, pairs: Sequence[tuple[str, str]], *, encoding: str = "joint", progress: Progress | None = None
+        self, pairs: Iterable[tuple[str, str]], *, encoding: str = "joint", progress: Progress | None = None
     ) -> list[Score]:
         """Log-likelihood of each continuation after its prompt, in order; shared beginnings are computed once.
 
         pairs     (prompt, continuation)
         encoding  see `engine.scoring.request_of`
-        Raises    UsageError for an empty continuation, or texts longer than the context
+        Raises    UsageError for an empty continuation, or texts longer than the context; TypeError for what is no pair
+                  of texts
         """
-        requests = [request_of(self, *pair, encoding) for pair in pairs]
+        requests = [request_of(self, *pair, encoding) for pair in pairs_of_texts("pairs", pairs)]
         heard = progress or Silence()
         heard.stage("scoring", len(set(requests)), "requests")
         return score_requests(self, requests, lambda n_requests: heard.advance("", n_requests))

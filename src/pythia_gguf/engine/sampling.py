@@ -2,6 +2,10 @@
 
 Knows no model. The order is that of llama.cpp's default chain: repeat penalty, top-k, top-p, min-p, temperature. A
 token takes exactly one number of the generator, so the n-th choice does not depend on how many steps led to it.
+
+Tokens stand in a row by falling logit, equals by rising id, each as wide as its odds; the random number is a place in
+that row. Sums of odds are float64 from left to right, so a seed gives the same token however it was found: only values
+are sorted, and the id is looked up for the one that was met.
 """
 
 from __future__ import annotations
@@ -11,9 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_gguf.errors import Argument, UsageError
+from pythia_gguf.arguments import check_fields, number, whole_number
 
 PENALIZED_TOKENS = 64
+# Without filters the most likely tokens are tried first: they are met most often.
+_N_FIRST = 1024
+# Above the relative error of a sum of odds computed in float32: 5e-6 from exponents, the rest from exp and sum.
+_FLOAT32_ERROR = 2e-5
+# Float32 has all its digits down to here.
+_LEAST_TEMPERATURE = 1e-30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +48,16 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        for name, least, most in (
-            ("temperature", 0, 1e6),
-            ("top_k", 0, 1 << 31),
-            ("top_p", 0, 1),
-            ("min_p", 0, 1),
-            ("repeat_penalty", 1e-3, 1e3),
-            ("seed", 0, 1 << 128),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise UsageError(Argument(name), f" must be between {least} and {most:g}, got {value}")
+        """Raises UsageError for a value out of range, TypeError for one of another type."""
+        check_fields(
+            self,
+            temperature=number(0, 1e6),
+            top_k=whole_number(0, 1 << 31),
+            top_p=number(0, 1),
+            min_p=number(0, 1),
+            repeat_penalty=number(1e-3, 1e3),
+            seed=whole_number(0, 1 << 128),
+        )
 
 
 class Sampler:
@@ -59,21 +67,78 @@ class Sampler:
         self._sampling = sampling
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
 
-    def choose(self, logits: np.ndarray, before: Sequence[int]) -> int:
-        """An id for logits f32 [n_vocab]; `before` are the tokens so far. Of equals the lowest id."""
+    def choose(self, logits: np.ndarray, before: Sequence[int], odds_sum: float | None = None) -> int:
+        """An id for logits f32 [n_vocab]; of equals the lowest id.
+
+        before    the tokens so far
+        odds_sum  `Logprobs.odds_sum` of the logits, where somebody has it: it saves time and changes nothing
+        """
         s = self._sampling
-        logits = _penalized(logits, before[-PENALIZED_TOKENS:], s.repeat_penalty)
+        penalized = _penalized(logits, before[-PENALIZED_TOKENS:], s.repeat_penalty)
         if s.temperature == 0:
-            return int(np.argmax(logits))
-        ids = _most_likely(logits, s.top_k)
-        chosen = logits[ids].astype(np.float64)
-        odds = np.exp(chosen - chosen[0])
+            return int(np.argmax(penalized))
+        return token_at(self._random.random(), penalized, s, odds_sum if penalized is logits else None)
+
+
+def token_at(drawn: float, logits: np.ndarray, s: Sampling, odds_sum: float | None = None) -> int:
+    """The id at a place in the row, 0 <= drawn < 1, by all of the sampling but penalty and seed."""
+    n = min(s.top_k or logits.size, logits.size)
+    is_open = n == logits.size and s.top_p == 1 and s.min_p == 0
+    rank = None
+    if is_open and n > _N_FIRST and s.temperature >= _LEAST_TEMPERATURE:
+        if odds_sum is None or s.temperature != 1:
+            odds_sum = _odds_sum(logits, s.temperature)
+        values = _largest(logits, _N_FIRST)
+        rank = _rank_of_first(values, odds_sum, s.temperature, drawn)
+    if rank is None:
+        values = _largest(logits, n)
+        rank = _rank(values, s, drawn)
+    met = values[rank]
+    return int(np.flatnonzero(logits == met)[rank - np.count_nonzero(values > met)])
+
+
+def _rank(values: np.ndarray, s: Sampling, drawn: float) -> int:
+    """Which of all values, in falling order, is met."""
+    gaps = _gaps(values)
+    kept = values.size
+    if s.top_p < 1 or s.min_p:
+        odds = np.exp(gaps)
         # Those before the one that reaches top_p, and that one.
         reached = np.searchsorted(np.cumsum(odds), s.top_p * odds.sum()) + 1 if s.top_p < 1 else odds.size
-        kept = max(1, min(int(reached), int((odds >= s.min_p).sum())))
-        sums = np.cumsum(np.exp((chosen[:kept] - chosen[0]) / s.temperature))
-        i = np.searchsorted(sums, self._random.random() * sums[-1], side="right")
-        return int(ids[min(int(i), kept - 1)])
+        kept = max(1, min(int(reached), int(np.count_nonzero(odds >= s.min_p))))
+    sums = _sums(gaps[:kept], s.temperature)
+    return min(int(np.searchsorted(sums, drawn * sums[-1], side="right")), kept - 1)
+
+
+def _rank_of_first(values: np.ndarray, odds_sum: float, temperature: float, drawn: float) -> int | None:
+    """Which of the first values of all logits is met; None when it may be another, or is too near to a border."""
+    place = drawn * odds_sum
+    sums = _sums(_gaps(values), temperature)
+    first, last = np.searchsorted(sums, [place * (1 - _FLOAT32_ERROR), place * (1 + _FLOAT32_ERROR)], side="right")
+    return int(first) if first == last < values.size else None
+
+
+@np.errstate(over="ignore")
+def _odds_sum(logits: np.ndarray, temperature: float) -> float:
+    """Sum of the odds of all logits, nearly: see `_FLOAT32_ERROR`."""
+    odds = logits - logits.max()
+    odds /= np.float32(temperature)
+    return float(np.exp(odds, out=odds).sum())
+
+
+def _gaps(values: np.ndarray) -> np.ndarray:
+    """How far each is below the first, float64."""
+    gaps = values.astype(np.float64)
+    gaps -= gaps[0]
+    return gaps
+
+
+@np.errstate(over="ignore")
+def _sums(gaps: np.ndarray, temperature: float) -> np.ndarray:
+    """Where the odds of each end in the row; overwrites the gaps."""
+    if temperature != 1:
+        gaps /= temperature
+    return np.cumsum(np.exp(gaps, out=gaps))
 
 
 def _penalized(logits: np.ndarray, before: Sequence[int], penalty: float) -> np.ndarray:
@@ -85,10 +150,10 @@ def _penalized(logits: np.ndarray, before: Sequence[int], penalty: float) -> np.
     return logits
 
 
-def _most_likely(logits: np.ndarray, k: int) -> np.ndarray:
-    """Ids by falling logit, equals by rising id; at most k of them unless k is 0."""
-    ids = np.arange(logits.size)
-    if 0 < k < logits.size:
-        kth = np.partition(logits, -k)[-k]
-        ids = np.flatnonzero(logits >= kth)
-    return ids[np.lexsort((ids, -logits[ids]))][: k or None]
+def _largest(logits: np.ndarray, k: int) -> np.ndarray:
+    """The k largest, in falling order."""
+    lowered = -logits
+    if k < logits.size:
+        lowered = np.partition(lowered, k - 1)[:k]
+    lowered.sort()
+    return np.negative(lowered, out=lowered)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pythia_gguf.engine.generation import log_sum_exp
+from pythia_gguf.engine.logprobs import log_sum_exp
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.errors import Argument, UsageError, one_line
 
@@ -77,12 +77,12 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
         after = encode(bare + continuation)[len(before) :]
     if not after and continuation:
         raise UsageError(
-            f"the continuation {one_line(continuation, 40)!r} becomes part of the prompt's last token: begin it with a"
-            " space",
+            Argument("continuation"),
+            f" {one_line(continuation, 40)!r} becomes part of the prompt's last token: begin it with a space",
             (", or use ", Argument("encoding", "separate")),
         )
     if not after:
-        raise UsageError("a continuation must have at least one token")
+        raise UsageError(Argument("continuation"), " must have at least one token")
     before = before or [model.tokenizer.i_eos or 0]
     return Request(ids=(*before, *after), start=len(before))
 
@@ -175,7 +175,7 @@ class _Rows:
         """Log-probability of a token after the token at `position`, and whether it is the most likely one."""
         row = self._logits[position - self.first]
         if position not in self._sums:
-            self._sums[position] = log_sum_exp(row.astype(np.float64)), int(np.argmax(row))
+            self._sums[position] = log_sum_exp(row), int(np.argmax(row))
         total, best = self._sums[position]
         return float(row[token]) - total, best == token
 

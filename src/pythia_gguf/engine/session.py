@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pythia_gguf.arguments import shown, whole_numbers
 from pythia_gguf.engine.oplist import SLICE_TOKENS, CacheShape, OpList, rounded_up
 from pythia_gguf.errors import UsageError
 from pythia_gguf.kernels.driver import N_SEGMENTS, N_TOKENS, N_WANTED, SEGMENT_WORDS, SEGMENTS, WANTED
@@ -181,17 +182,17 @@ class Session:
         return slices
 
     def _checked(self, part: Part) -> np.ndarray:
-        ids = np.asarray(part.ids, np.int64)
-        if ids.ndim != 1 or ids.size == 0:
-            raise ValueError("a part needs at least one token")
-        if not 0 <= part.n_wanted <= ids.size:
-            raise ValueError(f"logits wanted after {part.n_wanted} of {ids.size} tokens")
-        if ids.min() < 0 or ids.max() >= self.model.n_vocab:
-            raise ValueError(f"token ids must be in 0..{self.model.n_vocab - 1}, got {ids.min()}..{ids.max()}")
-        needed = self.length(part.seq) + ids.size
+        ids = whole_numbers("ids", part.ids)
+        if not ids:
+            raise ValueError("ids must be at least one token")
+        if not 0 <= part.n_wanted <= len(ids):
+            raise ValueError(f"logits wanted after {part.n_wanted} of {len(ids)} tokens")
+        if min(ids) < 0 or max(ids) >= self.model.n_vocab:
+            raise ValueError(f"ids must be in 0..{self.model.n_vocab - 1}, got {shown(min(ids))}..{shown(max(ids))}")
+        needed = self.length(part.seq) + len(ids)
         if needed > self.n_context:
             raise UsageError(f"{needed} tokens do not fit into a context of {self.n_context}")
-        return ids
+        return np.array(ids, np.int64)
 
     def _run(self, runs: list[_Run], logits: np.ndarray) -> int:
         """One slice; the number of rows written."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pythia_gguf.arguments import whole_number
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.progress import Progress, Silence
@@ -62,11 +63,12 @@ def measure_speed(
         ("n_sequences", n_sequences, 1),
         ("repeats", repeats, 1),
     ):
-        if n < least:
-            raise UsageError(Argument(name), f" must be at least {least}, got {n}")
+        whole_number(least)(name, n)
     n_context = max(n_prompt, depth + n_tokens)
     if n_context > model.n_context:
-        raise UsageError(f"{n_context} tokens do not fit into the context of {model.n_context}")
+        name = "n_prompt" if n_prompt > model.n_context else "n_tokens"
+        fault = f": {n_context} tokens do not fit into the context of {model.n_context}"
+        raise UsageError(Argument(name), fault)
     session = Session(model, n_sequences=n_sequences, n_context=n_context)
     ids = np.random.default_rng(0).integers(0, model.n_vocab, n_context)
     prefill, decode = [], []

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pythia_gguf.arguments import texts
 from pythia_gguf.errors import Argument, NetworkError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
 from pythia_gguf.json_file import json_text
 
@@ -51,7 +52,7 @@ def load_tasks(names: Sequence[str], include: str | os.PathLike[str] | None = No
         raise UsageError(f'tasks need lm_eval: pip install "pythia-gguf[eval]" ({e})') from e
     if include is not None and not Path(include).is_dir():
         raise StorageError(f"{one_line(os.fspath(include))}: no such folder")
-    names = [name for name in names if name]
+    names = [name for name in texts("names", names) if name]
     if not names:
         raise UsageError(Argument("tasks"), " names no task")
     manager = _beside(TaskManager, names, include) or TaskManager(include_path=_text(include))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata as installed
 from pathlib import Path
 
+from pythia_gguf.arguments import texts
 from pythia_gguf.card.card import CardRun
 from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
@@ -122,7 +123,7 @@ def quantize(
     """
     started = time.perf_counter()
     progress = progress or Silence()
-    names = quants if isinstance(quants, str) else ",".join(quants)
+    names = ",".join(texts("quants", quants))
     chosen = select_quants(names) if names or not keep_f16 else ()
     find_mix(mix)
     n_threads = threads_of(threads)

@@ -1,0 +1,77 @@
+"""Log-probabilities of tokens: logits less the logarithm of the sum of their exponentials, in float64.
+
+Knows neither model nor text.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# Slices of the vocabulary; more than the tokens that may be asked for.
+_N_SLICES = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """How likely a token was, before any filter or temperature.
+
+    token    its id
+    logprob  natural logarithm of its probability
+    top      the most likely tokens there and their log-probabilities, most likely first, of equals the lowest id
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+class Logprobs:
+    """Of all tokens at one position.
+
+    odds_sum  of the odds of each token to the most likely one
+    """
+
+    def __init__(self, logits: np.ndarray) -> None:
+        """Of logits f32 [n_vocab]."""
+        self._logits = logits
+        self.odds_sum = odds_sum(logits)
+        self._total = float(logits.max()) + math.log(self.odds_sum)
+
+    def of(self, token: int, n_top: int) -> TokenLogprob:
+        """Of one token, and of the n most likely ones."""
+        top = tuple((int(i), self._logprob(i)) for i in _most_likely(self._logits, n_top)) if n_top else ()
+        return TokenLogprob(token=token, logprob=self._logprob(token), top=top)
+
+    def _logprob(self, token: int) -> float:
+        return float(self._logits[token]) - self._total
+
+
+def odds_sum(logits: np.ndarray) -> float:
+    """sum(exp(logits - max(logits))), float64."""
+    odds = logits.astype(np.float64)
+    odds -= float(logits.max())
+    return float(np.exp(odds, out=odds).sum())
+
+
+def log_sum_exp(logits: np.ndarray) -> float:
+    """log(sum(exp(logits))), float64."""
+    return float(logits.max()) + math.log(odds_sum(logits))
+
+
+def _most_likely(logits: np.ndarray, n: int) -> np.ndarray:
+    """Ids of the n largest, largest first, of equals the lowest id."""
+    n = min(n, logits.size)
+    width = logits.size // _N_SLICES
+    ids = np.arange(logits.size)
+    if width:
+        # The n-th of the slices' largest is no larger than the n-th of all.
+        largest = logits[: width * _N_SLICES].reshape(width, _N_SLICES).max(axis=0)
+        ids = np.flatnonzero(logits >= np.partition(largest, -n)[-n])
+    values = logits[ids]
+    least = np.partition(values, -n)[-n]
+    above, equal = ids[values > least], ids[values == least]
+    ids = np.concatenate([above, equal[: n - above.size]])
+    return ids[np.lexsort((ids, -logits[ids]))]
