@@ -7,6 +7,7 @@
     |- StorageError     74  the disk: full, read-only, missing
     `- LockedError      75  another process is writing there
 
+A command ends with 128 + n when signal n ended it (130 after Ctrl-C), and with 71 when memory was short.
 Programmer mistakes are ValueError and TypeError; our own are assertions.
 
 A message names an argument as `Argument`, not as text: in Python it is said as it is written there (`max_tokens`,

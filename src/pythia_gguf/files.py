@@ -10,10 +10,12 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ from typing import BinaryIO, Self
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 
 CHUNK_BYTES = 4 << 20
+# What `write_beside` calls a file until it is whole.
+_PARTIAL = re.compile(r"\..+\.[0-9]+\.[0-9a-f]{8}\.partial")
+_ABANDONED_S = 86400
 
 
 class ReadableFile:
@@ -170,21 +175,80 @@ def feed(
 def write_beside(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file that appears under `path` only when the block ends well: written beside, fsynced, renamed.
 
-    On any exception the partial file is removed and what stood under `path` before is untouched.
+    On any exception the partial file is removed and what stood under `path` before is untouched. Partial files that
+    killed processes have left in the same folder are removed first.
     Raises StorageError for what the disk refuses (full, read-only, missing folder).
     """
     final = Path(path)
+    remove_abandoned(final.parent)
     partial = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
-        with open(partial, "xb", buffering=0) as raw:
+        with _open_locked(partial) as raw:
             yield raw
             os.fsync(raw.fileno())
-        os.replace(partial, final)
+            if os.name == "nt":  # renames no open file
+                raw.close()
+            os.replace(partial, final)
         fsync_folder(final.parent)
     except OSError as e:
         raise storage_error(final, e) from e
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the partial files in a folder whose process was killed.
+
+    A file that is being written is locked, and the system takes the lock away with the process, in another container
+    or on another machine too. Where a file system knows no locks, a file counts as abandoned after a day.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if _PARTIAL.fullmatch(name)]
+    except OSError:  # whoever writes there will say it
+        return
+    for name in names:
+        with contextlib.suppress(OSError):  # it is being written, or another process was first
+            _remove_if_abandoned(folder / name)
+
+
+def _remove_if_abandoned(partial: Path) -> None:
+    # Not a link's aim, and no waiting for the other end of a FIFO.
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    fd = os.open(partial, flags)
+    try:
+        if not _lock(fd) and time.time() - os.fstat(fd).st_mtime < _ABANDONED_S:
+            return
+        if os.name != "nt":
+            partial.unlink()
+    finally:
+        os.close(fd)
+    if os.name == "nt":  # there a file that any process has open cannot be removed: that is the lock
+        partial.unlink()
+
+
+def _open_locked(partial: Path) -> BinaryIO:
+    """A new file; made once more when another process has taken it for abandoned before it was locked."""
+    while True:
+        raw = open(partial, "xb", buffering=0)  # noqa: SIM115 - the caller's
+        _lock(raw.fileno(), wait=True)
+        if os.name == "nt" or os.path.exists(partial):
+            return raw
+        raw.close()
+
+
+def _lock(fd: int, *, wait: bool = False) -> bool:
+    """Whether the file system could lock a file for this process; raises BlockingIOError when another has it."""
+    if os.name == "nt":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:  # it knows no locks
+        return False
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

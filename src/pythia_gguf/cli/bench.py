@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.model_options import Loading, described, model_options
 from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
 
 
-@click.command("bench")
+@click.command("bench", cls=Command)
 @model_options
 @click.option(
     "--prompt", "n_prompt", type=int, default=512, show_default=True, help="Tokens of the prompt that is read."

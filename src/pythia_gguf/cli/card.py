@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.json_file import json_text
 
 _PICTURES = ("divergence.png", "perplexity.png")
 
 
-@click.command("card")
+@click.command("card", cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--report", type=click.Path(path_type=Path), help="Of pythia measure.  [default: DIR/report.json]")
 @click.option(

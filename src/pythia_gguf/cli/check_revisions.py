@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 _MOST_NAMES = 8
 
 
-@click.command("check-revisions")
+@click.command("check-revisions", cls=Command)
 @click.argument("name")
 @click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -62,7 +62,7 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
         n = len(checked.findings)
         click.echo(f"{checked.repo_id}: {checked.n_branches} branches, {n or 'no'} finding{'' if n == 1 else 's'}")
     if checked.findings:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 def _rows(finding: Finding) -> list[tuple[str, ...]]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.model_options import Loading, encoding_option, model_options
 from pythia_gguf.errors import StorageError
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
 @model_options
 @click.option(
     "--tasks", required=True, metavar="NAME,...", help="Tasks, groups or tags of lm_eval; * matches anything."

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from pythia_gguf.cli.command import Command
 
-@click.command("export")
+
+@click.command("export", cls=Command)
 @click.argument("model")
 @click.option("--to", required=True, metavar="HF-FOLDER", type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.model_options import Loading, described, model_options
 from pythia_gguf.json_file import json_text
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-@click.command("generate")
+@click.command("generate", cls=Command)
 @model_options
 @click.argument("prompt")
 @click.option("--max-tokens", type=int, default=64, show_default=True, help="Most tokens to write.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.model_options import Loading, run_options
 from pythia_gguf.errors import StorageError, UsageError
 from pythia_gguf.json_file import json_text
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-@click.command("imatrix")
+@click.command("imatrix", cls=Command)
 @click.argument("model", required=False)
 @click.option(
     "--text", "texts", multiple=True, type=click.Path(path_type=Path), help="What the model reads; repeatable."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.tables import print_columns, print_table
 from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.json_file import json_text
@@ -25,7 +26,7 @@ _LONG_ARRAY = 6
 _LONG_TEXT = 90
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--tensors", is_flag=True, help="List every tensor too.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)

@@ -5,13 +5,19 @@ Knows no sub-command by heart: `cli/<name>.py` is `pythia <name>`, with `-` as `
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from importlib import metadata
+from types import TracebackType
 
 import click
 
+from pythia_gguf.cli.signals import EndingSignals
+from pythia_gguf.cli.streams import flush_results, prepare_streams
 from pythia_gguf.errors import Argument, PythiaGGUFError, nearest, one_line
+
+_VERSION = metadata.version("pythia-gguf")
 
 # name -> one line of help; the file cli/<name>.py defines `command`
 COMMANDS = {
@@ -62,6 +68,8 @@ class Commands(click.Group):
         """Run a sub-command; errors of the library name its options."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as e:
+            raise click.Abort from e
         except PythiaGGUFError as e:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             assert command is not None
@@ -74,6 +82,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name; a usage error with the nearest names when there is none."""
         if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:  # a shell that completes wants no error
+                return None
             raise click.UsageError(f"no such command {cmd_name!r}{nearest(cmd_name, COMMANDS)}", ctx=ctx)
         command: click.Command = importlib.import_module(f"pythia_gguf.cli.{cmd_name.replace('-', '_')}").command
         return command
@@ -85,7 +95,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("pythia-gguf"), prog_name="pythia-gguf")
+@click.version_option(_VERSION, prog_name="pythia-gguf")
 def cli() -> None:
     """Pythia / GPT-NeoX checkpoints to GGUF, bit-identical to llama.cpp, and those files run on a CPU.
 
@@ -99,18 +109,44 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the console scripts: exit codes are those of errors.py, 130 when interrupted."""
-    try:
-        code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
-    except click.ClickException as e:
-        e.show()
-        code = e.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("Interrupted. No file is left half written.", file=sys.stderr)
-        code = 130
-    except OSError as e:  # stdout takes no more; a reader that has gone, such as `head`, is click's to answer
-        print(f"Error: {one_line(str(e))}", file=sys.stderr)
-        sys.stdout = None  # flushing it at exit would only raise again
-        code = 74
-    sys.exit(code if isinstance(code, int) else 0)
+    """Entry point of the console scripts: exit codes are those of errors.py, 128 + n when signal n ended the run."""
+    prepare_streams()
+    sys.excepthook = _show_fault
+    with EndingSignals() as signals:
+        try:
+            result = cli.main(standalone_mode=False)
+            flush_results()
+            code = result if isinstance(result, int) else 0
+        except (click.Abort, KeyboardInterrupt):
+            code = _say(f"{signals.said}. No file is left half written.", signals.exit_code)
+        except click.ClickException as e:
+            code = _say(e, e.exit_code)
+        except BrokenPipeError:  # a reader that has gone, such as `head`, wants no more
+            code = 1
+        except OSError as e:
+            code = _say(f"Error: {one_line(str(e))}", 74)
+        except MemoryError as e:
+            code = _say(f"Error: not enough memory{': ' if str(e) else ''}{one_line(str(e))}", 71)
+        except RecursionError:
+            code = _say("Error: something here is nested too deeply", 65)
+        except UnicodeEncodeError as e:
+            code = _say(f"Error: a text that is not Unicode: {one_line(str(e))}", 65)
+    sys.exit(code)
+
+
+def _say(message: str | click.ClickException, code: int) -> int:
+    """Show it where that is possible; what was printed before comes first."""
+    with contextlib.suppress(OSError):
+        flush_results()
+    with contextlib.suppress(OSError):
+        if isinstance(message, str):
+            click.echo(message, err=True)
+        else:
+            message.show()
+    return code
+
+
+def _show_fault(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+    """What no user can cause, as a traceback and one line more."""
+    sys.__excepthook__(kind, value, trace)
+    click.echo(f"This is a fault of pythia-gguf {_VERSION}. Please report it with the lines above.", err=True)

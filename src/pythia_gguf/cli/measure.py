@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import StorageError, UsageError
 from pythia_gguf.json_file import json_text
 from pythia_gguf.machine import available_memory_bytes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-@click.command("measure")
+@click.command("measure", cls=Command)
 @click.argument("files", metavar="DIR|FILE...", nargs=-1, required=True)
 @click.option("--reference", metavar="MODEL", help="What the files are compared with.  [default: the F16 file in DIR]")
 @click.option("--text", required=True, type=click.Path(path_type=Path), help="Text that the models have not seen.")

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
     from pythia_gguf.hub.suite import Step, SuiteModel
 
 
-@click.command("models")
+@click.command("models", cls=Command)
 @click.argument("name", required=False)
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(name: str | None, output_format: str) -> None:

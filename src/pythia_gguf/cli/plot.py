@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import ModelFileError, UsageError
 
 
-@click.command("plot")
+@click.command("plot", cls=Command)
 @click.argument("files", metavar="report.json|results.json...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--against", type=click.Choice(["published"]), help="Draw EleutherAI's published scores, and compare.")
 @click.option("--model", metavar="NAME", help="Which published model results are compared with, as pythia-70m-v0.")

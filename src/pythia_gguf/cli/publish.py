@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pythia_gguf.cli.command import Command
+
 if TYPE_CHECKING:
     from pythia_gguf.models.publish import Sent
 
 
-@click.command("publish")
+@click.command("publish", cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--repo", required=True, metavar="USER/NAME", help="Where it goes; made if it is not there.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")

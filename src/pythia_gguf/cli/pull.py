@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
 
 
-@click.command("pull")
+@click.command("pull", cls=Command)
 @click.argument("name")
 @click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)

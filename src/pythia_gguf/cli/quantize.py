@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.menu import menu_json, print_menu
 from pythia_gguf.json_file import json_text
 
 
-@click.command("quantize")
+@click.command("quantize", cls=Command)
 @click.argument("source")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write.  [default: NAME-GGUF]")
 @click.option("--quants", default="all", show_default=True, help="Names of the menu, separated by commas.")

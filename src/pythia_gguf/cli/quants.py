@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.menu import menu_json, print_menu
 from pythia_gguf.cli.tables import print_table
 from pythia_gguf.json_file import json_text
 
 
-@click.command("quants")
+@click.command("quants", cls=Command)
 @click.argument("source", required=False)
 @click.option("--mix", default="2026", show_default=True, help="Edition of the quants: 2026 or 2024.")
 @click.option("--quants", default="all", show_default=True, help="Names of the menu, separated by commas.")

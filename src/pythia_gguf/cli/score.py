@@ -6,13 +6,14 @@ import math
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.model_options import Loading, described, encoding_option, model_options
 from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
 
 
-@click.command("score")
+@click.command("score", cls=Command)
 @model_options
 @click.option("--prompt", required=True, help="What comes before.")
 @click.option("--continuation", required=True, multiple=True, metavar="TEXT", help="May be given several times.")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.json_file import json_text
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="Only the exit code, and faults on stderr.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import StorageError
 from pythia_gguf.json_file import json_text
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pythia_gguf.press.quantize import Progress
 
 
-@click.command("warmup")
+@click.command("warmup", cls=Command)
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(output_format: str) -> None:
     """Compile the kernels of all formats now, so that no later run has to: for images, clusters, demonstrations.

@@ -5,6 +5,7 @@ Knows no model that runs; matplotlib is of the extra `eval`, and imported only h
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 from pythia_gguf.errors import UsageError
 from pythia_gguf.evals.published import TASKS, Published, final_scores, step_scores
+from pythia_gguf.files import storage_error, write_all, write_beside
 from pythia_gguf.hub.suite import MODELS
 
 _TITLES = {
@@ -74,8 +76,14 @@ def _save(path: Path, draw: Callable[[Any], None]) -> Path:
         raise UsageError(f'plots need matplotlib: pip install "pythia-gguf[eval]" ({e})') from e
     figure = Figure(figsize=(8, 5), layout="constrained")
     draw(figure.add_subplot())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise storage_error(path.parent, e) from e
+    with write_beside(path) as out:
+        write_all(out, picture.getbuffer())
     return path
 
 

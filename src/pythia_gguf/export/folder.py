@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,7 @@ import numpy as np
 from pythia_gguf.arch import hf_name, qkv_runs, role_of
 from pythia_gguf.arch.gpt_neox import GPTNeoXConfig
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
-from pythia_gguf.files import storage_error, write_all, write_beside, write_text
+from pythia_gguf.files import storage_error, write_all, write_beside
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.json_file import json_text
@@ -30,6 +31,7 @@ DTYPES: dict[str, tuple[str, np.dtype]] = {
     "float32": ("F32", np.dtype("<f4")),
 }
 _DTYPE_OF_FORMAT = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+_CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 
 
@@ -62,25 +64,50 @@ def export(
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
     folder = Path(to)
-    if any((folder / name).exists() for name in ("config.json", _WEIGHTS)):
-        raise UsageError(f"{one_line(str(folder))}: there is a model already. Choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise storage_error(folder, e) from e
+    _check_place(folder)
     progress = progress or Silence()
     tokenizer, notes = try_tokenizer(gguf.metadata, gguf.path)
     texts = config_files(gguf, config, dtype, hidden_act)
     if tokenizer is None:
-        texts = {"config.json": texts["config.json"]}
+        texts = {_CONFIG: texts[_CONFIG]}
     else:
         texts["tokenizer.json"] = tokenizer.to_str(pretty=True)
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    with write_beside(folder / _WEIGHTS) as out:
-        _write_weights(out, gguf, config, dtype, progress)
+    with _made(folder), ExitStack() as stack:
+        # They appear together when all is written; config.json, the last, says that nothing is missing.
+        for name, text in texts.items():
+            write_all(stack.enter_context(write_beside(folder / name)), text.encode("utf-8"))
+        _write_weights(stack.enter_context(write_beside(folder / _WEIGHTS)), gguf, config, dtype, progress)
     files = (*(folder / name for name in texts), folder / _WEIGHTS)
     return Exported(folder=folder, dtype=dtype, files=files, notes=notes)
+
+
+def _check_place(folder: Path) -> None:
+    """Raises UsageError when the folder holds a model already."""
+    where = one_line(str(folder))
+    if (folder / _CONFIG).exists():
+        raise UsageError(f"{where}: there is a model already. Choose another folder")
+    if (folder / _WEIGHTS).exists():
+        raise UsageError(
+            f"{where}: there is {_WEIGHTS} without {_CONFIG}, as an export leaves it that was killed at its end."
+            " Delete it, or choose another folder"
+        )
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder, which does not stay when it was not there and the block fails; StorageError when the disk refuses."""
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise storage_error(folder, e) from e
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise
 
 
 def dtype_of(gguf: GGUFFile) -> str:

@@ -1,0 +1,102 @@
+"""A command line that works for every command of the program, on small files, for tests that go over all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.nano import HELDOUT, NANO
+from hub.loopback import LoopbackHub
+from pythia_gguf import quantize
+from pythia_gguf.json_file import json_text
+
+REPO = "EleutherAI/pythia-14m"
+TASK = {
+    "task": "two_words",
+    "dataset_path": "json",
+    "output_type": "multiple_choice",
+    "test_split": "test",
+    "doc_to_text": "{{text}}",
+    "doc_to_choice": ["yes", "no"],
+    "doc_to_target": 0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What command lines speak of.
+
+    folder       of `pythia quantize`, with Q4_0, Q8_0 and F16, and a report.json
+    environment  of a process: the hub on loopback is the only one, and its cache is empty
+    """
+
+    folder: Path
+    tasks: Path
+    environment: dict[str, str]
+
+    def lines(self, out: Path) -> dict[str, list[str | Path]]:
+        """Command -> its arguments; what is written goes to `out`, a folder that is there."""
+        q4 = self.folder / "nano.Q4_0.gguf"
+        f16 = self.folder / "nano.F16.gguf"
+        text = ["--text", HELDOUT, "--context", "128", "--chunks", "2"]
+        return {
+            "models": ["pythia-70m@step3000"],
+            "pull": ["pythia-14m"],
+            "check-revisions": ["me/run"],
+            "quantize": [NANO, "--out", out, "--quants", "Q4_0"],
+            "imatrix": [f16, *text, "-o", out / "imatrix.gguf"],
+            "quants": [NANO, "--quants", "Q4_0"],
+            "inspect": [q4],
+            "verify": [self.folder],
+            "generate": [q4, "def main(", "--max-tokens", "4", "--seed", "1"],
+            "score": [q4, "--prompt", "import", "--continuation", " os"],
+            "measure": [q4, *text, "-o", out / "report.json"],
+            "eval": [q4, "--tasks", "two_words", "--include-path", self.tasks, "-o", out / "results.json"],
+            "plot": [self.folder / "report.json", "-o", out],
+            "card": [self.folder],
+            "bench": [q4, "--prompt", "8", "--tokens", "2", "--repeats", "1"],
+            "export": [q4, "--to", out / "hf"],
+            "publish": [self.folder, "--repo", "me/nano"],
+            "warmup": [],
+        }
+
+    def run(self, command: str, arguments: list[str | Path], **how: object) -> subprocess.CompletedProcess[str]:
+        """The command in a process of its own; `how` as for subprocess.run."""
+        program = [sys.executable, "-m", "pythia_gguf", command, *map(str, arguments)]
+        return subprocess.run(program, env=self.environment, text=True, check=False, timeout=120, **how)  # type: ignore
+
+
+def make_material(folder: Path, hub: LoopbackHub) -> Material:
+    """All of it, in a folder that is there."""
+    made, tasks = folder / "made", folder / "tasks"
+    quantize(NANO, made, quants="Q4_0,Q8_0", keep_f16=True, quantized_by="me")
+    card = made / "README.md"
+    front = "---\nlanguage: en\nlicense: apache-2.0\nbase_model: me/run\n"
+    card.write_text(card.read_text("utf-8").replace("---\n", front, 1), "utf-8")
+    tasks.mkdir()
+    (tasks / "rows.jsonl").write_text('{"text": "Is this so?"}\n')
+    task = TASK | {"dataset_kwargs": {"data_files": {"test": str(tasks / "rows.jsonl")}}}
+    (tasks / "two_words.yaml").write_text(json_text(task))
+    hub.add(REPO, NANO)
+    hub.add("me/run", NANO)
+    material = Material(
+        folder=made,
+        tasks=tasks,
+        environment=os.environ
+        | {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": "hf_loopback_secret",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_CACHE": str(folder / "hf-cache"),
+        },
+    )
+    report = ["--text", HELDOUT, "--context", "128", "--chunks", "2", "-o", made / "report.json"]
+    done = material.run("measure", [made, *report], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((made / "report.json").read_text("utf-8"))["files"]
+    return material
