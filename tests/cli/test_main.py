@@ -92,7 +92,7 @@ WRONG = [
     (["quantize", "tests"], 74, "config.json"),
     (["quantize", NANO, "--name", "a/b"], 2, "cannot name files 'a/b'"),
     (["quantize", NANO, "--out", "Makefile", "--quants", "Q8_0"], 74, "Makefile: is a file"),
-    (["inspect", "examples/nano/config.json"], 65, "bad magic"),
+    (["inspect", "examples/nano/config.json"], 65, "is one file of a model"),
     (["inspect", "none.gguf"], 74, "cannot open"),
     (["verify", "none"], 74, "no such file or folder"),
     (["verify", "docs"], 74, "no manifest.json and no .gguf file"),

@@ -38,20 +38,28 @@ def lock(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[N
     """
     held, owner = FileLock(path), path.with_suffix(".pid")
     try:
-        _acquire(held, path, wait)
-    except OSError as e:
-        raise storage_error(path, e) from e
-    try:
+        try:
+            _acquire(held, path, wait)
+        except OSError as e:
+            raise storage_error(path, e) from e
         _write_pid(owner)
         yield
     finally:
-        _remove(owner)
+        _tidy(held, path)
+
+
+def _tidy(held: FileLock, path: Path) -> None:
+    """Give the lock back and remove its files, also when it was being taken; leave that of somebody else."""
+    with contextlib.suppress(Timeout, OSError):
+        held.acquire(blocking=False)
+    if held.is_locked:
+        _remove(path.with_suffix(".pid"))
         # While it is held: whoever waits for a file that is gone looks for another. One that is not empty is the marker
         # of a file system without locks, which the library removes.
         with contextlib.suppress(OSError):
             if path.stat().st_size == 0:
                 path.unlink()
-        held.release()
+        held.release(force=True)
 
 
 def holder(path: Path) -> str:
