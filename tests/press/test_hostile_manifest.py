@@ -49,5 +49,5 @@ def test_a_message_that_quotes_a_file_is_cut_before_it_is_worked_on() -> None:
 
 def test_manifest_that_is_a_link_to_itself_is_no_manifest(tmp_path: Path) -> None:
     os.symlink("manifest.json", tmp_path / "manifest.json")
-    with pytest.raises(StorageError, match="no manifest.json and no .gguf file"):
+    with pytest.raises(StorageError, match="no manifest.json, no SHA256SUMS and no .gguf file"):
         verify(tmp_path)

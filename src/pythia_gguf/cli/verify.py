@@ -1,31 +1,42 @@
-"""`pythia verify`: one line per file, exit code 65 when one is damaged. Knows no hashes."""
+"""`pythia verify`: one line per file, exit code 65 when one is damaged, 74 when one is missing.
+
+Knows no hashes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pythia_gguf.cli.command import Command
-from pythia_gguf.errors import ModelFileError
+from pythia_gguf.errors import Argument, ModelFileError, StorageError, one_line
 from pythia_gguf.json_file import json_text
+
+if TYPE_CHECKING:
+    from pythia_gguf.press.verify import Verdict
 
 
 @click.command("verify", cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--ignore-missing", is_flag=True, help="Check only those of the listed files that are here.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="Only the exit code, and faults on stderr.")
-def command(path: Path, output_format: str, quiet: bool) -> None:
+def command(path: Path, ignore_missing: bool, output_format: str, quiet: bool) -> None:
     """Check a folder made by `pythia quantize`, or one GGUF file.
 
-    With a manifest.json beside the files every byte is compared with it, and a difference is named by its tensor.
-    Without one, header, sizes and offsets are checked. Exit code 0 when all is well, 65 when a file is damaged.
+    With a manifest.json beside the files every byte is compared with it, and a difference is named by its tensor; where
+    there is only SHA256SUMS, with that. Without either, header, sizes and offsets are checked. Exit code 0 when all is
+    well, 65 when a file is damaged, 74 when some are missing and the others are sound.
 
     \b
     pythia verify pythia-70m-GGUF
     pythia verify pythia-70m-GGUF/pythia-70m.Q4_K_M.gguf
+    pythia verify --ignore-missing .                      a folder of which some files were fetched
     """
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.press.verify import verify
@@ -34,19 +45,34 @@ def command(path: Path, output_format: str, quiet: bool) -> None:
     with show as progress:
         if progress is not None:
             progress.stage("verifying", _total_bytes(path), "bytes")
-        verdicts = verify(path, *([progress.advance] if progress is not None else []))
-    faults = [v for v in verdicts if v.fault]
+        advance = [progress.advance] if progress is not None else []
+        verdicts = verify(path, *advance, ignore_missing=ignore_missing)
+    damaged, missing = ([v for v in verdicts if v.state == state] for state in ("damaged", "missing"))
     if output_format == "json":
-        rows = [{"file": v.file, "bytes": v.n_bytes, "checked": v.checked, "fault": v.fault} for v in verdicts]
-        click.echo(json_text({"schema_version": 1, "ok": not faults, "files": rows}))
+        rows = [
+            {"file": v.file, "state": v.state, "bytes": v.n_bytes, "checked": v.checked, "fault": v.fault}
+            for v in verdicts
+        ]
+        counts = {"ok": not damaged and not missing, "damaged": len(damaged), "missing": len(missing)}
+        click.echo(json_text({"schema_version": 1} | counts | {"files": rows}))
     elif not quiet:
         for v in verdicts:
-            click.echo(f"{'FAULT' if v.fault else 'ok':5}  {v.file}  {v.fault or v.checked}")
-    if faults:
+            note = " (not in the list)" if v.state == "unknown" else ""
+            click.echo(f"{v.state:7}  {v.file}  {v.fault or v.checked}{note}")
+    if damaged:
+        others = f"; {_of(missing, verdicts)} missing" if missing else ""
         raise ModelFileError(
-            f"{len(faults)} of {len(verdicts)} files are damaged or missing, first {faults[0].file}: {faults[0].fault}",
-            path=path,
+            f"{_of(damaged, verdicts)} damaged, first {damaged[0].file}: {damaged[0].fault}{others}", path=path
         )
+    if missing:
+        raise StorageError(
+            f"{one_line(str(path))}: {_of(missing, verdicts)} missing, first {missing[0].file}; the others are sound",
+            (". Use ", Argument("ignore_missing", True), " to check those alone"),
+        )
+
+
+def _of(some: Sequence[Verdict], verdicts: Sequence[Verdict]) -> str:
+    return f"{len(some)} of {len(verdicts)} files {'is' if len(some) == 1 else 'are'}"
 
 
 def _total_bytes(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Checks files that were made before: headers, sizes, and every byte against the manifest.
+"""Checks files that were made before: headers, sizes, and every byte against manifest.json or SHA256SUMS.
 
 Knows nothing of how they were made.
 """
@@ -6,79 +6,136 @@ Knows nothing of how they were made.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pythia_gguf.errors import ModelFileError, StorageError, one_line
+from pythia_gguf.errors import Argument, ModelFileError, StorageError, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf
-from pythia_gguf.press.manifest import read_manifest
+from pythia_gguf.json_file import read_text
+from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
+
+STATES = ("ok", "damaged", "missing", "unknown")
+_SUM = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+_LFS_POINTER = b"version https://git-lfs"
+_Entry = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What was found about one file.
 
-    fault    None when all is well, else one line
-    checked  "every byte" when a manifest was there, else "header and sizes"
+    state    "ok"; "damaged"; "missing": listed and not here; "unknown": here and not listed, though others are
+    fault    of what is damaged or missing, one line; else None
+    checked  "every byte", "header and sizes" where nothing lists the file, or "nothing" where it is missing
     """
 
     file: str
     n_bytes: int
+    state: str
     fault: str | None
     checked: str
 
 
-def verify(path: Path, advance: Callable[[str, int], None] = lambda file, n_bytes: None) -> tuple[Verdict, ...]:
+def verify(
+    path: Path,
+    advance: Callable[[str, int], None] = lambda file, n_bytes: None,
+    *,
+    ignore_missing: bool = False,
+) -> tuple[Verdict, ...]:
     """Check a folder made by `quantize`, or one GGUF file.
 
-    advance  called with (file name, bytes) as bytes are read
-    Raises   StorageError when there is nothing to check, ModelFileError for a damaged manifest; damaged files are
-             verdicts, so that one does not hide the next
+    advance         called with (file name, bytes) as bytes are read
+    ignore_missing  leave out files that are listed and not here: for a folder of which some were fetched
+    Raises   StorageError when there is nothing to check, ModelFileError for a damaged manifest; damaged and missing
+             files are verdicts, so that one does not hide the next
     """
     if not os.path.exists(path):  # unlike Path.exists, it answers no to a name that is too long
         raise StorageError(f"{one_line(str(path))}: no such file or folder")
     folder = path if path.is_dir() else path.parent
-    manifest = read_manifest(folder)
-    listed = {entry["file"]: entry for entry in manifest["files"]} if manifest else {}
+    listed = _listed(folder)
     if path.is_dir():
         names = list(dict.fromkeys([*listed, *sorted(p.name for p in folder.glob("*.gguf"))]))
         if not names:
-            raise StorageError(f"{path}: no manifest.json and no .gguf file to check")
+            raise StorageError(f"{path}: no {MANIFEST}, no {SUMS} and no .gguf file to check")
     else:
         names = [path.name]
     by_quant = {entry.get("quant", ""): entry for entry in listed.values()}
-    return tuple(_verify_file(folder / name, listed.get(name), by_quant, advance) for name in names)
+    verdicts = tuple(_verify_file(folder / name, listed, by_quant, advance) for name in names)
+    if not ignore_missing:
+        return verdicts
+    there = tuple(v for v in verdicts if v.state != "missing")
+    if not there:
+        raise StorageError(
+            f"{one_line(str(path))}: none of {len(verdicts)} listed files is here",
+            (", so ", Argument("ignore_missing", True), " leaves nothing to check"),
+        )
+    return there
+
+
+def _listed(folder: Path) -> dict[str, _Entry]:
+    """What the manifest says of each file, or SHA256SUMS where there is none."""
+    if manifest := read_manifest(folder):
+        return {entry["file"]: entry for entry in manifest["files"]}
+    sums, path = {}, folder / SUMS
+    for line in read_text(path).splitlines() if path.is_file() else ():
+        match = _SUM.fullmatch(line)
+        if match is None:
+            raise ModelFileError(f"expected lines of a hash and a name, got {line[:80]!r}", path=path)
+        digest, name = match.groups()
+        if Path(name).name != name or name in (".", ".."):
+            raise ModelFileError(f"{name[:80]!r} is not the name of a file in this folder", path=path)
+        sums[name] = {"file": name, "sha256": digest.lower()}
+    return sums
 
 
 def _verify_file(
-    path: Path, entry: dict[str, Any] | None, by_quant: dict[str, dict[str, Any]], advance: Callable[[str, int], None]
+    path: Path, listed: dict[str, _Entry], by_quant: dict[str, _Entry], advance: Callable[[str, int], None]
 ) -> Verdict:
-    n_bytes = os.path.getsize(path) if os.path.exists(path) else 0
+    entry = listed.get(path.name)
+    fault: str | None = None
+    if not os.path.exists(path):  # a link to nothing too: in a cache of the Hub, a file that was not fetched
+        other = (
+            f". It is another name of {by_quant[alias]['file']}" if entry and (alias := _alias(entry, by_quant)) else ""
+        )
+        fault = f"{one_line(str(path))}: is missing{other}"
+        return Verdict(file=path.name, n_bytes=0, state="missing", fault=fault, checked="nothing")
+    n_bytes, state = os.path.getsize(path), "ok" if entry or not listed else "unknown"
     checked = "every byte" if entry else "header and sizes"
     try:
         if entry is None:
             open_gguf(path)
             advance(path.name, n_bytes)
         else:
-            original = by_quant.get(entry.get("alias_of", ""), entry)
+            original = by_quant[alias] if (alias := _alias(entry, by_quant)) else entry
             _compare(path, entry, original.get("tensors", []), advance)
     except (ModelFileError, StorageError) as e:
-        return Verdict(file=path.name, n_bytes=n_bytes, fault=str(e), checked=checked)
-    return Verdict(file=path.name, n_bytes=n_bytes, fault=None, checked=checked)
+        state, fault = "damaged", str(e)
+    return Verdict(file=path.name, n_bytes=n_bytes, state=state, fault=fault, checked=checked)
 
 
-def _compare(
-    path: Path, entry: dict[str, Any], tensors: list[dict[str, Any]], advance: Callable[[str, int], None]
-) -> None:
+def _alias(entry: _Entry, by_quant: dict[str, _Entry]) -> str | None:
+    """The quant whose bytes a file shares, where it is listed."""
+    alias = entry.get("alias_of")
+    return alias if alias in by_quant else None
+
+
+def _compare(path: Path, entry: _Entry, tensors: list[_Entry], advance: Callable[[str, int], None]) -> None:
     """Raises ModelFileError that names the first difference: size, tensor, or header."""
     with RegularFile(path) as file:
-        if file.size != entry["bytes"]:
-            raise ModelFileError(f"expected {entry['bytes']} bytes, got {file.size}. Make it again", path=path)
+        if file.size != entry.get("bytes", file.size):
+            if file.read(0, min(file.size, len(_LFS_POINTER))) == _LFS_POINTER:
+                raise ModelFileError("a Git LFS pointer, not the file it stands for. Run git lfs pull", path=path)
+            raise ModelFileError(
+                f"expected {entry['bytes']} bytes, got {file.size}. Fetch it or make it again", path=path
+            )
         if sha256_range(file, 0, file.size, lambda n: advance(path.name, n)) == entry["sha256"]:
             return
+        if not tensors:
+            raise ModelFileError("its hash differs. Fetch it or make it again", path=path)
         gguf = open_gguf(path)
         for row in tensors:
             if row["tensor"] in gguf.tensors and _tensor_hash(file, gguf, row["tensor"]) != row["sha256"]:
