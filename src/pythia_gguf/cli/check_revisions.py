@@ -36,7 +36,7 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
     from pythia_gguf.hub.model_name import parse_model_name
     from pythia_gguf.hub.revisions import check_revisions
 
-    parsed = parse_model_name(name)
+    parsed = parse_model_name(name, endpoint)
     if parsed.notice:
         click.echo(parsed.notice, err=True)
     with make_progress() as progress:

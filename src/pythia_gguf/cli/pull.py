@@ -31,7 +31,7 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
     from pythia_gguf.hub.model_name import parse_model_name
     from pythia_gguf.hub.pull import pull
 
-    parsed = parse_model_name(name)
+    parsed = parse_model_name(name, endpoint)
     if parsed.quant is not None:
         raise UsageError(f"{name}: what is pulled has no quant. pythia generate {name} makes one")
     if parsed.notice:

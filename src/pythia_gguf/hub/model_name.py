@@ -1,4 +1,4 @@
-"""NAME[@STEP][:QUANT]: how a model of the Hub is named on a command line.
+"""NAME[@STEP][:QUANT]: how a model of the Hub is named on a command line, or by the address of its page.
 
 Knows no network: whether such a repository exists, it cannot say.
 """
@@ -9,13 +9,21 @@ import re
 from dataclasses import dataclass
 
 from pythia_gguf.errors import UsageError, one_line
-from pythia_gguf.hub.suite import ORGANIZATION, SuiteModel, find_model
+from pythia_gguf.hub.page import is_page, name_on_page
+from pythia_gguf.hub.suite import MODELS, ORGANIZATION, SuiteModel, find_model
 
 MAIN = "main"
 _NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<step>[^@:]+))?(?::(?P<quant>[\w]+))?")
 # As git names branches and commits, without what would lead out of a folder.
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,199}")
 _STEP = re.compile(r"(?:step)?(\d{1,9})")
+# As people write a step of the suite, whose branches are known.
+_SPELLED_STEP = re.compile(r"(?:(?:global[-_ ]?)?step|iter(?:ation)?|checkpoint)?[-_ ]?(\d{1,9})", re.IGNORECASE)
+# Names that say with a dash or a slash what belongs after "@" or ":".
+_STUCK = re.compile(
+    r"(?P<name>.+?)(?:[-_/.:](?P<step>step[-_]?\d+)|[-_/.](?P<quant>I?Q\d\w*|B?F16|F32))", re.IGNORECASE
+)
+_SWAPPED = re.compile(r"(?P<name>[^@:]+):(?P<quant>[^@:]+)@(?P<step>[^@:]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,31 +49,60 @@ class ModelName:
         return f"{self.repo_id}{step}{f':{self.quant}' if self.quant else ''}"
 
 
-def parse_model_name(text: str) -> ModelName:
+def parse_model_name(text: str, endpoint: str | None = None) -> ModelName:
     """Take a name apart; raises UsageError for what is no name, no model of the suite, or none of its steps.
 
-    A name without a slash is one of the suite; a step is "step3000", "3000", any branch or a commit.
+    A name without a slash is one of the suite; a step is "step3000", "3000", any branch or a commit. The address of a
+    model's page on the Hub is its name.
+
+    endpoint  of the hub that is asked; None: huggingface_hub's
     """
+    text = text.strip()
+    if is_page(text):
+        text = name_on_page(text, endpoint or _endpoint())
     match = _NAME.fullmatch(text)
     if not match:
-        raise UsageError(f"{one_line(text, 100)!r} is no file, no folder and no NAME[@STEP][:QUANT]")
+        raise UsageError(f"{one_line(text, 100)!r} is no file, no folder and no NAME[@STEP][:QUANT]{_meant(text)}")
     model = notice = None
     repo_id = match["name"]
     if "/" not in repo_id or repo_id.lower().startswith(f"{ORGANIZATION.lower()}/pythia-"):
         try:
             model, notice = find_model(repo_id)
             repo_id = model.repo_id
-        except UsageError:
+        except UsageError as e:
+            if meant := _meant(text):
+                raise UsageError(f"no model {one_line(repo_id, 100)!r} in the Pythia suite{meant}") from e
             if "/" not in repo_id:  # others of the organization, such as seeds, are not in the suite's list
                 raise
+    elif repo_id.split("/")[0].lower() in MODELS:
+        raise UsageError(f"{one_line(repo_id, 100)!r}: no owner of models is called so{_meant(text)}")
+    if match["quant"] and _STEP.fullmatch(match["quant"].lower()):
+        raise UsageError(f"{match['quant']!r} is no quant{_meant(text)}")
     revision = _revision(match["step"], model)
     return ModelName(repo_id=repo_id, revision=revision, quant=match["quant"], model=model, notice=notice)
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT.rstrip("/")
+
+
+def _meant(text: str) -> str:
+    """A hint for a name whose step or quant stands where it is not looked for."""
+    match = _SWAPPED.fullmatch(text) or _STUCK.fullmatch(text) if len(text) < 300 else None
+    if match is None:
+        return ""
+    step = re.sub("[-_]", "", match["step"].lower()) if match["step"] else ""
+    meant = match["name"] + (f"@{step}" if step else "") + (f":{match['quant']}" if match["quant"] else "")
+    return f". Did you mean {one_line(meant, 100)}?"
 
 
 def _revision(step: str | None, model: SuiteModel | None) -> str:
     if step is None:
         return MAIN
-    if number := _STEP.fullmatch(step):
+    spelling = _STEP if model is None else _SPELLED_STEP
+    if number := spelling.fullmatch(step):
         n = int(number[1])
         if model is not None:
             model.step(n)

@@ -193,4 +193,5 @@ def find_model(name: str) -> tuple[SuiteModel, str | None]:
     if plain in _BY_OLD_NAME:
         model = _BY_OLD_NAME[plain]
         return model, f"{name} is called {model.name} since January 2023"
-    raise UsageError(f"no model {name!r} in the Pythia suite{nearest(plain, MODELS)}")
+    hint = nearest(plain, MODELS) or nearest(f"pythia-{plain}", MODELS)
+    raise UsageError(f"no model {name!r} in the Pythia suite{hint}")

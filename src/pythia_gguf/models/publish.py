@@ -17,6 +17,7 @@ from pythia_gguf.files import RegularFile, feed
 from pythia_gguf.hub.client import Hub, HubFile, errors_as_one_line
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.model_name import MAIN
+from pythia_gguf.hub.page import is_page, name_on_page
 from pythia_gguf.json_file import read_text
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
 from pythia_gguf.press.names import legal_name, name_of
@@ -63,6 +64,8 @@ def publish(
     Raises    UsageError, ModelFileError and StorageError for what is not fit to be sent, NetworkError
     """
     folder, hub, progress = Path(folder), hub or Hub(), progress or Silence()
+    if is_page(repo_id):
+        repo_id = name_on_page(repo_id, hub.endpoint)
     if not _REPO.fullmatch(repo_id):
         raise UsageError(f"{one_line(repo_id, 100)!r}: expected USER/NAME")
     if not folder.is_dir():

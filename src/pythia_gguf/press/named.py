@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
+from pythia_gguf.hub.page import is_page
 from pythia_gguf.hub.pull import NamedSource, find
 from pythia_gguf.press.names import is_legal, legal_name, name_of
 from pythia_gguf.progress import Progress
@@ -65,7 +66,11 @@ def name_in(source: str | os.PathLike[str]) -> ModelName | None:
     Raises StorageError for what is neither: it is not here, and no name.
     """
     text = os.fspath(source)
-    if os.path.lexists(text) or isinstance(source, os.PathLike) or text.lower().endswith(".gguf"):
+    if os.path.lexists(text) or isinstance(source, os.PathLike):
+        return None
+    if is_page(text):
+        return parse_model_name(text)
+    if text.lower().endswith(".gguf"):
         return None
     try:
         return parse_model_name(text)
