@@ -78,6 +78,7 @@ golden: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_encoders.py --save
 	$(BIN)/python bench/bench_encoders.py --weighted --save
+	$(BIN)/python bench/bench_sampling.py --save
 	$(BIN)/python bench/bench_press.py --save
 	$(BIN)/python bench/bench_engine.py --save
 	$(BIN)/python bench/bench_measure.py --save

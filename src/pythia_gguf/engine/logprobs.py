@@ -65,13 +65,14 @@ def _most_likely(logits: np.ndarray, n: int) -> np.ndarray:
     """Ids of the n largest, largest first, of equals the lowest id."""
     n = min(n, logits.size)
     width = logits.size // _N_SLICES
-    ids = np.arange(logits.size)
+    least = np.float32(-np.inf)
     if width:
         # The n-th of the slices' largest is no larger than the n-th of all.
         largest = logits[: width * _N_SLICES].reshape(width, _N_SLICES).max(axis=0)
-        ids = np.flatnonzero(logits >= np.partition(largest, -n)[-n])
-    values = logits[ids]
-    least = np.partition(values, -n)[-n]
-    above, equal = ids[values > least], ids[values == least]
-    ids = np.concatenate([above, equal[: n - above.size]])
+        least = np.partition(largest, -n)[-n]
+    above = np.flatnonzero(logits > least)
+    if above.size > n:
+        least = np.partition(logits[above], -n)[-n]
+        above = above[logits[above] > least]
+    ids = np.concatenate([above, np.flatnonzero(logits == least)[: n - above.size]])
     return ids[np.lexsort((ids, -logits[ids]))]

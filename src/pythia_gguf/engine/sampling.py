@@ -88,8 +88,9 @@ def token_at(drawn: float, logits: np.ndarray, s: Sampling, odds_sum: float | No
     if is_open and n > _N_FIRST and s.temperature >= _LEAST_TEMPERATURE:
         if odds_sum is None or s.temperature != 1:
             odds_sum = _odds_sum(logits, s.temperature)
-        values = _largest(logits, _N_FIRST)
-        rank = _rank_of_first(values, odds_sum, s.temperature, drawn)
+        if drawn * odds_sum < _N_FIRST:  # no odds are above 1
+            values = _largest(logits, _N_FIRST)
+            rank = _rank_of_first(values, odds_sum, s.temperature, drawn)
     if rank is None:
         values = _largest(logits, n)
         rank = _rank(values, s, drawn)
