@@ -1,19 +1,41 @@
 """Checks of arguments: a wrong type is a TypeError, a value out of range a UsageError, and both name the argument.
 
 Knows no function: whoever has arguments says what they may be. NaN is in no range, and True is no number.
+
+    @checked                           for a public function: each argument is of the type that is written there
+    whole_number(1)("threads", value)  for one value, of which more is known than its type
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import numbers
 import operator
+import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from pythia_gguf.errors import Argument, UsageError, nearest, one_line
 
 # Takes an argument's name and value; gives the value as a plain Python one, or raises.
 Check = Callable[[str, Any], Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def checked(function: Function) -> Function:
+    """Decorator: arguments whose annotation stands in `_CHECK_OF` are of that type, or it is a TypeError."""
+    signature = inspect.signature(function)
+    checks = {n: _CHECK_OF[p.annotation] for n, p in signature.parameters.items() if p.annotation in _CHECK_OF}
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        given = signature.bind(*args, **options).arguments
+        for name in given.keys() & checks.keys():
+            checks[name](name, given[name])
+        return function(*args, **options)
+
+    return cast(Function, call)
 
 
 def check_fields(made: object, **checks: Check) -> None:
@@ -24,7 +46,7 @@ def check_fields(made: object, **checks: Check) -> None:
 
 def whole_number(least: int, most: int | None = None) -> Check:
     """An int, or what stands for one, such as numpy's; no bool."""
-    return lambda name, value: _within(name, _whole(name, "a whole number", value), least, most)
+    return lambda name, value: _within(name, _whole(name, value), least, most)
 
 
 def number(least: float, most: float) -> Check:
@@ -38,6 +60,20 @@ def number(least: float, most: float) -> Check:
     return check
 
 
+def text(name: str, value: Any) -> str:
+    """A str."""
+    if not isinstance(value, str):
+        raise _wrong_type(name, "a text", value)
+    return value
+
+
+def place(name: str, value: Any) -> str | os.PathLike[str]:
+    """A path, or a name of the Hub."""
+    if not isinstance(value, str | os.PathLike):
+        raise _wrong_type(name, "a path", value)
+    return value
+
+
 def flag(name: str, value: Any) -> bool:
     """True or False, and nothing that is merely taken for one."""
     if not isinstance(value, bool):
@@ -49,7 +85,7 @@ def whole_numbers(name: str, value: Any) -> list[int]:
     """Several of them, of an array of integers too."""
     if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
         raise _wrong_type(name, "several whole numbers", value)
-    return [_whole(name, "several whole numbers", each) for each in value]
+    return [_whole(name, each, "several whole numbers") for each in value]
 
 
 def texts(name: str, value: Any) -> tuple[str, ...]:
@@ -95,7 +131,7 @@ def shown(value: Any) -> str:
     return f"a number of {value.bit_length()} bits" if is_huge else one_line(repr(value), 80)
 
 
-def _whole(name: str, expected: str, value: Any) -> int:
+def _whole(name: str, value: Any, expected: str = "a whole number") -> int:
     try:
         whole = operator.index(value)
     except TypeError:
@@ -115,3 +151,15 @@ def _within(name: str, value: Any, least: float, most: float | None) -> Any:
 
 def _wrong_type(name: str, expected: str, value: Any) -> TypeError:
     return TypeError(f"{name} must be {expected}, got {type(value).__name__} {shown(value)}")
+
+
+# Annotation, as it is written -> what it means. Ranges are for whoever knows them.
+_CHECK_OF: dict[str, Check] = {
+    "bool": flag,
+    "str": text,
+    "str | None": optional(text),
+    "str | os.PathLike[str]": place,
+    "str | os.PathLike[str] | None": optional(place),
+    "str | Iterable[str]": texts,
+    "int | None": optional(_whole),
+}

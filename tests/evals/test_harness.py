@@ -24,6 +24,7 @@ from pythia_gguf import load
 from pythia_gguf.engine.scoring import Request
 from pythia_gguf.errors import ModelFileError, UsageError
 from pythia_gguf.evals.harness import PythiaLM
+from pythia_gguf.evals.tasks import load_tasks
 from pythia_gguf.kernels.matmul import known_activations
 
 # Nats, of the sum over an item's tokens: up to 100, and 1500 of wikitext. Both round to float32, in another order: they
@@ -346,3 +347,8 @@ def test_wrong_options_of_the_model():
         PythiaLM(nano_files()["Q4_0"], thread=2)
     with pytest.raises(TypeError, match="options are for a model that is loaded here"):
         PythiaLM(load(nano_files()["Q4_0"], threads=2), gelu="erf")
+
+
+def test_one_task_by_itself_is_one():
+    with pytest.raises(UsageError, match="'abc'"):
+        load_tasks("abc")

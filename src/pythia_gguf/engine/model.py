@@ -15,7 +15,7 @@ import numpy as np
 
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
-from pythia_gguf.arguments import pairs_of_texts, whole_number, whole_numbers
+from pythia_gguf.arguments import checked, pairs_of_texts, whole_number, whole_numbers
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, options_of
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
@@ -135,6 +135,7 @@ class Model:
         """
         return Generation(self, prompt, *options_of(options))
 
+    @checked
     def score(
         self, pairs: Iterable[tuple[str, str]], *, encoding: str = "joint", progress: Progress | None = None
     ) -> list[Score]:
@@ -151,6 +152,7 @@ class Model:
         return score_requests(self, requests, lambda n_requests: heard.advance("", n_requests))
 
 
+@checked
 def load(
     path: str | os.PathLike[str],
     *,

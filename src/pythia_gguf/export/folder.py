@@ -17,6 +17,7 @@ import numpy as np
 
 from pythia_gguf.arch import hf_name, qkv_runs, role_of
 from pythia_gguf.arch.gpt_neox import GPTNeoXConfig
+from pythia_gguf.arguments import checked
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import storage_error, write_all, write_beside
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
@@ -45,6 +46,7 @@ class Exported:
     notes: tuple[str, ...]
 
 
+@checked
 def export(
     model: str | os.PathLike[str],
     to: str | os.PathLike[str],
@@ -62,7 +64,7 @@ def export(
     gguf, config = open_gguf_model(model)
     dtype = dtype or dtype_of(gguf)
     if dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
+        raise UsageError(Argument("dtype"), f": no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
     folder = Path(to)
     _check_place(folder)
     progress = progress or Silence()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pythia_gguf.errors import UsageError, nearest
+from pythia_gguf.arguments import checked
+from pythia_gguf.errors import Argument, UsageError, nearest
 from pythia_gguf.export.folder import DTYPES, dtype_of, hf_config, hf_tensors
 from pythia_gguf.intake.gguf_model import open_gguf_model
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import GPTNeoXForCausalLM
 
 
+@checked
 def to_transformers(
     model: str | os.PathLike[str], *, dtype: str | None = None, hidden_act: str | None = None
 ) -> GPTNeoXForCausalLM:
@@ -24,6 +26,8 @@ def to_transformers(
     dtype, hidden_act  as in `export.folder.export`
     Raises             UsageError without torch and transformers; ModelFileError, StorageError
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(Argument("dtype"), f": no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
     try:
         import torch
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
@@ -31,8 +35,6 @@ def to_transformers(
         raise UsageError(f"to_transformers needs torch and transformers: {e}") from e
     gguf, config = open_gguf_model(model)
     dtype = dtype or dtype_of(gguf)
-    if dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
     keys = hf_config(gguf, config, dtype, hidden_act)
     made = GPTNeoXForCausalLM(GPTNeoXConfig(**keys)).to(getattr(torch, dtype))
     state = made.state_dict()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pythia_gguf.arguments import checked
 from pythia_gguf.errors import ModelFileError, nearest
 from pythia_gguf.files import RegularFile
 from pythia_gguf.formats import FORMAT_OF_ID, FORMATS
@@ -78,6 +79,7 @@ class GGUFFile:
     n_bytes: int
 
 
+@checked
 def open_gguf(path: str | os.PathLike[str], *, allow_trailing: bool = False) -> GGUFFile:
     """Read and validate the header of a file; no tensor data is read.
 
@@ -123,6 +125,7 @@ def read_tensor(gguf: GGUFFile, name: str, start: int = 0, stop: int | None = No
     return rows.reshape(stop - start, info.row_bytes)
 
 
+@checked
 def decode_tensor(gguf: GGUFFile, name: str) -> np.ndarray:
     """A tensor's weights, float32 [shape]; decoded in slabs, so it takes little more memory than the result.
 

@@ -131,7 +131,7 @@ def _press(
 ) -> Path:
     """The file of a quant, made unless it is there; None: unquantized."""
     is_plain = quant is None or quant.upper() in UNQUANTIZED
-    chosen = [] if is_plain else [q.name for q in select_quants(quant or "")]
+    chosen = [] if is_plain else [q.name for q in select_quants(quant or "", "quant")]
     there = [p for p in home.glob("*.gguf") if p.stem.rpartition(".")[2] in (chosen or UNQUANTIZED)]
     if not there:
         result = quantize(source, home, quants=chosen, keep_f16=is_plain, threads=threads, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from pythia_gguf.arguments import checked
 from pythia_gguf.models.find import find_gguf
 from pythia_gguf.progress import Progress
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
 
+@checked
 def load(
     model: str | os.PathLike[str],
     *,

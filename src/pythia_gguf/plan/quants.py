@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pythia_gguf.errors import UsageError, nearest
+from pythia_gguf.errors import Argument, UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +151,14 @@ def rules_of(quant: Quant, role: str, mix: str, *, has_imatrix: bool) -> tuple[R
 def find_mix(name: str) -> str:
     """The mix of that name; raises UsageError for another."""
     if name not in MIXES:
-        raise UsageError(f"unknown mix {name!r}: known are {', '.join(MIXES)}{nearest(name, MIXES)}")
+        raise UsageError(Argument("mix"), f": unknown mix {name!r}: known are {', '.join(MIXES)}{nearest(name, MIXES)}")
     return name
 
 
-def select_quants(names: str) -> tuple[Quant, ...]:
+def select_quants(names: str, argument: str = "quants") -> tuple[Quant, ...]:
     """Quants of a comma-separated list, or "all", in the order of the menu; raises UsageError for an unknown name.
 
-    Upper and lower case count the same; an empty list and a repeated name are errors.
+    Upper and lower case count the same; an empty list and a repeated name are errors, which name the argument.
     """
     if names.strip().lower() == "all":
         return tuple(QUANTS.values())
@@ -167,10 +167,11 @@ def select_quants(names: str) -> tuple[Quant, ...]:
     chosen = []
     for name in wanted:
         if name.upper() not in by_upper:
-            raise UsageError(f"unknown quant {name!r}{nearest(name, QUANTS) or '.'} The menu: {', '.join(QUANTS)}")
+            hint = f"{nearest(name, QUANTS) or '.'} The menu: {', '.join(QUANTS)}"
+            raise UsageError(Argument(argument), f": unknown quant {name!r}{hint}")
         chosen.append(by_upper[name.upper()])
     if doubled := {name for name in chosen if chosen.count(name) > 1}:
-        raise UsageError(f"quant named twice: {', '.join(sorted(doubled))}")
+        raise UsageError(Argument(argument), f": quant named twice: {', '.join(sorted(doubled))}")
     return tuple(q for q in QUANTS.values() if q.name in chosen)
 
 

@@ -47,9 +47,9 @@ def check_name(name: str) -> str:
     """The name itself; raises UsageError unless it can begin a file name on every system."""
     if not is_legal(name):
         raise UsageError(
-            f"cannot name files {name!r}: expected letters, digits, '.', '_', '+', '-' and inner spaces,"
+            Argument("name"),
+            f": cannot name files {name!r}: expected letters, digits, '.', '_', '+', '-' and inner spaces,"
             " at most 191 characters",
-            (". Give another with ", Argument("name")),
         )
     return name
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata as installed
 from pathlib import Path
 
-from pythia_gguf.arguments import texts
+from pythia_gguf.arguments import checked, texts
 from pythia_gguf.card.card import CardRun
 from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
@@ -83,6 +83,7 @@ class PressResult:
     seconds: float
 
 
+@checked
 def quantize(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,

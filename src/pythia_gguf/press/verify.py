@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pythia_gguf.arguments import checked
 from pythia_gguf.errors import Argument, ModelFileError, StorageError, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf
@@ -40,8 +41,9 @@ class Verdict:
     checked: str
 
 
+@checked
 def verify(
-    path: Path,
+    path: str | os.PathLike[str],
     advance: Callable[[str, int], None] = lambda file, n_bytes: None,
     *,
     ignore_missing: bool = False,
@@ -53,6 +55,7 @@ def verify(
     Raises   StorageError when there is nothing to check, ModelFileError for a damaged manifest; damaged and missing
              files are verdicts, so that one does not hide the next
     """
+    path = Path(path)
     if not os.path.exists(path):  # unlike Path.exists, it answers no to a name that is too long
         raise StorageError(f"{one_line(str(path))}: no such file or folder")
     folder = path if path.is_dir() else path.parent
@@ -97,6 +100,7 @@ def _verify_file(
 ) -> Verdict:
     entry = listed.get(path.name)
     fault: str | None = None
+    path = Path(path)
     if not os.path.exists(path):  # a link to nothing too: in a cache of the Hub, a file that was not fetched
         other = (
             f". It is another name of {by_quant[alias]['file']}" if entry and (alias := _alias(entry, by_quant)) else ""
