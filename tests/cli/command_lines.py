@@ -70,6 +70,14 @@ class Material:
         return subprocess.run(program, env=self.environment, text=True, check=False, timeout=120, **how)  # type: ignore
 
 
+def write_task(folder: Path) -> None:
+    """A folder with the task two_words, of one item."""
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"text": "Is this so?"}\n')
+    task = TASK | {"dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}}
+    (folder / "two_words.yaml").write_text(json_text(task))
+
+
 def make_material(folder: Path, hub: LoopbackHub) -> Material:
     """All of it, in a folder that is there."""
     made, tasks = folder / "made", folder / "tasks"
@@ -77,10 +85,7 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     card = made / "README.md"
     front = "---\nlanguage: en\nlicense: apache-2.0\nbase_model: me/run\n"
     card.write_text(card.read_text("utf-8").replace("---\n", front, 1), "utf-8")
-    tasks.mkdir()
-    (tasks / "rows.jsonl").write_text('{"text": "Is this so?"}\n')
-    task = TASK | {"dataset_kwargs": {"data_files": {"test": str(tasks / "rows.jsonl")}}}
-    (tasks / "two_words.yaml").write_text(json_text(task))
+    write_task(tasks)
     hub.add(REPO, NANO)
     hub.add("me/run", NANO)
     material = Material(

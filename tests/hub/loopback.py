@@ -199,7 +199,8 @@ class _Answer(BaseHTTPRequestHandler):
     def info(self, repo_id: str, revision: str | None) -> None:
         if found := self.found(repo_id, revision or "main"):
             siblings = [{"rfilename": path} for path in found[1]]
-            self.send_json({"id": repo_id, "modelId": repo_id, "sha": found[0], "siblings": siblings, "tags": []})
+            made = {"private": f"private {repo_id}" in self.owner.uploaded, "siblings": siblings, "tags": []}
+            self.send_json({"id": repo_id, "modelId": repo_id, "sha": found[0]} | made)
 
     def refs(self, repo_id: str) -> None:
         if not self.refused(repo_id):

@@ -49,7 +49,7 @@ def command(
     with make_progress() as progress:
         speed = measure_speed(
             loaded,
-            n_prompt=min(n_prompt, loaded.n_context),
+            n_prompt=n_prompt,
             n_tokens=n_tokens,
             depth=depth,
             n_sequences=n_sequences,
@@ -62,7 +62,7 @@ def command(
         "load_s": load_s,
         "rss_bytes": _resident_bytes(),
         "weights_bytes": loaded.weights.bytes_per_token,
-        "prompt": min(n_prompt, loaded.n_context),
+        "prompt": n_prompt,
         "tokens": n_tokens,
         "depth": depth,
         "batch": n_sequences,

@@ -32,11 +32,14 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
     """
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.cli.tables import print_table
+    from pythia_gguf.errors import UsageError
     from pythia_gguf.hub.client import Hub
-    from pythia_gguf.hub.model_name import parse_model_name
+    from pythia_gguf.hub.model_name import MAIN, parse_model_name
     from pythia_gguf.hub.revisions import check_revisions
 
     parsed = parse_model_name(name, endpoint)
+    if parsed.quant is not None or parsed.revision != MAIN:
+        raise UsageError(f"{name}: all branches are compared: give {parsed.repo_id} alone")
     if parsed.notice:
         click.echo(parsed.notice, err=True)
     with make_progress() as progress:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, encoding_option, model_options
-from pythia_gguf.errors import StorageError
+from pythia_gguf.errors import Argument, StorageError
 
 
 @click.command("eval", cls=Command)
@@ -63,6 +63,8 @@ def command(
     from pythia_gguf.files import write_text
 
     check_run(n_shots, limit)
+    if out is None and output_format == "text":
+        refuse_given("layout", "without ", Argument("out"), " or ", Argument("output_format", "json"))
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise StorageError(f"{out}: not a file in a folder that exists")
     loaded = load_tasks(tasks.replace(" ", "").split(","), include)

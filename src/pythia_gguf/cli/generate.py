@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, described, model_options
+from pythia_gguf.errors import Argument
 from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def command(
     pythia generate pythia-70m-deduped@step3000:Q4_K_M "Hello, I am"
     cat notes.txt | pythia generate pythia-70m.Q8_0.gguf - --max-tokens 200 --lookup --output-format json
     """
+    _refuse_unused(output_format, **options)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
     loaded = loading.load(model, is_quiet=quiet)
@@ -68,6 +70,16 @@ def command(
         _print_logprobs(generation)
     if not quiet:
         click.echo(_figures(generation), err=True)
+
+
+def _refuse_unused(output_format: str, *, temperature: float, top_k: int, **others: Any) -> None:
+    """Raises UsageError for an option that could change nothing: the most likely token leaves no choice."""
+    if temperature == 0:
+        refuse_given("top_k top_p min_p seed", "with ", Argument("temperature"), " 0")
+    elif top_k == 1:
+        refuse_given("temperature top_p min_p seed", "with ", Argument("top_k"), " 1")
+    if output_format == "json":
+        refuse_given("no_echo", "with ", Argument("output_format", "json"), ", which holds both texts")
 
 
 def _print_text(generation: Generation, echoed: str) -> None:

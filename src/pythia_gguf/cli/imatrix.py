@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, run_options
 from pythia_gguf.errors import StorageError, UsageError
 from pythia_gguf.json_file import json_text
@@ -62,6 +62,8 @@ def command(
 
     if (model is None) != (not texts):
         raise UsageError("MODEL and --text go together: one reads the other")
+    if model is None:
+        refuse_given("context n_windows threads gelu activations cache", "without MODEL: matrices are only added")
     if model is None and not earlier:
         raise UsageError("nothing to do: give MODEL and --text, or matrices to add up with --in-file")
     if out.exists() and not force:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pythia_gguf.cli.command import refuse_given
+
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
@@ -80,6 +82,8 @@ class Loading:
                 cache=self.cache,
                 progress=progress,
             )
+        if loaded.activations != self.activations:
+            refuse_given("activations", f"on weights that are not quantized: they take {loaded.activations}")
         for note in loaded.notes:
             tell(note)
         return loaded

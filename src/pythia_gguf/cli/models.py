@@ -36,6 +36,8 @@ def command(name: str | None, output_format: str) -> None:
         parsed = parse_model_name(name)
         if parsed.model is None:
             raise UsageError(f"{parsed.repo_id} is not in the Pythia suite")
+        if parsed.quant is not None:
+            raise UsageError(f"{name}: models and steps have no quant: leave :{parsed.quant} out")
         if parsed.notice:
             click.echo(parsed.notice, err=True)
         models = [parsed.model]

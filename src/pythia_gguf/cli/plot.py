@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.errors import ModelFileError, UsageError
 
 
@@ -37,8 +37,10 @@ def command(files: tuple[Path, ...], against: str | None, model: str | None, out
         raise UsageError("nothing to draw: give a report.json or results.json, or --against published")
     written: list[Path] = []
     measured: dict[str, tuple[float, float]] = {}
-    for path in files:
-        data = _read(path)
+    contents = [(path, _read(path)) for path in files]
+    if not any("results" in data for _, data in contents):
+        refuse_given("model", "without results of `pythia eval`")
+    for path, data in contents:
         if "results" not in data:
             written += plot_report(data, out)
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.menu import menu_json, print_menu
 from pythia_gguf.cli.tables import print_table
 from pythia_gguf.json_file import json_text
@@ -29,8 +29,7 @@ def command(source: str | None, mix: str, quants: str, tensors: bool, output_for
     find_mix(mix)
     chosen = select_quants(quants)
     if source is None:
-        if tensors:
-            raise click.UsageError("--tensors needs a SOURCE")
+        refuse_given("mix tensors", "without SOURCE: the names are the same")
         if output_format == "json":
             rows = [{"quant": q.name, "file_type": q.file_type, "base": q.base, "alias_of": q.alias_of} for q in chosen]
             click.echo(json_text({"schema_version": 1, "quants": rows}))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.errors import Argument, ModelFileError, StorageError, one_line
 from pythia_gguf.json_file import json_text
 
@@ -38,6 +38,8 @@ def command(path: Path, ignore_missing: bool, output_format: str, quiet: bool) -
     pythia verify pythia-70m-GGUF/pythia-70m.Q4_K_M.gguf
     pythia verify --ignore-missing .                      a folder of which some files were fetched
     """
+    if output_format == "json":
+        refuse_given("quiet", "with ", Argument("output_format", "json"))
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.press.verify import verify
 

@@ -86,6 +86,16 @@ class Hub:
         }
         return Revision(repo_id=repo_id, commit=commit, files=files)
 
+    def is_public(self, repo_id: str) -> bool:
+        """Whether there is a repository of that name that anybody may see."""
+        from huggingface_hub import errors
+
+        with errors_as_one_line(repo_id):
+            try:
+                return self.api.model_info(repo_id).private is False
+            except errors.RepositoryNotFoundError:
+                return False
+
     def branches(self, repo_id: str) -> dict[str, str]:
         """The commit that each branch leads to."""
         with errors_as_one_line(repo_id):

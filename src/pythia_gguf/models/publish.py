@@ -70,6 +70,8 @@ def publish(
         raise UsageError(f"{one_line(repo_id, 100)!r}: expected USER/NAME")
     if not folder.is_dir():
         raise StorageError(f"{one_line(str(folder))}: no such folder")
+    if private and hub.is_public(repo_id):
+        raise UsageError(Argument("private"), f" is for a new repository, and {repo_id} is there and public")
     parts = _steps(folder) if branches else {MAIN: folder}
     files = {branch: _checked(part, progress) for branch, part in parts.items()}
     progress.stage("hashing", sum(p.stat().st_size for paths in files.values() for p in paths), "bytes")

@@ -19,7 +19,7 @@ from pythia_gguf.card.card import CardRun
 from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
-from pythia_gguf.errors import Argument, ModelFileError, StorageError
+from pythia_gguf.errors import Argument, ModelFileError, StorageError, UsageError
 from pythia_gguf.files import RegularFile, sha256_range, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.account import card_text, command_text, imatrix_text, notes_of
@@ -130,6 +130,8 @@ def quantize(
     n_threads = threads_of(threads)
     found = find_source(source, keep=keep_source and not dry_run, progress=progress)
     own_name = legal_name(found.name) if name is None else check_name(name)
+    if keep_source and found.model is None:
+        raise UsageError(Argument("keep_source"), " changes nothing for a source that is on this machine")
     opened = open_source(found.path, own_name, found.place)
     if imatrix is not None:
         opened = with_imatrix(opened, Path(imatrix))
