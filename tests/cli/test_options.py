@@ -72,7 +72,7 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
     },
     "inspect": {"--tensors": "never: JSON holds them anyway", "--output-format": SHOWN},
     "verify": {
-        "--ignore-missing": DISK,
+        "--ignore-missing": ["verify {q4} --ignore-missing"],
         "--output-format": SHOWN,
         "--quiet": ["verify {made} --quiet --output-format json"],
     },
@@ -112,7 +112,7 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--context": ALWAYS,
         "--chunks": MODEL,
         "--gelu": ALWAYS,
-        "--activations": ["measure {f16} --text {text} --chunks 1 --activations int8"],
+        "--activations": MODEL,
         "--threads": SPEED,
         "--out": ALWAYS,
         "--output-format": SHOWN,
