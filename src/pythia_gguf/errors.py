@@ -3,6 +3,7 @@
     PythiaGGUFError         one line, an exit code
     |- UsageError        2  an option or a name that does not exist
     |- ModelFileError   65  a file that is damaged, hostile or of a kind we refuse
+    |  `- NotFiniteError    a weight, or what a model computes, is infinity or NaN
     |- NetworkError     69  the Hub cannot be reached, or says no
     |- StorageError     74  the disk: full, read-only, missing
     `- LockedError      75  another process is writing there
@@ -119,6 +120,24 @@ class ModelFileError(PythiaGGUFError):
             where.append(one_line(field))
         shown = [one_line(part) if isinstance(part, str) else part for part in parts]
         super().__init__(": ".join([*where, ""]), *shown)
+
+
+class NotFiniteError(ModelFileError):
+    """A weight that is infinity or NaN, or a model whose numbers become so.
+
+    position  in the sequence of the token after which it was seen, from 0; None: it is a weight
+    """
+
+    def __init__(
+        self,
+        *parts: Part,
+        path: str | os.PathLike[str],
+        field: str | None = None,
+        offset: int | None = None,
+        position: int | None = None,
+    ) -> None:
+        self.position = position
+        super().__init__(*parts, path=path, field=field, offset=offset)
 
 
 class NetworkError(PythiaGGUFError):

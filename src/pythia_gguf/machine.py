@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pythia_gguf.errors import Part, UsageError
 
 _ROOT = Path("/")
 # Version 1 says "no limit" with a number near 2^63.
 _NO_LIMIT = 1 << 60
+# Less is taken without a look at what is available: that takes half a millisecond.
+_NO_QUESTION_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,20 @@ def usable_memory(root: Path = _ROOT) -> Memory:
 def available_memory_bytes() -> int | None:
     """Bytes that this process can have now without swapping; None where the system does not tell."""
     return usable_memory().available
+
+
+def require_memory(n_bytes: int, *what: Part, hints: Sequence[Part] = ()) -> None:
+    """Raises UsageError when so many bytes are not available: "WHAT needs 12.3 GB of memory, 4.1 GB are free".
+
+    Memory is given to whoever asks and taken only as it is touched, so without this the system would end the process
+    later, in the middle of its work.
+    """
+    if n_bytes < _NO_QUESTION_BYTES:
+        return
+    available = available_memory_bytes()
+    if available is not None and n_bytes > available:
+        needed = f" needs {in_units(n_bytes)} of memory, {in_units(available)} are free"
+        raise UsageError(*what, needed, *hints)
 
 
 def in_units(n_bytes: int) -> str:

@@ -107,9 +107,9 @@ def test_stretches_of_the_op_list_are_one_whole():
     whole = m.logits(ids)
     run = m.workers.run
 
-    def one_by_one(ops: np.ndarray, first: int, last: int, step: np.ndarray) -> None:
+    def one_by_one(ops: np.ndarray, first: int, last: int, step: np.ndarray, held: object) -> None:
         for i in range(first, last):
-            run(ops, i, i + 1, step)
+            run(ops, i, i + 1, step, held)
 
     m.workers.run = one_by_one  # type: ignore[method-assign]
     try:

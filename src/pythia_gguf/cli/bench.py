@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 @click.command("bench", cls=Command)
 @model_options
 @click.option(
-    "--prompt", "n_prompt", type=int, default=512, show_default=True, help="Tokens of the prompt that is read."
+    "--prompt", "n_prompt", type=int, help="Tokens of the prompt that is read.  [default: 512, or all of the context]"
 )
 @click.option("--tokens", "n_tokens", type=int, default=64, show_default=True, help="Tokens that are written.")
 @click.option("--depth", type=int, default=0, show_default=True, help="Tokens before them.")
@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 @click.option("--repeats", type=int, default=3, show_default=True, help="Runs, of which the median counts.")
 def command(
     model: str,
-    n_prompt: int,
+    n_prompt: int | None,
     n_tokens: int,
     depth: int,
     n_sequences: int,
@@ -46,6 +46,7 @@ def command(
     started = time.perf_counter()
     loaded = loading.load(model)
     load_s = time.perf_counter() - started
+    n_prompt = min(512, loaded.n_context) if n_prompt is None else n_prompt
     with make_progress() as progress:
         speed = measure_speed(
             loaded,

@@ -95,6 +95,7 @@ def command(
             memory_bytes=_half_of_memory() - against.n_bytes,
             state=None if out is None else state_path(out),
             progress=progress,
+            threads=threads,
         )
     report["files"] = _with_aliases(report["files"], distinct)
     report["text"] |= {"file": text.name, "sha256": hashlib.sha256(content).hexdigest(), "tokens": len(ids)}

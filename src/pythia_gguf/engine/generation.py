@@ -26,6 +26,7 @@ from pythia_gguf.arguments import (
 )
 from pythia_gguf.engine.logprobs import Logprobs, TokenLogprob
 from pythia_gguf.engine.lookup import Drafts
+from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.sampling import Sampler, Sampling
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.errors import Argument, UsageError
@@ -110,7 +111,7 @@ class Wanted:
         return () if self.stop is None else texts("stop", self.stop)
 
 
-class Generation:
+class Generation(ProcessBound):
     """One text while it is written: iterate for its pieces, once, and ask for `completion` when it has ended.
 
     model  that writes it

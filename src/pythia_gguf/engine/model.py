@@ -19,11 +19,12 @@ from pythia_gguf.arguments import checked, pairs_of_texts, whole_number, whole_n
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, options_of
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
+from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
-from pythia_gguf.engine.session import Part, Session, Watch
-from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats
+from pythia_gguf.engine.session import Part, Session, Watch, session_bytes
+from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
 from pythia_gguf.engine.workers import Workers
-from pythia_gguf.errors import Argument, PythiaGGUFError, UsageError, nearest
+from pythia_gguf.errors import Argument, PythiaGGUFError, UsageError, nearest, one_line
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.intake.gguf_model import open_gguf_model
@@ -33,6 +34,7 @@ from pythia_gguf.kernels.driver import OPS, op_jobs
 from pythia_gguf.kernels.matmul import ACTIVATIONS, known_activations, product_jobs
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
 from pythia_gguf.kernels.simd import LANES
+from pythia_gguf.machine import require_memory
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
 
@@ -42,7 +44,7 @@ CACHES = ("auto", "f16", "f32")
 _LARGEST_BYTES = 256 << 20
 
 
-class Model:
+class Model(ProcessBound):
     """A loaded model. Threads may share it; one step runs at a time.
 
     path, gguf   the file and its header
@@ -96,11 +98,18 @@ class Model:
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path)
 
+    def session_bytes(self, n_sequences: int = 1, n_context: int | None = None) -> int:
+        """Memory that a session of so many sequences takes, each of so many tokens; default all that the model has.
+
+        Keys, values and workspace; the weights are there already, logits take 4 * n_vocab bytes a row more.
+        """
+        return session_bytes(self, n_sequences, self.n_context if n_context is None else n_context)
+
     def logits(self, ids: Iterable[int], n_last: int | None = None) -> np.ndarray:
         """Logits of the next token after each of `ids`, or of the last so many: f32 [n_last, n_vocab].
 
-        Raises UsageError for more tokens than the context holds, ValueError for none or an id that there is not,
-        TypeError for anything but whole numbers.
+        Raises UsageError for more tokens than the context or memory holds, NotFiniteError where a logit is infinity or
+        NaN, ValueError for no token or an id that there is not, TypeError for anything but whole numbers.
         """
         ids = whole_numbers("ids", ids)
         n_wanted = len(ids) if n_last is None else whole_number(0, len(ids))("n_last", n_last)
@@ -170,7 +179,7 @@ def load(
                  that, in three products of bfloat16 numbers; needs a processor with AMX)
     cache        keys and values: "f16", "f32", or "auto": f32 for F32 files
     progress     hears what is going on
-    Raises       ModelFileError, StorageError, UsageError
+    Raises       ModelFileError, StorageError; UsageError, also for a model that does not fit into memory
     """
     for option, value, known in (
         ("gelu", gelu, GELUS),
@@ -199,7 +208,11 @@ def load(
     if cache == "auto":
         cache = "f32" if formats == {"F32"} else "f16"
     ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
-    _compile([*product_jobs(formats, activations), *op_jobs(ops)], progress)
+    _compile([*product_jobs(formats, activations), *op_jobs(ops)], progress, n_threads)
+    scratch = scratch_bytes(config, rounded_up(config.n_context, LANES), activations)
+    require_memory(
+        weights_bytes(gguf) + n_threads * scratch, one_line(str(gguf.path)), hints=(". Choose a smaller quant",)
+    )
     weights = load_weights(gguf, n_threads, progress)
     return Model(
         gguf,
@@ -215,13 +228,13 @@ def load(
 def compile_engine(progress: Progress) -> None:
     """Compile all that running any file needs, or take it from disk."""
     products = [job for activations in known_activations() for job in product_jobs(FORMATS, activations)]
-    _compile([*products, *op_jobs(OPS)], progress)
+    _compile([*products, *op_jobs(OPS)], progress, None)
     Workers(1, ALIGNMENT_BYTES)
 
 
-def _compile(jobs: list[Job], progress: Progress) -> None:
+def _compile(jobs: list[Job], progress: Progress, threads: int | None) -> None:
     progress.stage("compiling", len(jobs), "kernels")
-    compile_all(jobs, progress.advance)
+    compile_all(jobs, progress.advance, threads)
 
 
 def gelu_beside(path: Path) -> str:

@@ -23,7 +23,14 @@ from pythia_gguf.kernels.driver import (
     WANTED_ROWS,
     op_address,
 )
-from pythia_gguf.kernels.matmul import matmul_address, new_records, piece_groups, product_scratch, quantizer_address
+from pythia_gguf.kernels.matmul import (
+    matmul_address,
+    new_records,
+    piece_groups,
+    product_scratch,
+    quantizer_address,
+    records_bytes,
+)
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.kernels.threads import FIRST_TAKEN, SECOND_TAKEN
@@ -278,6 +285,15 @@ class OpList:
 
     def _add(self, row: list[int]) -> None:
         self._rows.append(row + [0] * (OP_WORDS - len(row)))
+
+
+def workspace_bytes(config: GPTNeoXConfig, n_tokens: int, n_context: int) -> int:
+    """Memory of an `OpList` for steps of so many tokens, in a context of a multiple of LANES."""
+    hidden, stride, n_ffn = config.hidden, rounded_up(config.hidden, LANES), rounded_up(config.n_ffn, LANES)
+    rows = 4 * stride + rounded_up(3 * hidden, LANES) + LANES + n_ffn + 3 * hidden
+    rows += config.n_ffn if n_ffn != config.n_ffn else 0  # else it is the array that ffn_up writes
+    records = 3 * records_bytes(n_tokens, hidden) + records_bytes(n_tokens, config.n_ffn)
+    return n_tokens * (4 * rows + 8) + records + n_context * config.rotary_dims * 4
 
 
 def scratch_bytes(config: GPTNeoXConfig, n_context: int, activations: str) -> int:

@@ -6,24 +6,27 @@ into steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pythia_gguf.arguments import shown, whole_numbers
-from pythia_gguf.engine.oplist import SLICE_TOKENS, CacheShape, OpList, rounded_up
-from pythia_gguf.errors import UsageError
+from pythia_gguf.engine.oplist import SLICE_TOKENS, CacheShape, OpList, rounded_up, workspace_bytes
+from pythia_gguf.engine.process_bound import ProcessBound
+from pythia_gguf.errors import Argument, NotFiniteError, UsageError
 from pythia_gguf.kernels.driver import N_SEGMENTS, N_TOKENS, N_WANTED, SEGMENT_WORDS, SEGMENTS, WANTED
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
+from pythia_gguf.machine import require_memory
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
 
 Watch = Callable[[str, np.ndarray], None]
+_SHORTER = ". Fewer tokens need less"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class _Run:
     wanted: range
 
 
-class Session:
+class Session(ProcessBound):
     """A pool of sequences over one cache.
 
     n_sequences  most that are open at a time
@@ -61,22 +64,23 @@ class Session:
     def __init__(
         self, model: Model, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None
     ) -> None:
-        """Take memory for them; pages are touched as tokens come."""
+        """Take memory for them; pages are touched as tokens come. Raises UsageError when it does not fit."""
         self.model, self._watch = model, watch
         self.n_sequences = n_sequences
         self.n_context = model.n_context if n_context is None else n_context
         if n_sequences < 1 or not 1 <= self.n_context <= model.n_context:
             raise ValueError(f"{n_sequences} sequences of {self.n_context} tokens; the model has {model.n_context}")
-        config = model.config
-        self._shape = CacheShape(
-            n_slots=n_sequences,
-            n_context=rounded_up(self.n_context, LANES),
-            kind=model.cache,
+        require_memory(
+            session_bytes(model, n_sequences, self.n_context),
+            f"a session of {n_sequences} sequences of {self.n_context} tokens",
+            hints=((". A smaller ", Argument("n_sequences"), " needs less"), _SHORTER),
         )
+        config = model.config
+        self._shape = _cache_shape(model, n_sequences, self.n_context)
         elements = self._shape.slot_elements(config)
         self._cache = aligned((config.n_layers, n_sequences, elements), self._shape.dtype)
         self._lengths: list[int | None] = [None] * n_sequences
-        n_tokens = min(SLICE_TOKENS[model.activations], rounded_up(max(self.n_context, n_sequences), 8))
+        n_tokens = _slice_tokens(model, n_sequences, self.n_context)
         self._list = OpList(
             config,
             model.weights,
@@ -135,8 +139,9 @@ class Session:
         """Append tokens to sequences; logits f32 [rows wanted, n_vocab], in the order of the parts.
 
         room    of `room_for`, for at least as many rows: memory for the logits; None takes new memory
-        Raises UsageError when a sequence would be longer than the context; ValueError for a part without tokens, an
-        unknown id, or two parts of one sequence. Nothing has happened then.
+        Raises UsageError when a sequence would be longer than the context, NotFiniteError for logits that are infinity
+        or NaN; ValueError for a part without tokens, an unknown id, or two parts of one sequence. No sequence is longer
+        then.
         """
         runs = self._slices(parts)
         n_rows = sum(p.n_wanted for p in parts)
@@ -146,10 +151,13 @@ class Session:
         done = 0
         for slice_runs in runs:
             done += self._run(slice_runs, logits[done:])
+        for r in (r for slice_runs in runs for r in slice_runs):
+            self._lengths[r.seq] = r.position + len(r.ids)
         return logits[:, : self.model.n_vocab]
 
     def room_for(self, n_rows: int) -> np.ndarray:
-        """Memory for the logits of so many rows, with any content."""
+        """Memory for the logits of so many rows, with any content; raises UsageError when it does not fit."""
+        require_memory(n_rows * self._stride * 4, f"logits of {n_rows} tokens", hints=(_SHORTER,))
         return np.empty((n_rows, self._stride), np.float32)
 
     def _views(self, seq: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -196,6 +204,7 @@ class Session:
 
     def _run(self, runs: list[_Run], logits: np.ndarray) -> int:
         """One slice; the number of rows written."""
+        self.model.workers.settle()
         step, ops = self._step, self._list
         n_tokens = n_wanted = 0
         for i, r in enumerate(runs):
@@ -208,15 +217,65 @@ class Session:
         step[N_TOKENS], step[N_WANTED], step[N_SEGMENTS] = n_tokens, n_wanted, len(runs)
         if n_wanted:
             ops.write_logits_to(logits)
+        wanted = [(r, i) for r in runs for i in r.wanted]
         last = len(ops.ops) if n_wanted else ops.n_body
         first = 0
         if self._watch is not None:
+            every = [(r, i) for r in runs for i in range(len(r.ids))]
             for at, name, x in ops.inputs:
                 if first < at < last:
-                    self.model.workers.run(ops.ops, first, at, step)
+                    self.model.workers.run(ops.ops, first, at, step, self)
                     first = at
-                    self._watch(name, x[: n_tokens if at < ops.n_body else n_wanted])
-        self.model.workers.run(ops.ops, first, last, step)
-        for r in runs:
-            self._lengths[r.seq] = r.position + len(r.ids)
+                    rows = x[: n_tokens if at < ops.n_body else n_wanted]
+                    self._check(rows, every if at < ops.n_body else wanted, name)
+                    self._watch(name, rows)
+        self.model.workers.run(ops.ops, first, last, step, (self, logits))
+        self._check(logits[:n_wanted, : self.model.n_vocab], wanted)
         return n_wanted
+
+    def _check(self, rows: np.ndarray, places: Iterable[tuple[_Run, int]], name: str | None = None) -> None:
+        """Raises NotFiniteError for the first row with infinity or NaN.
+
+        rows    f32 [n, any]
+        places  the token of each, as a number in its run
+        name    of the matrix that multiplies them; None: they are logits
+        """
+        for row, (run, i) in zip(rows, places, strict=True):
+            if not np.isfinite(row).all():
+                layer, position = self._first_not_finite(run.seq, run.position + i + 1)
+                where = "logits" if layer is None else f"keys and values of layer {layer}"
+                is_here = 0 <= position - run.position < len(run.ids)
+                token = f" (token {run.ids[position - run.position]})" if is_here else ""
+                raise NotFiniteError(
+                    f"infinity or NaN at position {position}{token}: weights are damaged, or the model has diverged",
+                    path=self.model.path,
+                    field=where if name is None else f"what {name} multiplies",
+                    position=position,
+                )
+
+    def _first_not_finite(self, seq: int, n_tokens: int) -> tuple[int | None, int]:
+        """The first layer that keeps infinity or NaN of the first n tokens, and of which; None, n - 1: no layer."""
+        kind = np.float16 if self._shape.kind == "f16" else np.float32
+        for layer, (keys, values) in enumerate(self._views(seq)):
+            is_finite = np.isfinite(keys[0].view(kind)).all(axis=(0, 2)).reshape(-1)[:n_tokens]
+            is_finite &= np.isfinite(values[0, :, :n_tokens].view(kind)).all(axis=(0, 2))
+            if not is_finite.all():
+                return layer, int(is_finite.argmin())
+        return None, n_tokens - 1
+
+
+def session_bytes(model: Model, n_sequences: int, n_context: int) -> int:
+    """Memory that a session takes, without the logits that a step returns."""
+    shape = _cache_shape(model, n_sequences, n_context)
+    n_tokens = _slice_tokens(model, n_sequences, n_context)
+    cache = model.config.n_layers * n_sequences * shape.slot_elements(model.config) * np.dtype(shape.dtype).itemsize
+    return cache + n_tokens * SEGMENT_WORDS * 8 + workspace_bytes(model.config, n_tokens, shape.n_context)
+
+
+def _cache_shape(model: Model, n_sequences: int, n_context: int) -> CacheShape:
+    return CacheShape(n_slots=n_sequences, n_context=rounded_up(n_context, LANES), kind=model.cache)
+
+
+def _slice_tokens(model: Model, n_sequences: int, n_context: int) -> int:
+    """Most tokens that go through the model at once."""
+    return min(SLICE_TOKENS[model.activations], rounded_up(max(n_context, n_sequences), 8))

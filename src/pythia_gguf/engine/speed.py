@@ -54,7 +54,7 @@ def measure_speed(
     n_sequences  written side by side, each of that depth
     repeats      rounds that count
     progress     hears of rounds
-    Raises       UsageError when that does not fit into the context, or a number is too small
+    Raises       UsageError when that does not fit into the context or into memory, or a number is too small
     """
     for name, n, least in (
         ("n_prompt", n_prompt, 1),

@@ -5,11 +5,12 @@ Knows no op. Rows are read in slabs and packed by threads, so that no second cop
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from pythia_gguf.cpus import workers_of
+from pythia_gguf.errors import NotFiniteError
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import TensorInfo
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, read_tensor
@@ -62,8 +63,15 @@ def matrix_formats(gguf: GGUFFile) -> set[str]:
     return {info.format for info in _matrices(gguf)}
 
 
+def weights_bytes(gguf: GGUFFile) -> int:
+    """Memory that all tensors of a file take once they are loaded."""
+    matrices = _matrices(gguf)
+    vectors = sum(info.shape[0] * 4 for info in gguf.tensors.values() if len(info.shape) == 1)
+    return sum(packed_bytes(i.format, *i.shape) for i in matrices) + vectors + gguf.tensors[_EMBEDDING].n_bytes
+
+
 def load_weights(gguf: GGUFFile, n_threads: int, progress: Progress) -> Weights:
-    """Read all tensors of a file whose shapes are checked."""
+    """Read all tensors of a file whose shapes are checked; raises NotFiniteError for a weight that is no number."""
     progress.stage("loading", sum(info.n_bytes for info in _matrices(gguf)), "bytes")
     vectors = {name: _vector(gguf, name) for name, info in gguf.tensors.items() if len(info.shape) == 1}
     matrices = {name: Matrix(packed=packed) for name, packed in _rooms(gguf).items()}
@@ -76,12 +84,14 @@ def load_weights(gguf: GGUFFile, n_threads: int, progress: Progress) -> Weights:
     def pack(job: tuple[str, Packed, int, int]) -> None:
         name, packed, start, stop = job
         rows = read_tensor(gguf, name, start, stop)
+        _check(gguf, name, start, rows)
         pack_rows(packed, start, rows)
         progress.advance(name, rows.nbytes)
 
-    with ThreadPoolExecutor(n_threads) as pool:
+    with workers_of(n_threads, "load") as pool:
         list(pool.map(pack, jobs))
     embeddings = read_tensor(gguf, _EMBEDDING)
+    _check(gguf, _EMBEDDING, 0, embeddings)
     return Weights(
         matrices=matrices,
         vectors=vectors,
@@ -110,7 +120,26 @@ def _matrices(gguf: GGUFFile) -> list[TensorInfo]:
 
 
 def _vector(gguf: GGUFFile, name: str) -> np.ndarray:
+    _check(gguf, name, 0, read_tensor(gguf, name))
     values = decode_tensor(gguf, name)
     vector = aligned(values.shape, np.float32)
     vector[:] = values
     return vector
+
+
+def _check(gguf: GGUFFile, name: str, first_row: int, rows: np.ndarray) -> None:
+    """Raises NotFiniteError for the first weight, or block of weights, of encoded rows that is infinity or NaN."""
+    info = gguf.tensors[name]
+    block = FORMATS[info.format]
+    i = block.first_not_finite(rows)
+    if i is None:
+        return
+    row, column = divmod(i * block.block_weights, info.shape[-1])
+    n = block.block_weights
+    what = f"weight {column}" if n == 1 else f"the scale of weights {column} to {column + n - 1}"
+    raise NotFiniteError(
+        f"{what} of row {first_row + row} is infinity or NaN: the file is damaged, or made of a model that diverged",
+        path=gguf.path,
+        field=f"tensor {name}",
+        offset=gguf.data_offset + info.offset + first_row * info.row_bytes + i * block.block_bytes,
+    )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.session import Part, Session
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
 
-class Windows:
+class Windows(ProcessBound):
     """A model that forgets each text before the next.
 
     model      as loaded

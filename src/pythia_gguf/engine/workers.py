@@ -5,15 +5,18 @@ Knows no op. The caller's thread works too, as number 0, so that one thread mean
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
+from functools import cache
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
 from pythia_gguf.engine.pace import Pace
+from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.kernels.driver import (
     N_THREADS,
     N_TOKENS,
@@ -39,27 +42,30 @@ class Task(NamedTuple):
     step: np.ndarray
 
 
-class Workers:
-    """A fixed number of threads with scratch memory of their own.
+class Workers(ProcessBound):
+    """A fixed number of threads with scratch memory of their own, started by the first step of each process.
 
     n_threads  of them, the caller's included
     """
 
     def __init__(self, n_threads: int, scratch_bytes: int) -> None:
-        """Start them; they end with the last reference to this object."""
+        """Take memory; threads end with the last reference to this object."""
         self.n_threads = n_threads
         self._scratch = aligned((n_threads, scratch_bytes), np.uint8)
         self._state = aligned((STATE_WORDS,), np.int64)
         self._serial = 0
+        # Set from the moment when a thread may hear of a task until all are done with it.
+        self._task: Task | None = None
+        self._held: object = None
+        self._caller = 0
         # By the stretch and the number of tokens.
         self._paces: dict[tuple[int, int, int], Pace] = {}
         self._one_caller = threading.Lock()
+        self._queues: list[SimpleQueue[Task | None]] = []
         # Compiled before there is anything to wait for; see `run`.
         run_ops(aligned((0, OP_WORDS), np.int64), 0, 0, self.new_step(), 0)
-        self._queues: list[SimpleQueue[Task | None]] = [SimpleQueue() for _ in range(n_threads - 1)]
-        for i, queue in enumerate(self._queues):
-            threading.Thread(target=_work, args=(queue, i + 1), daemon=True, name=f"pythia-{i + 1}").start()
         weakref.finalize(self, _dismiss, self._queues)
+        _all_workers().add(self)
 
     def new_step(self) -> np.ndarray:
         """A step that names these threads; the caller fills in the rest."""
@@ -70,31 +76,73 @@ class Workers:
         step[N_THREADS] = self.n_threads
         return step
 
-    def run(self, ops: np.ndarray, first: int, last: int, step: np.ndarray) -> None:
+    def run(self, ops: np.ndarray, first: int, last: int, step: np.ndarray, held: object = None) -> None:
         """Do ops first .. last - 1; they are done when this returns or raises.
+
+        held  keeps what they have addresses of
 
         A signal's exception, such as KeyboardInterrupt, may come between any two lines here, while other threads wait
         for this one: then all is said again (they know a task by its number), done, and only then the exception raised.
         """
         with self._one_caller:
+            self._finish()
             self._serial += 1
             step[SERIAL] = self._serial
-            task = Task(self._serial, ops, first, last, step)
             pace = self._paces.setdefault((first, last, int(step[N_TOKENS])), Pace(self.n_threads))
             n_threads = step[N_THREADS] = pace.choose()
             started = time.perf_counter()
-            try:
-                self._do(task, n_threads)
-            except BaseException:
-                if self._state[DONE] != task.serial:
-                    self._do(task, n_threads)
-                raise
+            self._caller = threading.get_ident()
+            self._held = held
+            self._task = Task(self._serial, ops, first, last, step)
+            self._finish()
             pace.learn(n_threads, time.perf_counter() - started)
 
-    def _do(self, task: Task, n_threads: int) -> None:
-        for queue in self._queues[: n_threads - 1]:
-            queue.put(task)
+    def settle(self) -> None:
+        """Finish what a signal's exception has left in the middle, if any, before its memory is written to."""
+        if self._task is not None:
+            with self._one_caller:
+                self._finish()
+
+    def _finish(self) -> None:
+        """Do the task that was begun, however many signals come; raises the exception of the first."""
+        try:
+            while self._task is not None:
+                if self._state[DONE] != self._task.serial:
+                    self._do(self._task)
+                self._task = self._held = None
+        except BaseException:
+            self._finish()
+            raise
+
+    def _do(self, task: Task) -> None:
+        self._start()
+        self._hand_out(task)
         run_ops(task.ops, task.first, task.last, task.step, 0)
+
+    def _start(self) -> None:
+        """The threads of this process; after a fork there are none."""
+        while len(self._queues) < self.n_threads - 1:
+            queue: SimpleQueue[Task | None] = SimpleQueue()
+            i = len(self._queues) + 1
+            threading.Thread(target=_work, args=(queue, i), daemon=True, name=f"pythia-{i}").start()
+            self._queues.append(queue)
+
+    def _hand_out(self, task: Task) -> None:
+        for queue in self._queues[: task.step[N_THREADS] - 1]:
+            queue.put(task)
+
+    def _after_fork(self) -> None:
+        """In the child there are no threads but the one that forked, and locks are as others have left them."""
+        self._queues.clear()
+        if self._task is None or self._caller != threading.get_ident():
+            self._task = self._held = None
+            self._one_caller = threading.Lock()
+            self._state[:] = 0
+        elif self._state[DONE] != self._task.serial:
+            # A signal's handler has forked in the middle of a step, which goes on when it returns.
+            self._state[:] = 0
+            self._start()
+            self._hand_out(self._task)
 
 
 def _work(queue: SimpleQueue[Task | None], thread: int) -> None:
@@ -104,6 +152,20 @@ def _work(queue: SimpleQueue[Task | None], thread: int) -> None:
             done = task.serial
             run_ops(task.ops, task.first, task.last, task.step, thread)
         del task  # it may be the last to hold the memory of a session
+
+
+@cache
+def _all_workers() -> weakref.WeakSet[Workers]:
+    """All that there are; a child process that a fork makes tells them so."""
+    workers: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+    def tell() -> None:
+        for each in workers:
+            each._after_fork()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=tell)
+    return workers
 
 
 def _dismiss(queues: list[SimpleQueue[Task | None]]) -> None:

@@ -71,6 +71,7 @@ def measure(
     memory_bytes: int,
     state: Path | None,
     progress: Progress,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """The part of a report that comes from one text: {"reference": {...}, "files": [...]}.
 
@@ -78,6 +79,7 @@ def measure(
     n_windows     at most so many; None for all
     memory_bytes  that the candidates of a group may take together; the reference is computed again for each group
     state         what is done is kept here every half minute and at the end, and taken up again; None: nowhere
+    threads       that compare logits
     Raises        UsageError for a text shorter than two windows, or a context that a model does not have
     """
     if context < 4 or context % 2:
@@ -104,7 +106,7 @@ def measure(
         save_state(state, key, rows | {_SPEED + name: pair for name, pair in speeds.items()})
 
     for group in _groups([c for c in candidates if np.isnan(rows[c.name]).any()], memory_bytes):
-        _measure_group(reference, group, windows, rows, speeds, progress, save)
+        _measure_group(reference, group, windows, rows, speeds, progress, save, threads)
     save()
     losses = next(iter(rows.values())).reshape(-1, N_COLUMNS)[:, NLL_REFERENCE]
     ppl, ppl_error = perplexity(losses)
@@ -128,6 +130,7 @@ def _measure_group(
     speeds: dict[str, np.ndarray],
     progress: Progress,
     save: Callable[[], None],
+    threads: int | None,
 ) -> None:
     """All windows that some candidate of the group lacks."""
     context = windows.shape[1]
@@ -152,7 +155,7 @@ def _measure_group(
             logits = _scored(models[name], window)
             spent[name] += time.perf_counter() - started
             n_done[name] += context
-            rows[name][i] = compare(expected, logits, targets)
+            rows[name][i] = compare(expected, logits, targets, threads)
             progress.advance(labels[name], context)
         saving.now_and_then()
     for c in group:

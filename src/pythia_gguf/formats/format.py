@@ -15,6 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 DecodeBlocks = Callable[[np.ndarray], np.ndarray]
+# Exponents of numbers that are not finite, by the type of a field; "<u2" of a value without a block is bfloat16.
+_EXPONENTS = {"<f2": 0x7C00, "<u2": 0x7F80, "<f4": 0x7F800000}
+# Values looked at together, so that what is in between stays in the cache of a CPU.
+_LOOKED_AT = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,24 @@ class Format:
         blocks = np.ascontiguousarray(raw).view(self.block)
         with np.errstate(over="ignore", invalid="ignore"):
             return self.decode_blocks(blocks).reshape(-1)
+
+    def first_not_finite(self, data: np.ndarray) -> int | None:
+        """Number of the first block with a scale, or weight, that is infinity or NaN; None when there is none.
+
+        data  u8, whole blocks, contiguous
+        """
+        blocks = data.reshape(-1).view(self.block)
+        for name in self.block.names or ():
+            kind = self.block[name].str
+            if kind not in _EXPONENTS or (kind == "<u2" and self.block_weights > 1):
+                continue
+            bits = blocks[name].view("<u4" if kind == "<f4" else "<u2")
+            exponent = bits.dtype.type(_EXPONENTS[kind])
+            for start in range(0, bits.size, _LOOKED_AT):
+                exponents = bits[start : start + _LOOKED_AT] & exponent
+                if exponents.max() == exponent:
+                    return start + int(exponents.argmax())
+        return None
 
 
 def halves(d: np.ndarray) -> np.ndarray:

@@ -6,12 +6,13 @@ Knows no kernel: whoever has one says by a job how it is made.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NamedTuple
+
+from pythia_gguf.cpus import threads_of
 
 
 class Job(NamedTuple):
@@ -32,17 +33,22 @@ class Job(NamedTuple):
         getattr(sys.modules[self.module], self.function)(*self.arguments)
 
 
-def compile_all(jobs: Sequence[Job], advance: Callable[[str, int], None] = lambda name, n: None) -> None:
+def compile_all(
+    jobs: Sequence[Job],
+    advance: Callable[[str, int], None] = lambda name, n: None,
+    threads: int | None = None,
+) -> None:
     """Do all jobs; where more than one kernel is missing, in two processes.
 
     jobs     the longest ones best at both ends: where the two processes meet, one may have to wait for the other
     advance  hears of each kernel that is ready; what it raises ends the work
+    threads  of the caller, default one per CPU; with one there is no second process
 
     Numba compiles in one thread at a time. So a second process begins at the other end of the list, and each finds
     in the cache what the other has made. Without that process, or without a cache, this one does everything.
     """
     missing = [job for job in jobs if not job.is_kept]
-    with _second_process(missing) as second:
+    with _second_process(missing if threads_of(threads) > 1 else []) as second:
         for i, job in enumerate((*missing, *(job for job in jobs if job.is_kept))):
             second.wait_while_at(i)
             job.run()
@@ -76,9 +82,9 @@ class _Second:
 
 @contextlib.contextmanager
 def _second_process(jobs: Sequence[Job]) -> Iterator[_Second]:
-    """While the block runs, a process does all but the first of `jobs`, from the end, where there is a CPU for it."""
+    """While the block runs, a process does all but the first of `jobs`, from the end."""
     process, second = None, _Second()
-    if len(jobs) > 1 and sys.executable and not hasattr(sys, "frozen") and os.cpu_count() != 1:
+    if len(jobs) > 1 and sys.executable and not hasattr(sys, "frozen"):
         modules = ", ".join({__name__, *(job.module for job in jobs)})
         code = (
             f"import {modules}\nfor i, job in {[(i, tuple(job)) for i, job in enumerate(jobs)][:0:-1]}:\n"

@@ -8,11 +8,10 @@ Vectors are float32; every 256 values their sums go into float64.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from pythia_gguf.cpus import threads_of
+from pythia_gguf.cpus import threads_of, workers_of
 from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.jit import inlined, kernel
 from pythia_gguf.kernels.simd import LANES, any_lane, fold_max, fold_sum, load, select, splat
@@ -75,11 +74,14 @@ def _compare_rows(reference, candidate, targets, stride, out):
         out[row, SAME_TOP] = 1.0 if same else 0.0
 
 
-def compare(reference: np.ndarray, candidate: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def compare(
+    reference: np.ndarray, candidate: np.ndarray, targets: np.ndarray, threads: int | None = None
+) -> np.ndarray:
     """Compare rows of logits: f64 [n, N_COLUMNS], losses and divergence in nats.
 
     reference, candidate  f32 [n, n_vocab]  finite
     targets               i64 [n]           the tokens that came
+    threads               default one per CPU; no result depends on it
     Raises                ValueError for other shapes and types, and for a target that there is not
     """
     n, n_vocab = reference.shape
@@ -97,9 +99,9 @@ def compare(reference: np.ndarray, candidate: np.ndarray, targets: np.ndarray) -
         part = slice(first * stride, last * stride)
         _compare_rows(r[part], c[part], t[first:last], stride, out[first:last])
 
-    n_threads = threads_of(None)
+    n_threads = threads_of(threads)
     edges = [n * i // n_threads for i in range(n_threads + 1)]
-    with ThreadPoolExecutor(n_threads) as pool:
+    with workers_of(n_threads) as pool:
         list(pool.map(run, edges[:-1], edges[1:]))
     return out
 

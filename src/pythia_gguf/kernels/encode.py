@@ -109,12 +109,17 @@ def compile_encoder(format_name: str, is_weighted: bool = False) -> None:
 
 
 def compile_encoders(
-    names: Sequence[str], advance: Callable[[str, int], None] = lambda name, n: None, *, is_weighted: bool = False
+    names: Sequence[str],
+    advance: Callable[[str, int], None] = lambda name, n: None,
+    *,
+    is_weighted: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Compile encoders, or load them from the cache; `advance` hears of each that is ready.
 
     names        some of ENCODABLE
     is_weighted  also those for an importance matrix
+    threads      of the caller, see `compile_all`
     """
     long = [name for name in names if name.endswith("_K")]
     ordered = [*long[::2], *(name for name in names if name not in long), *long[1::2]]
@@ -122,9 +127,8 @@ def compile_encoders(
         name: all(is_compiled(_kernel(name, kind), *_smallest(name, kind)) for kind in _kinds(name, is_weighted))
         for name in names
     }
-    compile_all(
-        [Job(name, __name__, compile_encoder.__name__, (name, is_weighted), kept[name]) for name in ordered], advance
-    )
+    jobs = [Job(name, __name__, compile_encoder.__name__, (name, is_weighted), kept[name]) for name in ordered]
+    compile_all(jobs, advance, threads)
 
 
 def _kinds(format_name: str, is_weighted: bool) -> tuple[bool, ...]:

@@ -5,13 +5,15 @@ Knows no kernel; where machine code is kept is in kernels/cache.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numba
 import numpy as np
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from pythia_gguf.kernels.cache import CodeCache
@@ -22,10 +24,19 @@ _INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfun
 
 def kernel(function: Callable) -> Callable:
     """Compile on first call, without the interpreter lock, kept on disk; integer division by zero does not raise."""
+    _let_forks_wait()
     dispatcher = numba.njit(**_OPTIONS)(function)
     # Numba has no public way to give a function another cache; `cache=True` sets the same attribute.
     dispatcher._cache = CodeCache(function)
     return dispatcher
+
+
+@cache
+def _let_forks_wait() -> None:
+    """From now on `os.fork` waits until no other thread compiles: its lock would stay locked in the child for ever."""
+    if hasattr(os, "register_at_fork"):
+        lock = global_compiler_lock
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def inlined(function: Callable) -> Any:

@@ -8,6 +8,7 @@ kernels/matmul_bf16x3.py.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterable
 from functools import cache
 
@@ -93,7 +94,16 @@ def product_scratch(n_tokens: int) -> int:
 
 def new_records(n_tokens: int, n_columns: int) -> np.ndarray:
     """Room for what quantizers make of so many rows, of whichever kind: bytes of zeros, of which few may be touched."""
-    return aligned((-(-n_tokens // 32) * 32, -(-n_columns // 32), _RECORD_BYTES), np.uint8)
+    return aligned(_records_shape(n_tokens, n_columns), np.uint8)
+
+
+def records_bytes(n_tokens: int, n_columns: int) -> int:
+    """Size of `new_records`."""
+    return math.prod(_records_shape(n_tokens, n_columns))
+
+
+def _records_shape(n_tokens: int, n_columns: int) -> tuple[int, int, int]:
+    return -(-n_tokens // 32) * 32, -(-n_columns // 32), _RECORD_BYTES
 
 
 def matmul(packed: Packed, x: np.ndarray, activations: str, groups: range | None = None) -> np.ndarray:

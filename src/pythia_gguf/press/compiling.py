@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
 
+from pythia_gguf.cpus import workers_of
 from pythia_gguf.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
 class Compiling:
     """Compiles from the beginning of its block; leaving it early stops after the kernel that is being compiled."""
 
-    def __init__(self, formats: Iterable[str], *, is_weighted: bool) -> None:
-        """For names of any formats, those without blocks need no encoder; whether with an importance matrix."""
-        self._is_weighted = is_weighted
+    def __init__(self, formats: Iterable[str], *, is_weighted: bool, threads: int) -> None:
+        """For names of any formats, those without blocks need no encoder; whether with an importance matrix.
+
+        threads  of the run; with one, all is compiled when the block begins
+        """
+        self._is_weighted, self._threads = is_weighted, threads
         wanted = set(formats)
         self._names = [name for name, block in FORMATS.items() if name in wanted and block.block_weights > 1]
         self._ready: SimpleQueue[str | None] = SimpleQueue()
         self._is_over = threading.Event()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._pool = workers_of(min(threads, 2), "compile")
 
     def __enter__(self) -> Self:
         self._task = self._pool.submit(self._compile)
@@ -51,7 +55,7 @@ class Compiling:
             # Here, because even the import of the compiler takes its time.
             from pythia_gguf.kernels.encode import compile_encoders
 
-            compile_encoders(self._names, self._say, is_weighted=self._is_weighted)
+            compile_encoders(self._names, self._say, is_weighted=self._is_weighted, threads=self._threads)
         finally:
             self._ready.put(None)
 

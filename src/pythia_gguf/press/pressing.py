@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pythia_gguf.cpus import workers_of
 from pythia_gguf.files import write_beside
 from pythia_gguf.press.output import FileWriter, OutputFile
 from pythia_gguf.press.slabs import Slab, encode_in_order, slabs_of
@@ -62,7 +62,7 @@ def press(
     """Write all files; each appears under its final name only when all of it is on disk.
 
     order    tensor names as they follow each other in the files
-    threads  worker threads that read and encode, at least 1
+    threads  threads that read and encode, at least 1; with one, the caller's own does all
     advance  called with (tensor name, weights) as weights are finished
     Raises   ModelFileError for weights that cannot be encoded, StorageError when the disk refuses
     """
@@ -75,7 +75,7 @@ def press(
     )
     digests = _TensorDigests()
     with WeightReader(source) as reader, ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(_WRITERS, thread_name_prefix="write"))
+        pool = stack.enter_context(workers_of(min(threads, _WRITERS), "write"))
         writers = [FileWriter(o, stack.enter_context(write_beside(o.path))) for o in outputs]
         for slab, encoded in encode_in_order(reader, slabs, threads):
             tasks = [pool.submit(digests.update, slab, encoded)]

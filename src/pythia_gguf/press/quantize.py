@@ -203,7 +203,7 @@ def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
     folder, staging = job.staging.folder, job.staging
     check_places(folder, [item.file for item in job.items], sum(item.n_bytes for item in job.to_encode))
     formats = {e.format for item in job.to_encode for e in item.entries}
-    with Compiling(formats, is_weighted=job.source.imatrix is not None) as compiling:
+    with Compiling(formats, is_weighted=job.source.imatrix is not None, threads=threads) as compiling:
         sources = _hash_sources(job.source, job.progress)
         made_from = source_entry(job.source.kind, sources, _hash_imatrix(job.source), job.source.copies)
         if job.finished:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 
+from pythia_gguf.cpus import workers_of
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.encode import ENCODABLE, encode
@@ -80,7 +81,7 @@ def encode_in_order(
     """Encoded slabs in the order given, as format -> bytes; the bytes are valid until the next slab is asked for."""
     pending: deque[tuple[Slab, Buffers, Future[dict[str, memoryview]]]] = deque()
     free: list[Buffers] = []
-    with ThreadPoolExecutor(threads, thread_name_prefix="encode") as pool:
+    with workers_of(threads, "encode") as pool:
         try:
             for slab in slabs:
                 buffers = free.pop() if free else Buffers()
