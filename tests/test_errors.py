@@ -18,7 +18,7 @@ from pythia_gguf.errors import Argument, ModelFileError, UsageError
 PACKAGE = Path(__file__).parents[1] / "src" / "pythia_gguf"
 LIBRARY = [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent.name != "cli"]
 # Arguments that only Python has: no command passes them on. The value says why.
-PYTHON_ONLY: dict[str, str] = {}
+PYTHON_ONLY = {"hidden_act": "the name for config.json; the command takes the form of the GELU"}
 
 
 def commands() -> dict[str, click.Command]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 
 class Argument:
@@ -47,9 +47,11 @@ class PythiaGGUFError(Exception):
     """Base of all errors that are shown to a user as one line.
 
     parts  of the message: text, arguments, and clauses about arguments
+    place  what the message begins with
     """
 
     exit_code = 1
+    place = ""
 
     def __init__(self, *parts: Part) -> None:
         self.parts = parts
@@ -63,7 +65,13 @@ class PythiaGGUFError(Exception):
 
     def said(self, name_of: Callable[[Argument], str | None]) -> str:
         """The message with arguments named another way; None from `name_of` where there is no such argument."""
-        return _joined(self.parts, name_of)
+        return self.place + _joined(self.parts, name_of)
+
+    def within(self, place: str) -> Self:
+        """The same error, told to have come about in a part of a longer run, as "task piqa"."""
+        self.place = f"{place}: {self.place}"
+        self.args = (self.said(str),)
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.args, self.__dict__)

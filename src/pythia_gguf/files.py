@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -249,6 +250,38 @@ def _lock(fd: int, *, wait: bool = False) -> bool:
     except OSError:  # it knows no locks
         return False
     return True
+
+
+def check_file_place(path: str | os.PathLike[str]) -> None:
+    """Raise StorageError where `write_beside` could not write: before long work, not after it."""
+    final = Path(path)
+    if final.is_dir() or not final.absolute().parent.is_dir():
+        raise StorageError(f"{one_line(str(final))}: not a file in a folder that exists")
+    if final.exists() and not final.is_file():
+        raise StorageError(f"{one_line(str(final))}: is not a regular file, and would be replaced by one")
+    # As long as the name that `write_beside` writes under.
+    _try_to_write(final, final.parent, f".{final.name}.{os.getpid()}.")
+
+
+def check_folder_place(path: str | os.PathLike[str]) -> None:
+    """Raise StorageError where no files can be written into a folder, or it cannot be made; makes nothing."""
+    final = Path(path)
+    nearest = next(p for p in (final.absolute(), *final.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise StorageError(f"{one_line(str(final))}: {one_line(str(nearest))} is a file, expected a folder")
+    _try_to_write(final, nearest, ".pythia-gguf.")
+
+
+def _try_to_write(final: Path, folder: Path, prefix: str) -> None:
+    """Make a file in a folder and remove it."""
+    try:
+        fd, made = tempfile.mkstemp(prefix=prefix, suffix=".partial", dir=folder)
+    except OSError as e:
+        raise storage_error(final, e) from e
+    except ValueError as e:  # a zero byte, or half of a surrogate pair
+        raise StorageError(f"{one_line(str(final))}: no file can have such a name") from e
+    os.close(fd)
+    Path(made).unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -17,6 +17,7 @@ from pythia_gguf.errors import ModelFileError, one_line
 from pythia_gguf.files import RegularFile
 
 MAX_BYTES = 64 << 20  # the largest real one, a tokenizer.json, has 2.5 MB
+_MOST_DIGITS = 40  # no size, count, seed or hash has more
 MAX_DEPTH = 64  # real ones nest some six deep; what is deeper could end the stack of whoever prints it
 
 # A type; a tuple of shapes, of which one must fit; [shape] for a list; {key: shape} for an object, where "key?" need
@@ -66,7 +67,7 @@ def parse_json_object(text: str, *, allow_nan: bool = False) -> dict[str, Any]:
     """The object in a JSON text; raises ValueError with what is wrong, in one line."""
     numbers: dict[str, Any] = {} if allow_nan else {"parse_constant": _no_number, "parse_float": _finite}
     try:
-        value = json.loads(text, object_pairs_hook=_unique, **numbers)
+        value = json.loads(text, object_pairs_hook=_unique, parse_int=_bounded, **numbers)
     except json.JSONDecodeError as e:
         problem = e.msg.removesuffix(" at")
         raise ValueError(f"not valid JSON: {problem} at line {e.lineno}, column {e.colno}") from e
@@ -106,6 +107,15 @@ def json_text(
     default  what to write for a value that JSON has no form for
     """
     return json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=default)
+
+
+def without_nan(value: Any) -> Any:
+    """The same with null in place of each number that is none: how JSON says that a figure does not exist."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    return [without_nan(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
@@ -176,6 +186,12 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
+
+
+def _bounded(text: str) -> int:
+    if len(text) > _MOST_DIGITS:  # which float() might refuse, and int() after 4,300
+        raise ValueError(f"{text[:10]}... is a number of {len(text)} digits")
+    return int(text)
 
 
 def _finite(text: str) -> float:

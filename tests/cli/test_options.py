@@ -115,6 +115,7 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--activations": MODEL,
         "--threads": SPEED,
         "--out": ALWAYS,
+        "--force": ["measure {f16} --text none --force"],
         "--output-format": SHOWN,
     },
     "eval": {
@@ -129,6 +130,7 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--encoding": MODEL,
         "--include-path": MODEL,
         "--out": ALWAYS,
+        "--force": ["eval {q4} --tasks none --force"],
         "--layout": ["eval {q4} --tasks none --layout pythia", "eval {q4} --tasks none --layout harness"],
     },
     "plot": {

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pythia_gguf.errors import StorageError, UsageError
+from pythia_gguf.errors import NotFiniteError, UsageError
 from pythia_gguf.evals.measure import Candidate, measure
 from pythia_gguf.evals.statistics import comparison
+from pythia_gguf.json_file import json_text
 from pythia_gguf.kernels.divergence import KL, NLL_CANDIDATE, NLL_REFERENCE, SAME_TOP, compare
 from pythia_gguf.progress import Silence
 
@@ -115,12 +116,11 @@ def test_a_killed_run_goes_on(tmp_path: Path):
     # Speeds are kept too, although nothing was computed of the first one this time.
     assert again["files"][0]["prefill_tokens_per_s"] == first["files"][0]["prefill_tokens_per_s"] > 0
     assert again["files"][0]["decode_tokens_per_s"] == 4
-    # Another text is another run; a broken state is an error.
-    run(Fixed(P), done, ids=[1, 2, 0, 1] * 8, state=state)
+    # Another text is another run.
+    told: list[str] = []
+    run(Fixed(P), done, ids=[1, 2, 0, 1] * 8, state=state, tell=told.append)
     assert done.n_calls == 4
-    state.write_bytes(b"PK broken")
-    with pytest.raises(StorageError, match="Delete it"):
-        run(Fixed(P), Fixed(Q), state=state)
+    assert [line.endswith("is of something else: starting afresh") for line in told] == [True]
 
 
 def test_a_state_is_kept_when_the_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -135,10 +135,76 @@ def test_a_state_is_kept_when_the_time_has_come(tmp_path: Path, monkeypatch: pyt
     assert rest.n_calls == 1
 
 
-def test_groups_that_do_not_fit_together_compute_the_reference_again():
-    reference = Fixed(P)
-    run(reference, Fixed(Q), Fixed(Q), Fixed(P), memory_bytes=2)
+def test_the_reference_is_computed_once_where_memory_suffices():
+    reference, told = Fixed(P), list[str]()
+    run(reference, Fixed(Q), Fixed(Q), Fixed(P), memory_bytes=3, tell=told.append)
+    assert (reference.n_calls, told) == (4, [])
+
+
+def test_groups_that_do_not_fit_together_compute_the_reference_again_and_say_so():
+    reference, told = Fixed(P), list[str]()
+    run(reference, Fixed(Q), Fixed(Q), Fixed(P), memory_bytes=2, tell=told.append)
     assert reference.n_calls == 2 * 4
+    assert told == ["memory holds the reference and 2 of 3 files: the reference is computed 2 times"]
+
+
+class Failing(Fixed):
+    """Its logits are not finite from some window on."""
+
+    def __init__(self, n_good: int, value: float) -> None:
+        super().__init__(Q)
+        self._n_good, self._value = n_good, value
+
+    def logits(self, ids: Sequence[int], n_last: int | None = None) -> np.ndarray:
+        logits = super().logits(ids, n_last)
+        if self.n_calls > self._n_good:
+            logits[-2, 1] = self._value
+        return logits
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_file_without_figures_spoils_no_other(tmp_path: Path, value: float):
+    failing, whole = Failing(2, value), Fixed(Q)
+    report = run(Fixed(P), failing, whole, state=tmp_path / "state.npz")
+    assert report["files"][0]["missing"] == "window 3: logits are not finite"
+    assert {report["files"][0][key] for key in ("ppl", "kl_mean", "kl_max", "same_top1", "dp_rms")} == {None}
+    assert (failing.n_calls, whole.n_calls) == (3, 4)
+    alone = run(Fixed(P), Fixed(Q))
+    for key in ("ppl", "kl_mean"):
+        assert report["files"][1][key] == alone["files"][0][key]
+    assert report["reference"] == alone["reference"]
+    json_text(report)
+    # A later run tries the rest again.
+    again = Fixed(Q)
+    assert run(Fixed(P), again, state=tmp_path / "state.npz")["files"][0]["kl_mean"] == alone["files"][0]["kl_mean"]
+    assert again.n_calls == 2
+
+
+def test_a_reference_without_figures_is_one_line():
+    with pytest.raises(NotFiniteError, match=r"reference: window 1: logits are not finite"):
+        run(Failing(0, math.nan), Fixed(Q))
+
+
+def test_a_perplexity_beyond_all_numbers_is_none_and_the_rest_stays():
+    """A loss of 1,000 nats: exp(1000) is more than a float64 holds; KL and the ratio of perplexities are finite."""
+    sure = Fixed(P)
+    sure.row = np.array([0.0, 1000.0, 1000.0])
+    report = run(sure, Fixed(Q), ids=(0,) * 32)
+    assert (report["reference"]["ppl"], report["reference"]["ppl_error"]) == (None, None)
+    assert "exp of the mean loss, 1000.7 nats" in report["reference"]["missing"]
+    (row,) = report["files"]
+    assert row["ppl"] == pytest.approx(4)
+    assert row["ln_ratio"] == pytest.approx(math.log(4) - 1000 - math.log(2))
+    json_text(report)
+
+
+def test_differences_beyond_float32_are_none():
+    far, other = Fixed(P), Fixed(P)
+    far.row, other.row = np.array([3e38, -3e38, 0.0]), np.array([-3e38, 3e38, 0.0])
+    (row,) = run(far, other)["files"]
+    assert row["kl_mean"] is None
+    assert row["missing"]
+    json_text(row)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +214,8 @@ def test_groups_that_do_not_fit_together_compute_the_reference_again():
         ({"context": 2}, "at least 4"),
         ({"context": 128}, "no window of 128"),
         ({"n_windows": 0}, "n_windows"),
+        ({"context": 4, "n_windows": 1}, "two scored tokens are needed.*at least 6 for context, or more n_windows"),
+        ({"context": 4, "ids": (0,) * 4}, "two scored tokens are needed.*at least 6 for context, or a longer text"),
         ({"context": 128, "ids": (0,) * 256}, "more than a model's 64"),
     ],
 )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pythia_gguf.cli.command import Command
-from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
-from pythia_gguf.json_file import json_text
+from pythia_gguf.errors import StorageError, UsageError, one_line
+from pythia_gguf.json_file import json_text, read_text
 
 _PICTURES = ("divergence.png", "perplexity.png")
 
@@ -36,7 +35,8 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     pythia card pythia-70m-GGUF
     """
     from pythia_gguf.card.measured import is_on_bias, measured_section, with_measured
-    from pythia_gguf.files import read_whole, write_text
+    from pythia_gguf.evals.report import read_report
+    from pythia_gguf.files import write_text
     from pythia_gguf.press.manifest import MANIFEST, read_manifest
     from pythia_gguf.press.staging import CARD
 
@@ -45,59 +45,48 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     path = report or folder / "report.json"
     if report is None and not path.exists():
         raise StorageError(f"{path}: no such file. `pythia measure {folder} --text FILE -o {path}` writes it")
-    data = _read_report(path)
+    data = read_report(path)
     manifest = read_manifest(folder)
     if manifest is None:
         raise UsageError(f"{folder}: no manifest.json: not a folder of pythia quantize")
     sizes = {entry["file"]: entry["bytes"] for entry in manifest["files"]}
-    strangers = [f["file"] for f in data["files"] if sizes.get(f["file"], f["bytes"]) != f["bytes"]]
-    data["files"] = [f for f in data["files"] if f["file"] in sizes]
-    if strangers or not data["files"]:
-        raise UsageError(
-            f"{path}: measured other files than those in {folder}: {', '.join(strangers) or 'all of them'}"
-        )
-    old = read_whole(folder / CARD)
+    data = _of_folder(data, path, sizes, folder)
+    old = read_text(folder / CARD)
     pictures = [name for name in _PICTURES if (folder / name).is_file()]
-    results = [_read_results(p, sizes) for p in tasks or sorted(folder.glob("results*.json"))]
+    results = [_results(p, sizes) for p in tasks or sorted(folder.glob("results*.json"))]
     section = measured_section(data, results, pictures)
-    text = with_measured(old.decode("utf-8"), section, is_bias_assessed=is_on_bias(results))
+    text = with_measured(old, section, is_bias_assessed=is_on_bias(results))
     write_text(folder / CARD, text)
     # A card that nobody has edited stays one that `pythia quantize` may write again.
-    if manifest.get("card_sha256") == hashlib.sha256(old).hexdigest():
+    if manifest.get("card_sha256") == hashlib.sha256(old.encode("utf-8")).hexdigest():
         manifest["card_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
         write_text(folder / MANIFEST, json_text(manifest, indent=1) + "\n")
     click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
 
 
-def _read_results(path: Path, known: dict[str, int]) -> dict[str, Any]:
-    from pythia_gguf.files import read_whole
+def _results(path: Path, known: dict[str, int]) -> dict[str, Any]:
+    from pythia_gguf.evals.report import read_results
 
-    try:
-        data: dict[str, Any] = json.loads(read_whole(path))
-        facts = data["config"]["pythia_gguf"]
-        if any(not isinstance(facts[key], str) for key in ("file", "activations", "gelu", "encoding")):
-            raise ValueError("does not say how it came about")
-        if not all(isinstance(metrics, dict) for metrics in data["results"].values()):
-            raise ValueError("has no metrics")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise ModelFileError(f"not results of pythia eval: {e}", path=path) from e
-    if facts["file"] not in known:
-        raise UsageError(f"{path}: of {one_line(facts['file'])}, which is not in this folder")
+    data = read_results(path, ours=True)
+    file = data["config"]["pythia_gguf"]["file"]
+    if file not in known:
+        raise UsageError(f"{path}: of {one_line(file)}, which is not in this folder")
     return data
 
 
-def _read_report(path: Path) -> dict[str, Any]:
-    from pythia_gguf.files import read_whole
+def _of_folder(data: dict[str, Any], path: Path, known: dict[str, int], folder: Path) -> dict[str, Any]:
+    """Of a report, what is of files in a folder."""
+    from pythia_gguf.evals.report import place, reference_of
 
-    try:
-        data = json.loads(read_whole(path))
-        if data["schema_version"] != 1 or not isinstance(data["files"], list):
-            raise ValueError("another schema")
-        needed = {"file", "quant", "activations", "bytes", "bits_per_weight", "ppl", "ppl_error", "kl_mean", "kl_p999"}
-        for entry in data["files"]:
-            if missing := needed - set(entry):
-                raise ValueError(f"lacks {', '.join(sorted(missing))}")
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise ModelFileError(f"not a report of pythia measure: {e}", path=path) from e
-    checked: dict[str, Any] = data
-    return checked
+    strangers = [f["file"] for f in data["files"] if known.get(f["file"], f["bytes"]) != f["bytes"]]
+    rows = [f for f in data["files"] if f["file"] in known]
+    if strangers or not rows:
+        raise UsageError(
+            f"{path}: measured other files than those in {folder}:"
+            f" {', '.join(one_line(s, 60) for s in strangers[:3]) or 'all of them'}"
+        )
+    if twice := [
+        f for f in rows if sum((f["file"], f["activations"]) == (r["file"], r["activations"]) for r in rows) > 1
+    ]:
+        raise UsageError(f"{path}: of two folders, as {one_line(place(twice[0]), 100)}: measure {folder} by itself")
+    return data | {"reference": reference_of(data, rows[0]), "files": rows}

@@ -9,7 +9,7 @@ import click
 
 from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, encoding_option, model_options
-from pythia_gguf.errors import Argument, StorageError
+from pythia_gguf.errors import Argument
 
 
 @click.command("eval", cls=Command)
@@ -30,6 +30,7 @@ from pythia_gguf.errors import Argument, StorageError
     help="Folder of more tasks, as YAML files.",
 )
 @click.option("-o", "--out", metavar="results.json", type=click.Path(path_type=Path), help="Write the results.")
+@click.option("--force", is_flag=True, help="Replace results that say more, or of something else.")
 @click.option(
     "--layout",
     type=click.Choice(["harness", "pythia"]),
@@ -46,6 +47,7 @@ def command(
     include: Path | None,
     out: Path | None,
     layout: str,
+    force: bool,
     loading: Loading,
     output_format: str,
 ) -> None:
@@ -59,35 +61,63 @@ def command(
     pythia eval examples/nano --tasks "crows_pairs_english*" --limit 20
     """
     from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.evals.tasks import as_json, check_run, load_tasks, pythia_layout, rows, run_tasks
-    from pythia_gguf.files import write_text
+    from pythia_gguf.evals.report import lost_results
+    from pythia_gguf.evals.result_file import alone_with, refuse_to_lose
+    from pythia_gguf.evals.tasks import check_run, check_tasks, load_tasks, names_of, run_tasks
 
     check_run(n_shots, limit)
-    if out is None and output_format == "text":
-        refuse_given("layout", "without ", Argument("out"), " or ", Argument("output_format", "json"))
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise StorageError(f"{out}: not a file in a folder that exists")
-    loaded = load_tasks(tasks.replace(" ", "").split(","), include)
-    from pythia_gguf.evals.harness import PythiaLM
+    if out is None:
+        refuse_given("force", "without ", Argument("out"))
+        if output_format == "text":
+            refuse_given("layout", "without ", Argument("out"), " or ", Argument("output_format", "json"))
+    with alone_with(out):
+        loaded = load_tasks(tasks.replace(" ", "").split(","), include)
+        from pythia_gguf.evals.harness import PythiaLM
 
-    opened = loading.load(model)
-    with make_progress() as progress:
-        lm = PythiaLM(opened, encoding=encoding, progress=progress)
-        results = run_tasks(lm, loaded, n_shots=n_shots, limit=limit)
+        opened = loading.load(model)
+        so_far: list[dict[str, Any]] = []
+        with make_progress() as progress:
+            lm = PythiaLM(opened, encoding=encoding, progress=progress)
+            check_tasks(lm, loaded, n_shots)
+            refuse_to_lose(out, force, lambda path: lost_results(path, lm.facts, names_of(loaded), limit))
+            try:
+                run_tasks(lm, loaded, n_shots=n_shots, limit=limit, hear=so_far.append)
+            except BaseException:
+                # What is done is told, and written where nothing is lost by it.
+                _tell(so_far, None if out is None or out.exists() else out, layout, output_format)
+                raise
+        _tell(so_far, out, layout, output_format)
+
+
+def _tell(so_far: list[dict[str, Any]], out: Path | None, layout: str, output_format: str) -> None:
+    """The last of results, of which each holds those before: into the file and onto stdout."""
+    from pythia_gguf.evals.result_file import write_and_show
+    from pythia_gguf.evals.tasks import as_json, pythia_layout, rows
+    from pythia_gguf.files import write_text
+
+    if not so_far:
+        return
+    results = so_far[-1]
     text = as_json(pythia_layout(results) if layout == "pythia" else results)
-    if out is not None:
-        write_text(out, text + "\n")
-    if output_format == "json":
-        click.echo(text)
-    else:
-        _print(rows(results), results["config"]["pythia_gguf"])
+
+    def write() -> None:
+        if out is not None:
+            write_text(out, text + "\n")
+
+    def show() -> None:
+        if output_format == "json":
+            click.echo(text)
+        else:
+            _print(rows(results), results["config"]["pythia_gguf"])
+
+    write_and_show(write, show)
 
 
 def _print(rows: list[tuple[str, str, float, float | None]], facts: dict[str, Any]) -> None:
     from pythia_gguf.cli.tables import print_table
 
     table = [
-        (task, metric, f"{value:.4f}", "" if error is None else f"{error:.4f}") for task, metric, value, error in rows
+        (task, metric, f"{value:.4f}", "-" if error is None else f"{error:.4f}") for task, metric, value, error in rows
     ]
     print_table(("task", "metric", "value", "stderr"), table, right=(2, 3))
     click.echo(

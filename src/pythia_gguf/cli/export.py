@@ -17,7 +17,10 @@ from pythia_gguf.cli.command import Command
     type=click.Choice(["float16", "bfloat16", "float32"]),
     help="Of all tensors.  [default: that of an unquantized file, else float16]",
 )
-@click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", show_default=True, help="For config.json.")
+@click.option(
+    "--gelu", type=click.Choice(["auto", "erf", "tanh"]), default="auto", show_default=True,
+    help="For config.json. auto: what the manifest or config.json beside the file says, else erf.",
+)  # fmt: skip
 def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:
     """Write a GGUF, quantized or not, as a folder that transformers loads: weights, config and tokenizer.
 
@@ -25,13 +28,18 @@ def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:
     pythia export pythia-70m.Q4_K_M.gguf --to pythia-70m-q4
     pythia export pythia-70m.F16.gguf --to pythia-70m-again
     """
+    from pythia_gguf.arch.beside import act_beside
+    from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
     from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.export.folder import export
+    from pythia_gguf.export.folder import check_export, export
     from pythia_gguf.models.find import find_gguf
 
+    check_export(to)
     with make_progress() as progress:
         path = find_gguf(model, progress=progress, tell=lambda line: click.echo(line, err=True))
-        act = "gelu" if gelu == "erf" else "gelu_new"
+        act = act_beside(path) or "gelu"
+        if gelu not in ("auto", GELU_OF_ACT[act]):
+            act = "gelu" if gelu == "erf" else "gelu_new"
         exported = export(path, to, dtype=dtype, hidden_act=act, progress=progress)
     for note in exported.notes:
         click.echo(note, err=True)

@@ -12,6 +12,7 @@ from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, described, model_options
 from pythia_gguf.errors import Argument
 from pythia_gguf.json_file import json_text
+from pythia_gguf.text_file import decode_text
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.generation import Generation
@@ -57,7 +58,7 @@ def command(
     """
     _refuse_unused(output_format, **options)
     if prompt == "-":
-        prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
+        prompt = decode_text(sys.stdin.buffer.read(), "-")
     loaded = loading.load(model, is_quiet=quiet)
     generation = loaded.begin(prompt, **options)
     if output_format == "json":

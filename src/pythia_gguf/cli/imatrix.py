@@ -9,7 +9,7 @@ import click
 
 from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, run_options
-from pythia_gguf.errors import StorageError, UsageError
+from pythia_gguf.errors import UsageError
 from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def command(
     pythia imatrix pythia-70m.F16.gguf --text more.txt --in-file imatrix.gguf -o both.gguf
     pythia imatrix --in-file a.gguf --in-file b.gguf -o both.gguf
     """
+    from pythia_gguf.evals.result_file import alone_with, refuse_to_lose
     from pythia_gguf.evals.state import state_path
-    from pythia_gguf.files import write_beside
+    from pythia_gguf.files import write_all, write_beside
     from pythia_gguf.gguf.imatrix import imatrix_bytes, merged, read_imatrix
 
     if (model is None) != (not texts):
@@ -66,15 +67,15 @@ def command(
         refuse_given("context n_windows threads gelu activations cache", "without MODEL: matrices are only added")
     if model is None and not earlier:
         raise UsageError("nothing to do: give MODEL and --text, or matrices to add up with --in-file")
-    if out.exists() and not force:
-        raise StorageError(f"{out} exists. Use --force to replace it, or choose another --out")
-    matrices = [read_imatrix(path) for path in earlier]
-    if model is not None:
-        matrices.append(_collect(model, texts, context, n_windows, out, loading))
-    matrix = merged(matrices)
-    with write_beside(out) as file:
-        file.write(imatrix_bytes(matrix))
-    state_path(out).unlink(missing_ok=True)
+    with alone_with(out):
+        refuse_to_lose(out, force, lambda path: "")
+        matrices = [read_imatrix(path) for path in earlier]
+        if model is not None:
+            matrices.append(_collect(model, texts, context, n_windows, out, loading))
+        matrix = merged(matrices)
+        with write_beside(out) as file:
+            write_all(file, imatrix_bytes(matrix))
+        state_path(out).unlink(missing_ok=True)
     told = {
         "file": str(out),
         "entries": len(matrix.entries),
@@ -93,18 +94,19 @@ def _collect(
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.evals.importance import collect
     from pythia_gguf.evals.state import state_path
-    from pythia_gguf.files import read_whole
+    from pythia_gguf.text_file import read_text_file
 
-    contents = [(path.name, read_whole(path).decode("utf-8", "replace")) for path in texts]
+    contents = [(path.name, read_text_file(path)) for path in texts]
     loaded = loading.load(model)
-    status = loaded.path.stat()
+    status, how = loaded.path.stat(), f"{loaded.activations} {loaded.gelu} {loaded.cache}"
     with make_progress() as progress:
         return collect(
             loaded,
             [(name, loaded.tokenizer.encode(content)) for name, content in contents],
-            name=f"{loaded.path.resolve()} {status.st_size} {status.st_mtime_ns} {loaded.activations} {loaded.gelu}",
+            name=f"{loaded.path.resolve()} {status.st_size} {status.st_mtime_ns} {how}",
             context=context,
             n_windows=n_windows,
             state=state_path(out),
             progress=progress,
+            tell=lambda line: click.echo(line, err=True),
         )

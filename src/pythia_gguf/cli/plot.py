@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
-from pythia_gguf.errors import ModelFileError, UsageError
+from pythia_gguf.errors import UsageError
+from pythia_gguf.json_file import read_json_object
 
 
 @click.command("plot", cls=Command)
@@ -32,18 +32,22 @@ def command(files: tuple[Path, ...], against: str | None, model: str | None, out
     """
     from pythia_gguf.evals.plots import n_parameters, plot_published, plot_report, plot_steps
     from pythia_gguf.evals.published import agreements
+    from pythia_gguf.evals.report import read_report, read_results
+    from pythia_gguf.files import check_folder_place
 
     if not files and against is None:
         raise UsageError("nothing to draw: give a report.json or results.json, or --against published")
     written: list[Path] = []
     measured: dict[str, tuple[float, float]] = {}
-    contents = [(path, _read(path)) for path in files]
-    if not any("results" in data for _, data in contents):
+    check_folder_place(out)
+    kinds = {path: _kind(path) for path in files}
+    if "results" not in kinds.values():
         refuse_given("model", "without results of `pythia eval`")
-    for path, data in contents:
-        if "results" not in data:
-            written += plot_report(data, out)
+    for path, kind in kinds.items():
+        if kind == "report":
+            written += plot_report(read_report(path), out)
             continue
+        data = read_results(path, ours=False)
         if against is None or model is None:
             raise UsageError(f"{path}: results are compared with --against published --model NAME")
         suite, name = _published_model(model)
@@ -82,9 +86,8 @@ def _shots(data: dict[str, Any]) -> dict[str, int]:
     """Task -> examples in its prompts: of each in the harness's layout, of all in EleutherAI's."""
     config = data.get("config")
     shots = data.get("n-shot", config.get("num_fewshot") if isinstance(config, dict) else None)
-    if isinstance(shots, dict):
-        return shots
-    return dict.fromkeys(data["results"], shots if isinstance(shots, int) else 0)
+    of_each = shots if isinstance(shots, dict) else dict.fromkeys(data["results"], shots)
+    return {task: n for task, n in of_each.items() if isinstance(n, int)}
 
 
 def _print(rows: list[Any]) -> None:
@@ -99,14 +102,6 @@ def _print(rows: list[Any]) -> None:
     print_table(head, table, right=(2, 3, 4, 5))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    from pythia_gguf.files import read_whole
-
-    raw = read_whole(path)
-    try:
-        data = json.loads(raw)
-        if not isinstance(data, dict) or not ({"results"} <= set(data) or {"files", "reference", "gelu"} <= set(data)):
-            raise ValueError("neither a report of pythia measure nor results of lm_eval")
-    except (ValueError, RecursionError) as e:
-        raise ModelFileError(f"cannot be drawn: {e}", path=path) from e
-    return data
+def _kind(path: Path) -> str:
+    data = read_json_object(path, what="a report of pythia measure or results", allow_nan=True)
+    return "results" if "results" in data else "report"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pythia_gguf.arch import GPTNeoXConfig
+from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.arguments import checked, pairs_of_texts, whole_number, whole_numbers
 from pythia_gguf.cpus import threads_of
@@ -24,11 +25,10 @@ from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Part, Session, Watch, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
 from pythia_gguf.engine.workers import Workers
-from pythia_gguf.errors import Argument, PythiaGGUFError, UsageError, nearest, one_line
+from pythia_gguf.errors import Argument, UsageError, nearest, one_line
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.intake.gguf_model import open_gguf_model
-from pythia_gguf.json_file import read_json_object
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs
 from pythia_gguf.kernels.matmul import ACTIVATIONS, known_activations, product_jobs
@@ -40,8 +40,6 @@ from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
 
 GELUS = ("auto", "erf", "tanh")
 CACHES = ("auto", "f16", "f32")
-# Of a manifest or config.json.
-_LARGEST_BYTES = 256 << 20
 
 
 class Model(ProcessBound):
@@ -239,11 +237,4 @@ def _compile(jobs: list[Job], progress: Progress, threads: int | None) -> None:
 
 def gelu_beside(path: Path) -> str:
     """What manifest.json or config.json in the same folder says; erf, which the suite's configs say, without them."""
-    for name in ("manifest.json", "config.json"):
-        try:
-            act = read_json_object(path.parent / name, most_bytes=_LARGEST_BYTES, allow_nan=True).get("hidden_act")
-        except PythiaGGUFError:
-            continue
-        if isinstance(act, str) and act in GELU_OF_ACT:
-            return GELU_OF_ACT[act]
-    return "erf"
+    return GELU_OF_ACT[act_beside(path) or "gelu"]

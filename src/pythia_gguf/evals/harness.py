@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib import metadata
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,10 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from pythia_gguf.engine.scoring import ENCODINGS, Request, score_requests
-from pythia_gguf.engine.weights import matrix_formats
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.models.load import load
+from pythia_gguf.plan.recognize import quant_of
 from pythia_gguf.progress import Progress, Silence
 
 if TYPE_CHECKING:
@@ -142,24 +143,27 @@ class PythiaLM(TemplateLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness puts into the `config` of its results; our facts have a key of their own."""
+        facts = self.facts
+        n_parameters = sum(math.prod(tensor.shape) for tensor in self._model.gguf.tensors.values())
+        return {"model_num_parameters": n_parameters, "model_dtype": facts["quant"], "pythia_gguf": facts}
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Which file runs, and how."""
         model = self._model
-        quant = model.path.stem.rpartition(".")[2]
         with RegularFile(model.path) as file:
             sha256 = sha256_range(file, 0, file.size)
-        is_plain = matrix_formats(model.gguf) <= {"F32", "F16", "BF16"}
-        facts = {
+        return {
             "schema_version": SCHEMA_VERSION,
             "tool_version": metadata.version("pythia-gguf"),
             "file": model.path.name,
             "sha256": sha256,
-            "quant": quant,
+            "quant": quant_of(model.gguf.metadata, {name: t.format for name, t in model.gguf.tensors.items()}),
             "gelu": model.gelu,
-            "activations": "float32" if is_plain and model.activations == "int8" else model.activations,
+            "activations": model.activations,
             "kv": model.cache,
             "encoding": self._encoding,
         }
-        n_parameters = sum(math.prod(tensor.shape) for tensor in model.gguf.tensors.values())
-        return {"model_num_parameters": n_parameters, "model_dtype": quant, "pythia_gguf": facts}
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         if self._encoding == "separate":
@@ -193,18 +197,29 @@ class PythiaLM(TemplateLM):
         ids = [*(context or [self.eot_token_id]), *continuation][-(self.max_length + 1) :]
         return Request(ids=tuple(ids), start=len(ids) - len(continuation))
 
-    def _written(self, context: str, options: Mapping[str, Any]) -> str:
-        wanted = normalize_gen_kwargs(dict(options), _MOST_NEW_TOKENS)
+    def check_generation(self, options: Mapping[str, Any]) -> None:
+        """Raise UsageError where `generate_until` would for these options."""
+        self._wanted(options)
+
+    def _wanted(self, options: Mapping[str, Any]) -> tuple[list[str], int, dict[str, float]]:
+        """Texts that end a text, its most tokens, and how tokens are sampled."""
+        try:
+            wanted = normalize_gen_kwargs(dict(options), _MOST_NEW_TOKENS)
+        except (TypeError, ValueError) as e:
+            raise UsageError(f"options of generation cannot be used: {one_line(str(e))}") from e
         end = self._model.tokenizer.decode([self.eot_token_id])
         until = handle_stop_sequences(wanted.pop("until"), eos=end)
         n_tokens = wanted.pop("max_gen_toks")
-        room = self.max_length - n_tokens
-        if room < 1:
+        if self.max_length - n_tokens < 1:
             raise UsageError(f"max_gen_toks {n_tokens} leaves no room in the context of {self.max_length}")
+        return until, n_tokens, _sampling(wanted)
+
+    def _written(self, context: str, options: Mapping[str, Any]) -> str:
+        until, n_tokens, sampling = self._wanted(options)
         seed, text = self._seed + self._n_written, ""
         self._n_written += 1
-        ids = self.tok_encode(context)[-room:]
-        for piece in self._model.stream(ids, max_tokens=n_tokens, seed=seed, **_sampling(wanted)):
+        ids = self.tok_encode(context)[n_tokens - self.max_length :]
+        for piece in self._model.stream(ids, max_tokens=n_tokens, seed=seed, **sampling):
             text += piece
             if any(term and term in text for term in until):
                 break

@@ -43,13 +43,14 @@ def collect(
     n_windows: int | None,
     state: Path | None,
     progress: Progress,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> ImportanceMatrix:
     """Run texts through a model, window after window.
 
     texts      name and ids of each; two may have one name
     name       what tells the model from others, the same in a later run
     n_windows  at most so many in all; None for all
-    state      as in `measure`
+    state, tell  as in `measure`
     Raises     UsageError for texts without a whole window, a context that the model does not have, activations that
                are not finite
     """
@@ -65,8 +66,8 @@ def collect(
             Argument("context"),
         )
     key = hashlib.sha256(f"{name} {windows.shape}".encode() + windows.tobytes()).hexdigest()
-    sums = read_state(state, key)
-    done = int(sums.pop(_DONE, np.zeros(1))[0])
+    sums = read_state(state, key, tell)
+    done = int(sums.pop(_DONE, np.zeros(1, np.int64))[0])
 
     def watch(matrix: str, x: np.ndarray) -> None:
         if matrix.startswith(_LAYERS):
@@ -74,12 +75,17 @@ def collect(
             total += np.einsum("tc,tc->c", x, x)
 
     progress.stage("collecting", (len(windows) - done) * context, "tokens")
-    saving = Saving(lambda: save_state(state, key, sums | {_DONE: np.array([done])}))
+
+    def save() -> None:
+        save_state(state, key, sums | {_DONE: np.array([done])})
+
+    saving = Saving(save)
     for window in windows[done:]:
         model.watch(window.tolist(), watch)
         done += 1
         progress.advance("", context)
         saving.now_and_then()
+    save()  # in case that what comes of it cannot be written
     for matrix, total in sums.items():
         if not np.isfinite(total).all():
             raise UsageError(f"activations of {one_line(matrix)} are not finite: the model cannot run this text")

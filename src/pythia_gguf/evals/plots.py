@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.evals.published import TASKS, Published, final_scores, step_scores
+from pythia_gguf.evals.report import change, labels, reference_of
 from pythia_gguf.files import storage_error, write_all, write_beside
 from pythia_gguf.hub.suite import MODELS
 
@@ -33,6 +34,7 @@ _SERIES = (
     ("OPT", "opt", None, "C1", "^--"),
     ("BLOOM", "bloom", None, "C3", "v--"),
 )
+_MOST = 1e12  # what is above can be drawn only alone
 _NOTE = (
     "Zero-shot, published by EleutherAI (EleutherAI/pythia a19eecb); bars: one standard error. No scores of GPT-Neo."
 )
@@ -127,38 +129,57 @@ def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
     base = report["reference"]
     named: dict[str, Sequence[float]] = {}
     for activations, color in (("int8", "C0"), ("float32", "C1")):
-        files = [f for f in report["files"] if f["activations"] == activations and "alias_of" not in f]
-        files = [f for f in files if f["file"] != base["file"]]
-        if not files:
+        rows = [f for f in report["files"] if f["activations"] == activations and "alias_of" not in f]
+        rows = [f for f in rows if f["file"] != base["file"]]
+        points = [
+            (label, f["bits_per_weight"], *value)
+            for f, label in zip(rows, labels(rows), strict=True)
+            if (value := _value(f, report, key)) is not None
+        ]
+        if not points:
             continue
-        x = [f["bits_per_weight"] for f in files]
-        if key == "ppl":
-            y = [100 * (f["ppl"] / base["ppl"] - 1) for f in files]
-            error = [100 * f["ppl"] / base["ppl"] * f["ln_ratio_error"] for f in files]
-        else:
-            y, error = [f["kl_mean"] for f in files], [f["kl_error"] for f in files]
+        names, x, y, error = zip(*points, strict=True)
         axes.errorbar(x, y, error, fmt="o", color=color, label=f"{activations} activations", markersize=4, capsize=2)
-        named = {f["quant"]: place for f, *place in zip(files, x, y, strict=True)} | named
+        named = dict(zip(names, zip(x, y, strict=True), strict=True)) | named
     if key == "ppl":
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set(ylabel="perplexity, change in %")
     else:
-        axes.set(yscale="log", ylabel="mean KL divergence, nats")
-    axes.set(xlabel="bits per weight", title=f"Against {base['file']}; {report['gelu']} GELU")
+        axes.set(yscale="log" if any(y > 0 for _, y in named.values()) else "linear")
+        axes.set(ylabel="mean KL divergence, nats")
+    axes.set(xlabel="bits per weight")
+    # File names are no mathematics.
+    axes.set_title(f"Against {one_line(base['file'], 60)}; {one_line(report['gelu'], 20)} GELU", parse_math=False)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if named:
+        axes.legend(fontsize=8)
     axes.margins(x=0.1)  # for the last name
     _name_points(axes, named)
+
+
+def _value(row: Mapping[str, Any], report: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    """Height and error of a point; None where the figure does not exist or is beyond what can be drawn."""
+    if key == "ppl":
+        more, error = change(row, reference_of(report, row)), row["ln_ratio_error"]
+        point = None if more is None or error is None else (100 * more, 100 * (more + 1) * error)
+    else:
+        point = None if row["kl_mean"] is None else (row["kl_mean"], row["kl_error"] or 0.0)
+    drawable = point is not None and abs(point[0]) < _MOST and 0 <= point[1] < _MOST
+    return point if drawable and abs(row["bits_per_weight"]) < _MOST else None
 
 
 def _name_points(axes: Any, named: Mapping[str, Sequence[float]]) -> None:
     """Each name beside its point, in the first place where it covers no other name and no point."""
     from matplotlib.transforms import Bbox
 
+    if not named:
+        return
     axes.figure.draw_without_rendering()  # only then it is known where points are
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(list(named.values()))]
     for quant, place in named.items():
-        text = axes.annotate(quant, place, (6, 0), textcoords="offset points", va="center", fontsize=7)
+        text = axes.annotate(
+            one_line(quant, 40), place, (6, 0), textcoords="offset points", va="center", fontsize=7, parse_math=False
+        )
         for up, side in itertools.product((0, 8, -8, 16, -16, 24, -24), (6, -6)):
             text.xyann = (side, up)
             text.set_ha("left" if side > 0 else "right")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeGuard
 
 TASKS = ("lambada_openai", "piqa", "winogrande", "arc_challenge", "sciq")
 # Items of each task, of which an accuracy is a part.
@@ -96,12 +96,17 @@ def agreements(results: Mapping[str, Any], suite: str, model: str, shots: int = 
     for task, metrics in results.items():
         for name, value in metrics.items():
             metric = {"perplexity": "ppl"}.get(plain := name.partition(",")[0], plain)
-            if (task, metric) in known and isinstance(value, (int, float)):
+            if (task, metric) in known and is_figure(value):
                 p = known[task, metric]
                 found.append(
                     Agreement(task=task, metric=metric, value=float(value), published=p.value, stderr=p.stderr)
                 )
     return found
+
+
+def is_figure(value: object) -> TypeGuard[int | float]:
+    """Whether a value of results is a number; the harness writes "N/A" and NaN for what it cannot tell."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _read(name: str) -> tuple[Published, ...]:

@@ -1,20 +1,25 @@
 """Long runs over a text: its windows, and what is done kept on disk, so that a killed run goes on.
 
-Knows neither models nor what the numbers mean.
+Knows neither models nor what the numbers mean. What cannot be used of an earlier run is a fresh start, never an error:
+the file begins with a hash of all that follows, so damage of any kind is noticed before a byte of it is believed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pythia_gguf.errors import StorageError, one_line
-from pythia_gguf.files import write_beside
+from pythia_gguf.errors import PythiaGGUFError, one_line
+from pythia_gguf.files import read_whole, write_all, write_beside
 
 _SAVED_EVERY_S = 30.0
+_MAGIC = b"pythia-gguf state 1\n"
+_HEAD_BYTES = len(_MAGIC) + 32
 
 
 def windows_of(ids: Sequence[int], context: int) -> np.ndarray:
@@ -27,25 +32,39 @@ def state_path(out: Path) -> Path:
     return out.with_name(f".{out.name}.partial.npz")
 
 
-def read_state(state: Path | None, key: str) -> dict[str, np.ndarray]:
-    """Kept arrays by name; none where they belong to something else. Raises StorageError for a damaged file."""
+def read_state(state: Path | None, key: str, tell: Callable[[str], None] = lambda line: None) -> dict[str, np.ndarray]:
+    """Kept arrays by name; none where the file is damaged or belongs to something else, which `tell` hears."""
     if state is None or not state.is_file():
         return {}
     try:
-        with np.load(state, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                return {}
-            return {str(name): kept[f"rows_{i}"] for i, name in enumerate(kept["names"])}
-    except (OSError, ValueError, KeyError) as e:
-        raise StorageError(f"{one_line(str(state))}: cannot go on from it ({type(e).__name__}). Delete it") from e
+        kept_key, kept = _arrays(read_whole(state))
+    except (PythiaGGUFError, ValueError, KeyError) as e:
+        tell(f"{one_line(str(state))}: what an earlier run left cannot be read ({type(e).__name__}): starting afresh")
+        return {}
+    if kept_key != key:
+        tell(f"{one_line(str(state))}: what an earlier run left is of something else: starting afresh")
+        return {}
+    return kept
 
 
 def save_state(state: Path | None, key: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Keep arrays under the key of what they belong to; None: nowhere."""
     if state is not None:
         rows = {f"rows_{i}": r for i, r in enumerate(arrays.values())}
+        content = io.BytesIO()
+        np.savez(content, key=np.array(key), names=np.array(list(arrays)), **rows)  # type: ignore[arg-type]
         with write_beside(state) as out:
-            np.savez(out, key=np.array(key), names=np.array(list(arrays)), **rows)  # type: ignore[arg-type]
+            write_all(out, _MAGIC + hashlib.sha256(content.getbuffer()).digest())
+            write_all(out, content.getbuffer())
+
+
+def _arrays(data: bytes) -> tuple[str, dict[str, np.ndarray]]:
+    """The key and the arrays in a file; raises ValueError for one that `save_state` has not written as it is."""
+    content = memoryview(data)[_HEAD_BYTES:]
+    if data[:_HEAD_BYTES] != _MAGIC + hashlib.sha256(content).digest():
+        raise ValueError("damaged")
+    with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+        return str(kept["key"]), {str(name): kept[f"rows_{i}"] for i, name in enumerate(kept["names"])}
 
 
 class Saving:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pythia_gguf.arguments import texts
 from pythia_gguf.errors import Argument, NetworkError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
-from pythia_gguf.json_file import json_text
+from pythia_gguf.evals.published import is_figure
+from pythia_gguf.json_file import json_text, without_nan
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
 _BOOTSTRAPS = 1000
 # Metrics that EleutherAI's files call by another name.
 _PYTHIA_NAMES = {"perplexity": "ppl", "likelihood_diff": "likelihood_difference"}
+# Keys of results under which there is something of each task.
+_OF_TASKS = (
+    "results",
+    "groups",
+    "group_subtasks",
+    "configs",
+    "versions",
+    "n-shot",
+    "higher_is_better",
+    "n-samples",
+)
 _NO_METRICS = {"name", "alias", "sample_len", "sample_count"}
 
 
@@ -69,26 +82,63 @@ def load_tasks(names: Sequence[str], include: str | os.PathLike[str] | None = No
     return [thing for name, thing in [*groups.items(), *loaded["tasks"].items()] if name not in inside]
 
 
+def check_tasks(model: LM, tasks: Sequence[Task | Group], n_shots: int | None) -> None:
+    """Raise UsageError, which names the task, for what cannot run: before the first request of any.
+
+    n_shots  as in `run_tasks`
+    """
+    _check_examples(tasks, n_shots or 0)
+    check: Callable[[dict[str, Any]], None] = getattr(model, "check_generation", lambda options: None)
+    for task in _each(tasks):
+        if task.OUTPUT_TYPE == "generate_until":
+            with _of_task(task.task_name):
+                check(task.config.generation_kwargs or {})
+
+
+def names_of(tasks: Sequence[Task | Group]) -> list[str]:
+    """Groups and tasks that results will have, the first group first."""
+    from lm_eval.api.group import Group
+
+    groups = [group for thing in tasks if isinstance(thing, Group) for group in (thing, *thing.get_all_groups())]
+    return list(dict.fromkeys([*(group.name for group in groups), *(task.task_name for task in _each(tasks))]))
+
+
 def run_tasks(
-    model: LM, tasks: Sequence[Task | Group], *, n_shots: int | None = None, limit: int | None = None
+    model: LM,
+    tasks: Sequence[Task | Group],
+    *,
+    n_shots: int | None = None,
+    limit: int | None = None,
+    hear: Callable[[dict[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
     """What `lm_eval --output_path` writes of a run, as a dict.
 
     n_shots  examples in each prompt; None for what the task says, else none
     limit    items of each task; None for all
-    Raises   UsageError as `check_run` does, and where a task has fewer examples
+    hear     hears the results so far after each task or group: what is done is not lost when a later one fails
+    Raises   UsageError as `check_run` and `check_tasks` do; an error of a task names it
     """
-    from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
 
     check_run(n_shots, limit)
-    _check_examples(tasks, n_shots or 0)
-    tracker = EvaluationTracker()
-    with _one_process(), contextlib.redirect_stdout(sys.stderr):  # the harness prints
+    check_tasks(model, tasks, n_shots)
+    tracker, results = EvaluationTracker(), dict[str, Any]()
+    for thing in tasks:
+        with _of_task(names_of([thing])[0]):
+            found = _run(model, thing, n_shots, limit, tracker)
+        results = _both(results, found) if results else found
+        hear(_with_facts(results, tracker))
+    return _with_facts(results, tracker)
+
+
+def _run(model: LM, thing: Task | Group, n_shots: int | None, limit: int | None, tracker: Any) -> dict[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    with _one_process(), _quiet_git(), contextlib.redirect_stdout(sys.stderr):  # the harness prints
         results: dict[str, Any] = simple_evaluate(
             model=model,
-            tasks=list(tasks),
+            tasks=[thing],
             task_manager=TaskManager(include_defaults=False),  # else it would list the harness's tasks again
             num_fewshot=n_shots,
             limit=limit,
@@ -96,17 +146,27 @@ def run_tasks(
             log_samples=False,
             evaluation_tracker=tracker,
         )
-    general = tracker.general_config_tracker
+    return results
+
+
+def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Two runs as one: what is kept for each task is joined, the rest is the first one's."""
+    joined = {key: first.get(key, {}) | second.get(key, {}) for key in _OF_TASKS if key in first or key in second}
+    return {**first, **joined}
+
+
+def _with_facts(results: Mapping[str, Any], tracker: Any) -> dict[str, Any]:
+    """Results with what the harness adds when it writes them."""
+    general, config = tracker.general_config_tracker, dict(results["config"])
     general.log_end_time()
-    facts = results["config"].get("pythia_gguf", {})
-    if facts:
+    if facts := config.get("pythia_gguf", {}):
         names = {"gelu": "gelu", "activations": "activations", "cache": "kv", "encoding": "encoding"}
         general.model_name = general.model_name_sanitized = facts["file"]
-        general.model_source = results["config"]["model"] = "pythia-gguf"
-        results["config"]["model_args"] = ",".join(
+        general.model_source = config["model"] = "pythia-gguf"
+        config["model_args"] = ",".join(
             [f"model={facts['file']}", *(f"{option}={facts[n]}" for option, n in names.items())]
         )
-    return results | {"task_hashes": {}} | asdict(general)
+    return {**results, "config": config, "task_hashes": {}, **asdict(general)}
 
 
 def pythia_layout(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,23 +211,21 @@ def rows(results: Mapping[str, Any]) -> list[tuple[str, str, float, float | None
             if not suffix:
                 error = metrics.get(f"{metric}_stderr,{filtered}")
                 name = metric if filtered in ("", "none") else f"{metric},{filtered}"
-                found.append((task, name, value, float(error) if _is_number(error) else None))
+                found.append((task, name, value, float(error) if is_figure(error) else None))
     return found
 
 
 def as_json(results: Mapping[str, Any]) -> str:
-    """Text of results; what JSON has no form for is written as the harness writes it."""
+    """Text of results: null for a number that is none; what else JSON has no form for as the harness writes it."""
     from lm_eval.utils import handle_non_serializable
 
-    return json_text(results, indent=2, ascii_only=False, default=handle_non_serializable)
+    return json_text(without_nan(results), indent=2, ascii_only=False, default=handle_non_serializable)
 
 
 def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
-    from lm_eval.api.group import Group
-
     if not n_shots:
         return
-    for task in [t for thing in tasks for t in (thing.get_all_tasks() if isinstance(thing, Group) else [thing])]:
+    for task in _each(tasks):
         n_examples = len(task.fewshot_docs() or ())
         if task.fewshot_cfg.split == task.config.test_split:
             n_examples -= 1  # the item itself is among them, and the harness draws one more than it needs
@@ -179,18 +237,21 @@ def _check_examples(tasks: Sequence[Task | Group], n_shots: int) -> None:
             )
 
 
+def _each(tasks: Sequence[Task | Group]) -> Iterator[Task]:
+    """Tasks, those in groups too."""
+    from lm_eval.api.group import Group
+
+    for thing in tasks:
+        yield from thing.get_all_tasks() if isinstance(thing, Group) else [thing]
+
+
 def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:
     """(metric, "" or "_stderr", filter, value) of each number."""
     for key, value in metrics.items():
         name, _, filtered = key.partition(",")
-        if key not in _NO_METRICS and _is_number(value):
+        if key not in _NO_METRICS and is_figure(value):
             suffix = "_stderr" if name.endswith("_stderr") else ""
             yield name.removesuffix("_stderr"), suffix, filtered, float(value)
-
-
-def _is_number(value: object) -> bool:
-    # numpy's float64 is a float; the harness writes "N/A" for an error that it cannot tell.
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text(include: str | os.PathLike[str] | None) -> str | None:
@@ -228,6 +289,37 @@ def _one_line_errors(names: Sequence[str]) -> Iterator[None]:
         raise NetworkError(f"{which}: no data ({one_line(str(e), 150)}). Is there a network?") from e
     except (OSError, ImportError, ValueError, KeyError, DatasetsError) as e:
         raise UsageError(f"{which}: cannot be loaded: {type(e).__name__}: {one_line(str(e))}") from e
+
+
+@contextlib.contextmanager
+def _of_task(name: str) -> Iterator[None]:
+    """An error of ours names the task that it comes from."""
+    try:
+        yield
+    except PythiaGGUFError as e:
+        if f"task {name}" in str(e):
+            raise
+        raise e.within(f"task {one_line(name, 60)}") from e
+
+
+@contextlib.contextmanager
+def _quiet_git() -> Iterator[None]:
+    """The harness asks git for the commit of the current folder, and where there is none git tells it on our stderr."""
+    from lm_eval import evaluator
+
+    asked = evaluator.get_git_commit_hash
+    evaluator.get_git_commit_hash = _commit
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = asked
+
+
+def _commit() -> str | None:
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None
+    return None
 
 
 @contextlib.contextmanager

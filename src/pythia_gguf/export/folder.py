@@ -16,10 +16,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pythia_gguf.arch import hf_name, qkv_runs, role_of
-from pythia_gguf.arch.gpt_neox import GPTNeoXConfig
+from pythia_gguf.arch.beside import act_beside
+from pythia_gguf.arch.gpt_neox import GELU_OF_ACT, GPTNeoXConfig
 from pythia_gguf.arguments import checked
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
-from pythia_gguf.files import storage_error, write_all, write_beside
+from pythia_gguf.files import check_folder_place, storage_error, write_all, write_beside
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.json_file import json_text
@@ -58,15 +59,17 @@ def export(
     """Write a folder that transformers 4 and 5 load as GPTNeoXForCausalLM.
 
     dtype       "float16", "bfloat16" or "float32"; default that of an unquantized file, else float16
-    hidden_act  as config.json shall name it; default "gelu", as on the Hub: a GGUF has no key for it
+    hidden_act  as config.json shall name it, for which a GGUF has no key; default what manifest.json or config.json
+                beside the file says, else "gelu", as on the Hub
     Raises      UsageError when the folder holds a model already, ModelFileError, StorageError
     """
+    check_act(hidden_act)
+    check_export(to)
     gguf, config = open_gguf_model(model)
     dtype = dtype or dtype_of(gguf)
     if dtype not in DTYPES:
         raise UsageError(Argument("dtype"), f": no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
     folder = Path(to)
-    _check_place(folder)
     progress = progress or Silence()
     tokenizer, notes = try_tokenizer(gguf.metadata, gguf.path)
     texts = config_files(gguf, config, dtype, hidden_act)
@@ -81,18 +84,6 @@ def export(
         _write_weights(stack.enter_context(write_beside(folder / _WEIGHTS)), gguf, config, dtype, progress)
     files = (*(folder / name for name in texts), folder / _WEIGHTS)
     return Exported(folder=folder, dtype=dtype, files=files, notes=notes)
-
-
-def _check_place(folder: Path) -> None:
-    """Raises UsageError when the folder holds a model already."""
-    where = one_line(str(folder))
-    if (folder / _CONFIG).exists():
-        raise UsageError(f"{where}: there is a model already. Choose another folder")
-    if (folder / _WEIGHTS).exists():
-        raise UsageError(
-            f"{where}: there is {_WEIGHTS} without {_CONFIG}, as an export leaves it that was killed at its end."
-            " Delete it, or choose another folder"
-        )
 
 
 @contextmanager
@@ -110,6 +101,28 @@ def _made(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # somebody else has put something there
                 folder.rmdir()
         raise
+
+
+def check_export(to: str | os.PathLike[str]) -> None:
+    """Raise UsageError when a folder holds a model already, StorageError where none can be written."""
+    folder, where = Path(to), one_line(os.fspath(to))
+    if (folder / _CONFIG).exists():
+        raise UsageError(f"{where}: there is a model already. Choose another folder")
+    if (folder / _WEIGHTS).exists():
+        raise UsageError(
+            f"{where}: there is {_WEIGHTS} without {_CONFIG}, as an export leaves it that was killed at its end."
+            " Delete it, or choose another folder"
+        )
+    check_folder_place(folder)
+
+
+def check_act(hidden_act: str | None) -> None:
+    """Raise UsageError for an activation that is no GELU; None: what the files beside say."""
+    if hidden_act is not None and hidden_act not in GELU_OF_ACT:
+        raise UsageError(
+            Argument("hidden_act"),
+            f" must be one of {', '.join(GELU_OF_ACT)}, got {hidden_act!r}{nearest(hidden_act, GELU_OF_ACT)}",
+        )
 
 
 def dtype_of(gguf: GGUFFile) -> str:
@@ -144,7 +157,7 @@ def hf_config(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str
         "classifier_dropout": 0.1,
         "dtype": dtype,
         "eos_token_id": ids["eos"],
-        "hidden_act": hidden_act or "gelu",
+        "hidden_act": hidden_act or act_beside(gguf.path) or "gelu",
         "hidden_dropout": 0.0,
         "hidden_size": config.hidden,
         "initializer_range": 0.02,

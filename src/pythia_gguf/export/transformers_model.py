@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pythia_gguf.arguments import checked
 from pythia_gguf.errors import Argument, UsageError, nearest
-from pythia_gguf.export.folder import DTYPES, dtype_of, hf_config, hf_tensors
+from pythia_gguf.export.folder import DTYPES, check_act, dtype_of, hf_config, hf_tensors
 from pythia_gguf.intake.gguf_model import open_gguf_model
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def to_transformers(
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
     except ImportError as e:
         raise UsageError(f"to_transformers needs torch and transformers: {e}") from e
+    check_act(hidden_act)
     gguf, config = open_gguf_model(model)
     dtype = dtype or dtype_of(gguf)
     keys = hf_config(gguf, config, dtype, hidden_act)

@@ -1,0 +1,231 @@
+"""`measure_files`: what each of many files costs, compared with the unquantized file of its own model, as one report.
+
+Knows no table and no terminal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pythia_gguf.engine.model import gelu_beside, load
+from pythia_gguf.engine.windows import Windows
+from pythia_gguf.errors import Argument, UsageError, nearest, one_line
+from pythia_gguf.evals.measure import Candidate, measure, scored_windows
+from pythia_gguf.evals.model_files import (
+    ModelFile,
+    alias_of,
+    find_files,
+    folders_that_tell_apart,
+    pair_with_references,
+)
+from pythia_gguf.evals.report import SCHEMA_VERSION, lost_report
+from pythia_gguf.evals.result_file import alone_with, refuse_to_lose, write_and_show
+from pythia_gguf.evals.state import state_path
+from pythia_gguf.files import read_whole, write_text
+from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.json_file import json_text
+from pythia_gguf.machine import available_memory_bytes
+from pythia_gguf.models.find import find_gguf
+from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.text_file import decode_text
+from pythia_gguf.tokenizer import TextTokenizer
+
+ACTIVATIONS = ("int8", "float32", "both")
+
+
+def measure_files(
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    text: str | os.PathLike[str],
+    reference: str | os.PathLike[str] | None = None,
+    context: int = 512,
+    n_windows: int | None = None,
+    gelu: str = "auto",
+    activations: str = "int8",
+    threads: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    show: Callable[[dict[str, Any]], None] = lambda report: None,
+) -> dict[str, Any]:
+    """Perplexity of files, and their divergence from the unquantized model.
+
+    files        GGUFs, and folders of them
+    text         file of a text that the models have not seen
+    reference    what all are compared with, as `models.find.find_gguf` takes it; None: each file with the unquantized
+                 one of its model, in its own folder or else among the files
+    context      tokens of a window, of which the second half counts
+    n_windows    at most so many; None: the whole text
+    gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the reference says, else erf
+    activations  "int8", "float32" or "both"; unquantized files take float32 in any case
+    out          the report is written here as JSON, and a killed run goes on; None: nowhere
+    force        replace a report that says what this one will not
+    progress, tell  hear how far it is, and what is worth a line
+    show         hears the report when it is complete, also where it cannot be written
+    Returns      the report; a figure that does not exist is None, and `missing` says why
+    Raises       UsageError, also for files that are of another model than their reference, ModelFileError,
+                 StorageError, NetworkError, LockedError when another run is writing the report
+    """
+    if activations not in ACTIVATIONS:
+        hint = nearest(activations, ACTIVATIONS)
+        raise UsageError(
+            Argument("activations"), f" must be one of {', '.join(ACTIVATIONS)}, got {activations!r}{hint}"
+        )
+    heard, destination = progress or Silence(), None if out is None else Path(out)
+    with alone_with(destination):
+        found = find_files(files)
+        base = None if reference is None else find_gguf(reference, threads=threads, progress=heard, tell=tell)
+        pairs = pair_with_references(found, base)
+        content = read_whole(text)
+        ids = _ids(pairs, decode_text(content, text))
+        windows = scored_windows(ids, context, n_windows)
+        jobs = _Jobs(found, gelu, activations, threads, context)
+        parts = [(jobs.reference(against), jobs.candidates(against, group)) for against, group in pairs]
+        facts = {"file": Path(text).name, "sha256": hashlib.sha256(content).hexdigest(), "tokens": len(ids)}
+        planned = {
+            "reference": parts[0][0].facts,
+            "text": facts | {"context": context, "windows": len(windows)},
+            "files": jobs.rows([c.facts for _, group in parts for c in group]),
+        }
+        refuse_to_lose(destination, force, lambda path: lost_report(path, planned))
+        measured = [
+            measure(
+                against,
+                group,
+                ids,
+                context=context,
+                n_windows=n_windows,
+                memory_bytes=_memory_bytes(against),
+                state=_state(destination, i),
+                progress=heard,
+                threads=threads,
+                tell=tell,
+            )
+            for i, (against, group) in enumerate(parts)
+        ]
+        report = _report(jobs, measured, facts)
+        _finish(report, destination, len(parts), show)
+        return report
+
+
+class _Jobs:
+    """Files as candidates, all with the same options."""
+
+    def __init__(
+        self, files: Sequence[ModelFile], gelu: str, activations: str, threads: int | None, context: int
+    ) -> None:
+        self._gelu, self._threads, self._context = gelu, threads, context
+        self._kinds = ["int8", "float32"] if activations == "both" else [activations]
+        self._folders = folders_that_tell_apart(path for file in files for path in (file.path, *file.links))
+        # Rows of a report are told apart by name and folder.
+        self._files = {tuple(self._names(file.path).items()): file for file in files}
+
+    def reference(self, file: ModelFile) -> Candidate:
+        """What others are compared with."""
+        return self._candidate(file, "float32" if file.is_plain else self._kinds[0], self._gelu_of(file))
+
+    def candidates(self, reference: ModelFile, files: Sequence[ModelFile]) -> list[Candidate]:
+        """One for each kind of activations."""
+        gelu = self._gelu_of(reference)
+        return [self._candidate(f, kind, gelu) for f in files for kind in (["float32"] if f.is_plain else self._kinds)]
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Each row, then the other names of its file with the same numbers."""
+        result = []
+        for row in rows:
+            result.append(dict(row))
+            file = self._files[tuple((key, row[key]) for key in ("file", "folder") if key in row)]
+            same = {key: value for key, value in row.items() if key != "folder"}
+            for link in file.links:
+                named = self._names(link) | {"quant": alias_of(file, link), "alias_of": file.quant}
+                result.append(same | named)
+        return result
+
+    def _names(self, path: Path) -> dict[str, str]:
+        return {"file": path.name} | ({"folder": self._folders[path]} if path in self._folders else {})
+
+    def _gelu_of(self, file: ModelFile) -> str:
+        return gelu_beside(file.path) if self._gelu == "auto" else self._gelu
+
+    def _candidate(self, file: ModelFile, activations: str, gelu: str) -> Candidate:
+        path, threads, context = file.path, self._threads, self._context
+        status = path.stat()
+        facts = self._names(path) | {
+            "quant": file.quant,
+            "activations": activations,
+            "gelu": gelu,
+            "bytes": status.st_size,
+            "bits_per_weight": file.bits_per_weight,
+        }
+        n_logits = context // 2 * file.shapes.get("output.weight", (0,))[0]
+        return Candidate(
+            name=f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {activations} {gelu}",
+            label=f"{file.quant} {activations}",
+            open=lambda: Windows(load(path, threads=threads, gelu=gelu, activations=activations), context),
+            n_bytes=round(status.st_size * 1.1) + 4 * n_logits,
+            facts=facts,
+            decode_speed=_decode_speed,
+        )
+
+
+def _ids(pairs: Sequence[tuple[ModelFile, list[ModelFile]]], text: str) -> list[int]:
+    """The text as tokens; raises UsageError where references have several vocabularies."""
+    first = pairs[0][0]
+    for other, _ in pairs:
+        if other.tokens != first.tokens:
+            raise UsageError(
+                f"{one_line(str(first.path))} and {one_line(str(other.path))} have other tokens: measure the files of"
+                " each by themselves"
+            )
+    return TextTokenizer(open_gguf(first.path).metadata, first.path).encode(text)
+
+
+def _decode_speed(windows: Windows) -> float:
+    from pythia_gguf.engine.speed import measure_speed
+
+    return measure_speed(windows.model, n_prompt=1, n_tokens=16, repeats=1).decode_tokens_per_s
+
+
+def _memory_bytes(reference: Candidate) -> int:
+    """What candidates may take together: half of what is available beside the reference."""
+    available = available_memory_bytes()
+    return ((available or 8 << 30) - reference.n_bytes) // 2
+
+
+def _state(out: Path | None, i: int) -> Path | None:
+    """Where the numbers of the i-th reference's files are kept until the report is written."""
+    return None if out is None else state_path(out if i == 0 else out.with_name(f"{out.name}.{i}"))
+
+
+def _report(jobs: _Jobs, measured: Sequence[dict[str, Any]], text: Mapping[str, Any]) -> dict[str, Any]:
+    first = measured[0]
+    rows = [
+        row if part is first else row | {"against": part["reference"]} for part in measured for row in part["files"]
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": "pythia-gguf",
+        "tool_version": metadata.version("pythia-gguf"),
+        "gelu": " and ".join(dict.fromkeys(part["reference"]["gelu"] for part in measured)),
+        "reference": first["reference"],
+        "text": first["text"] | text,
+        "files": jobs.rows(rows),
+    }
+
+
+def _finish(report: dict[str, Any], out: Path | None, n_parts: int, show: Callable[[dict[str, Any]], None]) -> None:
+    if out is None:
+        show(report)
+        return
+    line = json_text(report, indent=1) + "\n"
+    write_and_show(lambda: write_text(out, line), lambda: show(report))
+    for i in range(n_parts):
+        state = _state(out, i)
+        assert state is not None
+        state.unlink(missing_ok=True)
