@@ -47,7 +47,7 @@ class PythiaGGUFError(Exception):
     """Base of all errors that are shown to a user as one line.
 
     parts  of the message: text, arguments, and clauses about arguments
-    place  what the message begins with
+    place  of a longer run where it came about, as "task piqa"; "": not known
     """
 
     exit_code = 1
@@ -65,11 +65,11 @@ class PythiaGGUFError(Exception):
 
     def said(self, name_of: Callable[[Argument], str | None]) -> str:
         """The message with arguments named another way; None from `name_of` where there is no such argument."""
-        return self.place + _joined(self.parts, name_of)
+        return _joined(self.parts, name_of) + (f" ({self.place})" if self.place else "")
 
     def within(self, place: str) -> Self:
-        """The same error, told to have come about in a part of a longer run, as "task piqa"."""
-        self.place = f"{place}: {self.place}"
+        """The same error, with its place in a longer run."""
+        self.place = place
         self.args = (self.said(str),)
         return self
 
