@@ -21,6 +21,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import llvmlite.binding
 import numba
 import numpy as np
 
@@ -98,7 +99,7 @@ def cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{model}, LLVM {numba.core.codegen.ll.get_host_cpu_name()}"
+    return f"{model}, LLVM {llvmlite.binding.get_host_cpu_name()}"
 
 
 def save(rows: list[dict[str, float | str]], file: str) -> None:

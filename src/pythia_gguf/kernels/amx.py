@@ -21,12 +21,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.memory import u8_at
+from pythia_gguf.kernels.numba_private import cpu_context, get_or_insert_function
 from pythia_gguf.kernels.simd import has_feature
 from pythia_gguf.kernels.words import ask_for_line
 
@@ -45,7 +44,7 @@ _HIGH, _LOW = 0, 1
 @cache
 def has_tiles() -> bool:
     """Whether the processor that is compiled for has them and the system lets this process use them; asks it to."""
-    context = cpu_target.target_context
+    context = cpu_context()
     if sys.platform != "linux" or platform.machine() != "x86_64" or not has_feature(context, "amx-bf16"):
         return False
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) == 0
@@ -68,7 +67,7 @@ def _call(builder: ir.IRBuilder, name: str, *arguments: ir.Value | int) -> None:
     """An LLVM intrinsic of x86; numbers are those of tiles."""
     values = [ir.Constant(_BYTE, a) if isinstance(a, int) else a for a in arguments]
     kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), values)
+    builder.call(get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), values)
 
 
 def _moved(builder: ir.IRBuilder, name: str, tile: int, address: ir.Value, offset: int) -> None:

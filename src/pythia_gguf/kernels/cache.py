@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pickle
 import re
 import shutil
 import stat
@@ -32,12 +31,10 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
 
 from pythia_gguf.errors import StorageError, one_line
 from pythia_gguf.files import cache_root, write_all, write_beside
+from pythia_gguf.kernels.numba_private import NullCache, code_from_bytes, code_to_bytes, context_of, target_of
 
 # Kernels bake in tables of formats/.
 _SOURCES = (Path(__file__).parent, Path(__file__).parent.parent / "formats")
@@ -63,24 +60,20 @@ class CodeCache(NullCache):
         # Hashed now, at import: sources edited while this process runs must not give their name to what they were.
         _version()
 
-    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Machine code for the argument types `sig`, or None."""
-        target_context.refresh()
         name = self._file_name(sig, target_context)
         for folder in _folders():
             pickled = _read(folder / name)
             if pickled is not None:
                 _mark_used(folder)
-                return CompileResult._rebuild(target_context, *pickle.loads(pickled))
+                return code_from_bytes(pickled, target_context)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep machine code; a CacheWarning says so when that is not possible in the usual place."""
-        # Either would take addresses of this process into another one.
-        assert not data.lifted
-        assert not data.library.has_dynamic_globals
-        name = self._file_name(sig, data.target_context)
-        pickled = dumps(data._reduce())
+        name = self._file_name(sig, context_of(data))
+        pickled = code_to_bytes(data)
         refused = ""
         for folder in _folders(make=True):
             try:
@@ -102,7 +95,7 @@ class CodeCache(NullCache):
     def _file_name(self, sig: Any, target_context: Any) -> str:
         # The tuple holds LLVM's triple, CPU and features; the layout of a pickle is Python's affair.
         types = getattr(sig, "args", sig)  # of a C entry point it is a whole signature
-        key = (*map(str, types), target_context.codegen().magic_tuple(), sys.implementation.cache_tag)
+        key = (*map(str, types), target_of(target_context), sys.implementation.cache_tag)
         name = f"{self._function.__module__.rpartition('.')[2]}.{self._function.__name__}"
         return f"{name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
 

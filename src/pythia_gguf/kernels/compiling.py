@@ -1,18 +1,33 @@
 """Compiles kernels before they are needed; where much is missing, in two processes.
 
-Knows no kernel: whoever has one says by a job how it is made.
+Knows no kernel: whoever has one says by a job how it is made. The second process is
+
+    python -m pythia_gguf.kernels.compiling FOLDER
+
+with the jobs in FOLDER/jobs.json. A job is claimed by a file `i.claimed`, which only one process can make, and is ready
+when `i.ready` is there. Nothing is read from the other process: whatever a library prints there disturbs nobody.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import subprocess
 import sys
-import threading
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from pythia_gguf.cpus import threads_of
+from pythia_gguf.json_file import json_text, read_json_object
+
+# How long the first process waits in all for what the second one has begun. A kernel takes ten seconds at most on one
+# core; after this it is made by the first process too.
+PATIENCE_S = 30.0
+_LOOK_EVERY_S = 0.02
+_SHAPE = {"jobs": [{"module": str, "function": str, "arguments": [(str, bool)]}]}
 
 
 class Job(NamedTuple):
@@ -37,72 +52,113 @@ def compile_all(
     jobs: Sequence[Job],
     advance: Callable[[str, int], None] = lambda name, n: None,
     threads: int | None = None,
+    *,
+    patience_s: float = PATIENCE_S,
 ) -> None:
     """Do all jobs; where more than one kernel is missing, in two processes.
 
-    jobs     the longest ones best at both ends: where the two processes meet, one may have to wait for the other
-    advance  hears of each kernel that is ready; what it raises ends the work
-    threads  of the caller, default one per CPU; with one there is no second process
+    jobs        the longest ones best at both ends: where the two processes meet, one may have to wait for the other
+    advance     hears of each kernel that is ready; what it raises ends the work
+    threads     of the caller, default one per CPU; with one there is no second process
+    patience_s  how long to wait in all for what the second process has begun
 
     Numba compiles in one thread at a time. So a second process begins at the other end of the list, and each finds
     in the cache what the other has made. Without that process, or without a cache, this one does everything.
     """
     missing = [job for job in jobs if not job.is_kept]
     with _second_process(missing if threads_of(threads) > 1 else []) as second:
-        for i, job in enumerate((*missing, *(job for job in jobs if job.is_kept))):
-            second.wait_while_at(i)
+        left = []
+        for i, job in enumerate(missing):
+            if second.has_claimed(i):
+                left.append((i, job))
+            else:
+                job.run()
+                advance(job.name, 1)
+        deadline = time.monotonic() + patience_s
+        for i, job in left:
+            second.wait_for(i, deadline)
+            job.run()
+            advance(job.name, 1)
+    for job in jobs:
+        if job.is_kept:
             job.run()
             advance(job.name, 1)
 
 
 class _Second:
-    """What is known of the second process: the number of the job that it is doing; -1 for none."""
+    """What is known of the second process, and of which jobs it does.
 
-    def __init__(self) -> None:
-        self._at = -1
-        self._changed = threading.Condition()
+    folder   where claims are; None without a second process
+    process  which counts as ended when there is none
+    """
 
-    def listen(self, lines: IO[str]) -> None:
-        """Hear of each job before it begins, until that process ends."""
-        with lines:
-            for line in lines:
-                self._note(int(line))
-        self._note(-1)
+    def __init__(self, folder: Path | None = None, process: subprocess.Popen[bytes] | None = None) -> None:
+        self._folder = folder
+        self._process = process
 
-    def wait_while_at(self, i: int) -> None:
-        """Until job i is made, or after a minute, by when something is wrong with that process."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._at != i, timeout=60)
+    def has_claimed(self, i: int) -> bool:
+        """Whether job i is its own; if not, it is the caller's from now on."""
+        try:
+            return self._folder is not None and not _claim(self._folder, i)
+        except OSError:  # a full disk, a folder that somebody tidied away
+            return False
 
-    def _note(self, i: int) -> None:
-        with self._changed:
-            self._at = i
-            self._changed.notify_all()
+    def wait_for(self, i: int, deadline: float) -> None:
+        """Until job i is ready, the process has ended, or it is later than `deadline`, as of the monotonic clock."""
+        assert self._folder is not None
+        ready = self._folder / f"{i}.ready"
+        while not ready.exists() and self._is_running() and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S)
+
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+
+def _claim(folder: Path, i: int) -> bool:
+    """Whether job i was nobody's until now."""
+    try:
+        (folder / f"{i}.claimed").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
 def _second_process(jobs: Sequence[Job]) -> Iterator[_Second]:
-    """While the block runs, a process does all but the first of `jobs`, from the end."""
-    process, second = None, _Second()
-    if len(jobs) > 1 and sys.executable and not hasattr(sys, "frozen"):
-        modules = ", ".join({__name__, *(job.module for job in jobs)})
-        code = (
-            f"import {modules}\nfor i, job in {[(i, tuple(job)) for i, job in enumerate(jobs)][:0:-1]}:\n"
-            f"    print(i, flush=True)\n    {__name__}.Job(*job).run()"
-        )
-        # Where no process can be started, the caller compiles alone.
-        with contextlib.suppress(OSError):
+    """While the block runs, a process does what it can claim of `jobs` but the first, from the end."""
+    if len(jobs) < 2 or not sys.executable or hasattr(sys, "frozen"):
+        yield _Second()
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+            told = [{"module": job.module, "function": job.function, "arguments": job.arguments} for job in jobs]
+            (folder / "jobs.json").write_text(json_text({"jobs": told}), "utf-8")
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code],  # -P: nothing is imported from the working directory
+                # -P: nothing is imported from the working directory
+                [sys.executable, "-P", "-m", "pythia_gguf.kernels.compiling", str(folder)],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                text=True,
             )
-            threading.Thread(target=second.listen, args=(process.stdout,), daemon=True).start()
-    try:
-        yield second
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
+        except OSError:
+            # Where no process can be started, the caller compiles alone.
+            yield _Second()
+            return
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        yield _Second(folder, process)
+
+
+def _do_what_is_left(folder: Path) -> None:
+    """Be the second process."""
+    jobs = read_json_object(folder / "jobs.json", _SHAPE)["jobs"]
+    for i in range(len(jobs) - 1, 0, -1):
+        if _claim(folder, i):
+            module = importlib.import_module(jobs[i]["module"])
+            getattr(module, jobs[i]["function"])(*jobs[i]["arguments"])
+            (folder / f"{i}.ready").touch()
+
+
+if __name__ == "__main__":
+    _do_what_is_left(Path(sys.argv[1]))

@@ -20,6 +20,7 @@ from pythia_gguf.kernels.curves import gelu_erf, gelu_tanh
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined, kernel
 from pythia_gguf.kernels.layer_norm import normalize
 from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u8_at, u16_at
+from pythia_gguf.kernels.numba_private import data_of
 from pythia_gguf.kernels.simd import LANES, load, load16, store
 from pythia_gguf.kernels.threads import DONE, FIRST_TAKEN, STATE_WORDS, take, wait
 from pythia_gguf.kernels.words import prefetch
@@ -44,7 +45,7 @@ def _address_of(typing_context, array):
     """Where an array's data begins."""
 
     def emit(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        data = data_of(context, builder, sig.args[0], args[0])
         return builder.ptrtoint(data, ir.IntType(64))
 
     return types.int64(array), emit

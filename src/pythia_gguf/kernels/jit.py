@@ -12,11 +12,16 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core.ccallback import CFunc
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
 
 from pythia_gguf.kernels.cache import CodeCache
+from pythia_gguf.kernels.numba_private import (
+    c_function,
+    compiler_lock,
+    cpu_context,
+    has_code,
+    is_kept,
+    use_cache,
+)
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -26,8 +31,7 @@ def kernel(function: Callable) -> Callable:
     """Compile on first call, without the interpreter lock, kept on disk; integer division by zero does not raise."""
     _let_forks_wait()
     dispatcher = numba.njit(**_OPTIONS)(function)
-    # Numba has no public way to give a function another cache; `cache=True` sets the same attribute.
-    dispatcher._cache = CodeCache(function)
+    use_cache(dispatcher, CodeCache(function))
     return dispatcher
 
 
@@ -35,8 +39,8 @@ def kernel(function: Callable) -> Callable:
 def _let_forks_wait() -> None:
     """From now on `os.fork` waits until no other thread compiles: its lock would stay locked in the child for ever."""
     if hasattr(os, "register_at_fork"):
-        lock = global_compiler_lock
-        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+        acquire, release = compiler_lock()
+        os.register_at_fork(before=acquire, after_in_parent=release, after_in_child=release)
 
 
 def inlined(function: Callable) -> Any:
@@ -52,7 +56,7 @@ def inlined(function: Callable) -> Any:
 def is_compiled(compiled: Any, *arguments: np.ndarray) -> bool:
     """Whether a kernel has machine code for such arguments already, in this process or on disk."""
     types = tuple(map(numba.typeof, arguments))
-    return types in compiled.overloads or compiled._cache.holds(types, compiled.targetctx)
+    return has_code(compiled, types) or is_kept(compiled, types)
 
 
 class CKernel:
@@ -76,14 +80,11 @@ class CKernel:
         """Whether there is machine code for it already, in this process or on disk."""
         if "_compiled" in self.__dict__:
             return True
-        return CodeCache(self._function).holds(self._signature[0], cpu_target.target_context)
+        return CodeCache(self._function).holds(self._signature[0], cpu_context())
 
     @cached_property
     def _compiled(self) -> Any:
-        compiled = CFunc(self._function, self._signature, locals={}, options={"error_model": "numpy"})
-        compiled._cache = CodeCache(self._function)  # type: ignore[attr-defined]
-        compiled.compile()
-        return compiled
+        return c_function(self._function, self._signature, CodeCache(self._function))
 
 
 def c_kernel(n_arguments: int) -> Callable[[Callable], CKernel]:

@@ -39,7 +39,6 @@ _i64_pointer = _pointer(types.int64, ir.IntType(64))
 _i32_pointer = _pointer(types.int32, ir.IntType(32))
 _u16_pointer = _pointer(types.uint16, ir.IntType(16))
 _u8_pointer = _pointer(types.uint8, ir.IntType(8))
-_i8_pointer = _pointer(types.int8, ir.IntType(8))
 
 
 @inlined
@@ -70,12 +69,6 @@ def u16_at(address, n):
 def u8_at(address, n):
     """n uint8 at an address."""
     return carray(_u8_pointer(address), (n,))
-
-
-@inlined
-def i8_at(address, n):
-    """n int8 at an address."""
-    return carray(_i8_pointer(address), (n,))
 
 
 @intrinsic

@@ -29,11 +29,16 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.datamodel import models
-from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from pythia_gguf.kernels.numba_private import (
+    AbstractTemplate,
+    data_of,
+    get_or_insert_function,
+    infer_global,
+    signature,
+    target_of,
+)
 
 # Two AVX-512 registers: the sums of one group must be taken one after the other, and a second register's worth of
 # groups fills the pipeline while the first one's additions wait for each other.
@@ -161,7 +166,7 @@ for _op, _symbol in (
 
 def pointer_to(context: Any, builder: ir.IRBuilder, array: types.Array, value: ir.Value, index: ir.Value) -> ir.Value:
     """The address of an array's element."""
-    return builder.gep(context.make_array(array)(context, builder, value).data, [index])
+    return builder.gep(data_of(context, builder, array, value), [index])
 
 
 def index_of(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type) -> ir.Value:
@@ -272,7 +277,7 @@ def _llvm_function(name: str) -> Callable:
         def emit(context, builder, sig, args):
             kind = ir.FunctionType(args[0].type, [args[0].type])
             full = f"llvm.{name}.v{value.lanes}f32"
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), args)
+            return builder.call(get_or_insert_function(builder.module, kind, full), args)
 
         return value(value), emit
 
@@ -341,7 +346,7 @@ def transpose16(typing_context, source, source_start, source_stride, target, tar
 
 def has_feature(context: Any, feature: str) -> bool:
     """Whether the CPU that is compiled for has a feature, as LLVM names it."""
-    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
+    return f"+{feature}" in target_of(context)[2].split(",")
 
 
 def _half(start: int) -> Callable:

@@ -12,9 +12,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from pythia_gguf.kernels.numba_private import get_or_insert_function
 from pythia_gguf.kernels.simd import F32, LANES, has_feature
 
 
@@ -46,7 +46,7 @@ def look_up(typing_context, table, index):
             return ir.Constant(F32.llvm, ir.Undefined)
         half, ints = ir.VectorType(ir.FloatType(), 16), ir.VectorType(ir.IntType(32), 16)
         kind = ir.FunctionType(half, [half, ints, half])
-        permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpermi2var.ps.512")
+        permute = get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpermi2var.ps.512")
         tables = []
         for start in (0, 16):
             part = ir.Constant(half, ir.Undefined)

@@ -10,10 +10,10 @@ import sys
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pythia_gguf.kernels.jit import inlined
+from pythia_gguf.kernels.numba_private import data_of, get_or_insert_function
 
 STATE_WORDS = 40
 _ARRIVED, _PASSED, FIRST_TAKEN, SECOND_TAKEN, DONE = 0, 8, 16, 24, 32
@@ -27,7 +27,7 @@ def _atomic_add(typing_context, array, index, value):
     """Add to array[index], int64; the old value. Sequentially consistent."""
 
     def emit(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        data = data_of(context, builder, sig.args[0], args[0])
         return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
 
     return types.int64(array, types.intp, types.int64), emit
@@ -38,7 +38,7 @@ def _atomic_load(typing_context, array, index):
     """array[index], int64, with everything its writer wrote before."""
 
     def emit(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        data = data_of(context, builder, sig.args[0], args[0])
         return builder.load_atomic(builder.gep(data, [args[1]]), "acquire", 8)
 
     return types.int64(array, types.intp), emit
@@ -50,7 +50,7 @@ def _give_way(typing_context):
 
     def emit(context, builder, sig, args):
         kind = ir.FunctionType(ir.IntType(32), [])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, _GIVE_WAY), [])
+        return builder.call(get_or_insert_function(builder.module, kind, _GIVE_WAY), [])
 
     return types.int32(), emit
 

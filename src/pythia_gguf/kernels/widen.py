@@ -22,8 +22,10 @@ def widen(stored: str, raw: np.ndarray, out: np.ndarray) -> float:
     Returns the largest magnitude: infinity or NaN when a value is not finite; that value has no meaning in `out`.
     Raises  ValueError when the buffers do not fit.
     """
-    if raw.dtype != np.uint8 or out.dtype != np.float32 or not (raw.flags.c_contiguous and out.flags.c_contiguous):
-        raise ValueError(f"expected contiguous uint8 and float32, got {raw.dtype} and {out.dtype}")
+    is_flat = raw.ndim == out.ndim == 1 and raw.flags.c_contiguous and out.flags.c_contiguous
+    if raw.dtype != np.uint8 or out.dtype != np.float32 or not is_flat:
+        got = f"{raw.dtype} {raw.shape} and {out.dtype} {out.shape}"
+        raise ValueError(f"expected contiguous uint8 and float32 of one axis, got {got}")
     if raw.size != FORMATS[stored].row_bytes(out.size):
         raise ValueError(f"{raw.size} bytes do not hold {out.size} values of {stored}")
     values = raw.view(np.int32 if stored == "F32" else np.uint16)

@@ -33,11 +33,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pythia_gguf.kernels.halves import widened_half
 from pythia_gguf.kernels.jit import inlined
+from pythia_gguf.kernels.numba_private import get_or_insert_function
 from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to, store
 
 I32X16 = Vector(types.int32, 16)
@@ -148,7 +148,7 @@ def dot4(typing_context, total, unsigned, signed):
     def emit(context, builder, sig, args):
         if has_feature(context, "avx512vnni"):
             kind = ir.FunctionType(I32X16.llvm, [I32X16.llvm, _BYTES, _BYTES])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
+            function = get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
             as_bytes = [builder.bitcast(v, _BYTES) for v in args[1:]]
             return builder.call(function, [args[0], *as_bytes])
         pairs = ir.VectorType(_HALF, 32)
@@ -189,7 +189,7 @@ def moved(source: int, n_bits: int, target: int) -> Any:
         def emit(context, builder, sig, args):
             if source != target and has_feature(context, "gfni") and has_feature(context, "avx512f"):
                 kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES, _BYTE])
-                function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.vgf2p8affineqb.512")
+                function = get_or_insert_function(builder.module, kind, "llvm.x86.vgf2p8affineqb.512")
                 rows = builder.bitcast(ir.Constant(ir.VectorType(ir.IntType(64), 8), [matrix] * 8), _BYTES)
                 moved_bytes = builder.call(function, [builder.bitcast(args[0], _BYTES), rows, ir.Constant(_BYTE, 0)])
                 return builder.bitcast(moved_bytes, I32X16.llvm)
@@ -215,9 +215,7 @@ def fused(typing_context, a, b, c):
         if not has_feature(context, "fma") and not has_feature(context, "avx512f"):
             return builder.fadd(builder.fmul(x, y), z)
         kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
-        return builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{vector.lanes}f32"), [x, y, z]
-        )
+        return builder.call(get_or_insert_function(builder.module, kind, f"llvm.fma.v{vector.lanes}f32"), [x, y, z])
 
     return vector(a, b, c), emit
 
@@ -225,7 +223,7 @@ def fused(typing_context, a, b, c):
 def ask_for_line(builder: ir.IRBuilder, at: ir.Value, nearness: int) -> None:
     """LLVM's prefetch of what a byte pointer points to, to be read; nearness 3 is the first cache, 2 the second."""
     kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, nearness), ir.Constant(_WORD, 1)])
 
 
@@ -271,7 +269,7 @@ def levels(typing_context, table, value):
         entries, index = _load(builder, at, _BYTES), builder.bitcast(args[1], _BYTES)
         if has_feature(context, "avx512bw"):
             kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pshuf.b.512")
+            function = get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pshuf.b.512")
             return builder.bitcast(builder.call(function, [entries, index]), I32X16.llvm)
         # Four choices between neighbours, bit by bit of the index; LLVM has no permutation of bytes without SSSE3.
         found = [
