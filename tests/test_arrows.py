@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pythia_gguf"
 FILES = sorted(PACKAGE.rglob("*.py"))
-EVERYWHERE = {"arguments", "cpus", "errors", "files", "json_file", "machine", "progress", "text_file"}
+EVERYWHERE = {"arguments", "choices", "cpus", "errors", "files", "json_file", "machine", "progress", "text_file"}
 EVERYTHING = {"cli", "__init__", "__main__"}
 
 
@@ -111,6 +111,7 @@ def test_errors_and_files_stand_below_everything():
     }
     assert named == {
         "arguments": {"errors"},
+        "choices": set(),
         "cpus": {"arguments", "machine"},
         "errors": set(),
         "files": {"errors"},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pythia_gguf.choices import ANY_GELU
 from pythia_gguf.cli.command import Command
 
 
@@ -18,7 +19,7 @@ from pythia_gguf.cli.command import Command
     help="Of all tensors.  [default: that of an unquantized file, else float16]",
 )
 @click.option(
-    "--gelu", type=click.Choice(["auto", "erf", "tanh"]), default="auto", show_default=True,
+    "--gelu", type=click.Choice(ANY_GELU), default="auto", show_default=True,
     help="For config.json. auto: what the manifest or config.json beside the file says, else erf.",
 )  # fmt: skip
 def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:

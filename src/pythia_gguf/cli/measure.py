@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pythia_gguf.choices import ACTIVATIONS, ANY_GELU
 from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.errors import Argument
 from pythia_gguf.json_file import json_text
@@ -26,11 +27,11 @@ from pythia_gguf.json_file import json_text
     "--chunks", "n_windows", type=int, metavar="N", help="At most so many windows.  [default: the whole text]"
 )
 @click.option(
-    "--gelu", type=click.Choice(["auto", "erf", "tanh"]), default="auto", show_default=True,
+    "--gelu", type=click.Choice(ANY_GELU), default="auto", show_default=True,
     help="Form of the activation; llama.cpp runs tanh.",
 )  # fmt: skip
 @click.option(
-    "--activations", type=click.Choice(["int8", "float32", "both"]), default="int8", show_default=True,
+    "--activations", type=click.Choice([*ACTIVATIONS[:2], "both"]), default="int8", show_default=True,
     help="int8 is how files are run; float32 shows the error of the weights alone.",
 )  # fmt: skip
 @click.option("--threads", type=int, help="Threads; no result depends on it.  [default: one per CPU]")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES, ENCODINGS
 from pythia_gguf.cli.command import refuse_given
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _OPTIONS = (
     click.option("--threads", type=int, help="Threads; no result depends on it.  [default: one per CPU]"),
     click.option(
         "--gelu",
-        type=click.Choice(["auto", "erf", "tanh"]),
+        type=click.Choice(ANY_GELU),
         default="auto",
         show_default=True,
         help="Form of the activation: erf as on the Hub, tanh as in training and in llama.cpp. auto: what the manifest"
@@ -27,8 +28,8 @@ _OPTIONS = (
     ),
     click.option(
         "--activations",
-        type=click.Choice(["int8", "float32", "bf16x3"]),
-        default="int8",
+        type=click.Choice(ACTIVATIONS),
+        default=ACTIVATIONS[0],
         show_default=True,
         help="int8 is fast; float32, which F16 and F32 weights take instead of it, shows the error of the weights"
         " alone; bf16x3 gives nearly its numbers several times faster, on processors with AMX.",
@@ -36,7 +37,7 @@ _OPTIONS = (
     click.option(
         "--kv",
         "cache",
-        type=click.Choice(["auto", "f16", "f32"]),
+        type=click.Choice(CACHES),
         default="auto",
         show_default=True,
         help="How keys and values are kept; auto: f32 for F32 files, else f16.",
@@ -45,8 +46,8 @@ _OPTIONS = (
 )
 encoding_option = click.option(
     "--encoding",
-    type=click.Choice(["joint", "separate"]),
-    default="joint",
+    type=click.Choice(ENCODINGS),
+    default=ENCODINGS[0],
     show_default=True,
     help="joint: prompt and continuation are one text, as in lm_eval today; separate: each is encoded by itself, as for"
     " the published scores of Pythia.",

@@ -17,6 +17,7 @@ from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.arguments import checked, pairs_of_texts, whole_number, whole_numbers
+from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, options_of
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
@@ -31,15 +32,12 @@ from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs
-from pythia_gguf.kernels.matmul import ACTIVATIONS, known_activations, product_jobs
+from pythia_gguf.kernels.matmul import known_activations, product_jobs
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.machine import require_memory
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
-
-GELUS = ("auto", "erf", "tanh")
-CACHES = ("auto", "f16", "f32")
 
 
 class Model(ProcessBound):
@@ -180,7 +178,7 @@ def load(
     Raises       ModelFileError, StorageError; UsageError, also for a model that does not fit into memory
     """
     for option, value, known in (
-        ("gelu", gelu, GELUS),
+        ("gelu", gelu, ANY_GELU),
         ("activations", activations, ACTIVATIONS),
         ("cache", cache, CACHES),
     ):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pythia_gguf.choices import ENCODINGS
 from pythia_gguf.engine.logprobs import log_sum_exp
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.errors import Argument, UsageError, one_line
@@ -20,7 +21,6 @@ from pythia_gguf.errors import Argument, UsageError, one_line
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
 
-ENCODINGS = ("joint", "separate")
 # Sequences in one tree, and the memory that their keys, values and logits may take.
 _MOST_SEQUENCES = 32
 _CACHE_BYTES = 1 << 30

@@ -19,7 +19,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from pythia_gguf.engine.scoring import ENCODINGS, Request, score_requests
+from pythia_gguf.choices import ENCODINGS
+from pythia_gguf.engine.scoring import Request, score_requests
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.models.load import load

@@ -8,7 +8,6 @@ model, published_steps.csv pythia-410m-deduped through its training, v0 and v1. 
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,15 +15,6 @@ from importlib import resources
 from typing import Any, TypeGuard
 
 TASKS = ("lambada_openai", "piqa", "winogrande", "arc_challenge", "sciq")
-# Items of each task, of which an accuracy is a part.
-N_ITEMS = {
-    "lambada_openai": 5153,
-    "piqa": 1838,
-    "winogrande": 1267,
-    "arc_challenge": 1172,
-    "arc_easy": 2376,
-    "sciq": 1000,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +48,6 @@ def final_scores() -> tuple[Published, ...]:
 def step_scores() -> tuple[Published, ...]:
     """Of pythia-410m-deduped, step by step."""
     return _read("published_steps.csv")
-
-
-def accuracy_error(accuracy: float, n_items: int) -> float:
-    """Standard error of an accuracy over so many items, as the harness computes it."""
-    return math.sqrt(accuracy * (1 - accuracy) / (n_items - 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

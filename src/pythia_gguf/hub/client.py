@@ -6,6 +6,7 @@ Knows no model. No message holds anything that the library or a server said at l
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class HubFile:
     n_bytes: int
     sha256: str | None
     blob_id: str
+
+
+def git_digest(n_bytes: int) -> hashlib._Hash:
+    """The beginning of the hash that git names a content of so many bytes by; `update` with the content."""
+    return hashlib.sha1(b"blob %d\0" % n_bytes, usedforsecurity=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pythia_gguf.errors import ModelFileError, NetworkError, StorageError
 from pythia_gguf.files import FileElsewhere, RegularFile, feed, write_text
-from pythia_gguf.hub.client import Hub, HubFile, Revision, UnreachableError, errors_as_one_line
+from pythia_gguf.hub.client import Hub, HubFile, Revision, UnreachableError, errors_as_one_line, git_digest
 from pythia_gguf.hub.model_name import MAIN, ModelName
 from pythia_gguf.hub.remote_file import RemoteFile
 from pythia_gguf.progress import Progress, Silence
@@ -208,7 +208,7 @@ def _check(folder: Path, files: list[HubFile], progress: Progress) -> None:
         with RegularFile(path) as content:
             digest = hashlib.sha256()
             if file.sha256 is None:  # git's own hash of small files
-                digest = hashlib.sha1(b"blob %d\0" % content.size, usedforsecurity=False)
+                digest = git_digest(content.size)
             feed(content, 0, content.size, [digest], partial(progress.advance, file.path))
         if digest.hexdigest() != (file.sha256 or file.blob_id):
             real = path.resolve()

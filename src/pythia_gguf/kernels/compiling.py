@@ -11,7 +11,7 @@ when `i.ready` is there. Nothing is read from the other process: whatever a libr
 from __future__ import annotations
 
 import contextlib
-import importlib
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -155,8 +155,7 @@ def _do_what_is_left(folder: Path) -> None:
     jobs = read_json_object(folder / "jobs.json", _SHAPE)["jobs"]
     for i in range(len(jobs) - 1, 0, -1):
         if _claim(folder, i):
-            module = importlib.import_module(jobs[i]["module"])
-            getattr(module, jobs[i]["function"])(*jobs[i]["arguments"])
+            pkgutil.resolve_name(f"{jobs[i]['module']}:{jobs[i]['function']}")(*jobs[i]["arguments"])
             (folder / f"{i}.ready").touch()
 
 

@@ -40,7 +40,6 @@ from pythia_gguf.kernels.unpack import LAYOUTS
 
 # What turns float32 rows into what products take.
 _QUANTIZERS = {"int8": quantize_activations, "float32": None, "bf16x3": split_activations}
-ACTIVATIONS = tuple(_QUANTIZERS)
 # Of 32 columns of one row, the larger kind.
 _RECORD_BYTES = max(RECORD_WORDS * 4, RECORD_BYTES // TOKENS)
 
@@ -63,7 +62,7 @@ def product_jobs(formats: Iterable[str], activations: str) -> list[Job]:
 
 def known_activations() -> tuple[str, ...]:
     """Those that this machine has products for, the usual ones first."""
-    return tuple(name for name in ACTIVATIONS if name != "bf16x3" or has_tiles())
+    return tuple(name for name in _QUANTIZERS if name != "bf16x3" or has_tiles())
 
 
 def product_activations(format_name: str, asked: str) -> str:

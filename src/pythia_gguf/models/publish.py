@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pythia_gguf.errors import Argument, ModelFileError, NetworkError, StorageError, UsageError, one_line
 from pythia_gguf.files import RegularFile, feed
-from pythia_gguf.hub.client import Hub, HubFile, errors_as_one_line
+from pythia_gguf.hub.client import Hub, HubFile, errors_as_one_line, git_digest
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.model_name import MAIN
 from pythia_gguf.hub.page import is_page, name_on_page
@@ -138,7 +138,7 @@ def _checked(folder: Path, progress: Progress) -> tuple[Path, ...]:
 def _hash(path: Path, progress: Progress) -> tuple[str, str]:
     """SHA-256 and git's name of the content."""
     with RegularFile(path) as file:
-        sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+        sha256, blob = hashlib.sha256(), git_digest(file.size)
         feed(file, 0, file.size, [sha256, blob], partial(progress.advance, path.name))
     return sha256.hexdigest(), blob.hexdigest()
 

@@ -23,7 +23,7 @@ from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.identity import identity_metadata
 from pythia_gguf.json_file import read_json_object, read_text
 
-QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+QUANTIZATION_VERSION = np.uint32(2)  # GGML_QNT_VERSION
 
 _TEXT_FILES = (
     "config.json",
@@ -71,7 +71,7 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
         folder=folder,
     )
     metadata |= arch.metadata_of(config)
-    metadata["general.quantization_version"] = np.uint32(QUANTIZATION_VERSION)
+    metadata["general.quantization_version"] = QUANTIZATION_VERSION
     metadata |= _tokenizer_metadata(folder, hf_config, config.n_vocab)
     for key, value in metadata.items():
         if isinstance(value, str) and len(value.encode()) > STRING_BYTES_MAX:
