@@ -8,6 +8,7 @@ model, published_steps.csv pythia-410m-deduped through its training, v0 and v1. 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
