@@ -95,6 +95,26 @@ class PythiaLM(TemplateLM):
         """Positions of the context."""
         return self._model.n_context
 
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness names the tokenizer by, in the requests that it keeps."""
+        return self._model.path.name
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """None where no template is asked for; raises UsageError as `apply_chat_template` does."""
+        return self.apply_chat_template([]) if chat_template else None
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Raises UsageError: a template is a program of whoever made the file, and is never run here."""
+        has_one = any(key.startswith("tokenizer.chat_template") for key in self._model.gguf.metadata)
+        if not has_one:
+            raise UsageError(Argument("apply_chat_template"), " cannot be used: the model has no chat template")
+        raise UsageError(
+            Argument("apply_chat_template"),
+            " cannot be used: templates are programs from elsewhere, which are not run here. Leave it out, or let the"
+            " harness's model hf run what pythia export writes",
+        )
+
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """Ids of a text. No token is ever added, whatever the harness asks for: the suite's tokenizer adds none."""
         return self._model.tokenizer.encode(string)
