@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hub.loopback import LoopbackHub
 from press import tiny
 from pythia_gguf.cli.main import COMMANDS
 from pythia_gguf.gguf.container import Metadata, padded
@@ -214,3 +215,19 @@ def test_a_checkpoint_beside_deepspeeds_own_is_read(tmp_path: Path):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     assert quantize(folder, dry_run=True, quants="Q8_0").files
+
+
+def test_repositories_are_told_as_folders_are(pythia, hub: LoopbackHub, tmp_path: Path):
+    for name in ("LoRA", "LoRA in .bin", "ONNX", "Flax", "data set of a Hub", "DeepSpeed", "trainer state"):
+        files, what, way_out = FOLDERS[name]
+        hub.add("me/x", files)
+        for args in (
+            ["quants", "me/x"],
+            ["generate", "me/x:Q4_K_M", "a"],
+            ["pull", "me/x"],
+            ["quants", f"{hub.url}/me/x"],
+        ):
+            code, out, err = pythia(*args)
+            assert (code, out) == (65, ""), err
+            line = err.splitlines()[-1]
+            assert line.startswith("Error: me/x: is ") and what in line and way_out in line

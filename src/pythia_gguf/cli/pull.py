@@ -29,15 +29,21 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
     from pythia_gguf.errors import UsageError
     from pythia_gguf.hub.client import Hub
     from pythia_gguf.hub.model_name import parse_model_name
-    from pythia_gguf.hub.pull import pull
+    from pythia_gguf.hub.pull import NoWeightsError, pull
+    from pythia_gguf.press.named import refuse_other_repository
 
     parsed = parse_model_name(name, endpoint)
     if parsed.quant is not None:
         raise UsageError(f"{name}: what is pulled has no quant. pythia generate {name} makes one")
     if parsed.notice:
         click.echo(parsed.notice, err=True)
+    hub = Hub(endpoint)
     with make_progress() as progress:
-        folder = pull(parsed, Hub(endpoint), progress)
+        try:
+            folder = pull(parsed, hub, progress)
+        except NoWeightsError as e:
+            refuse_other_repository(parsed, e, hub)
+            raise
     if output_format == "json":
         result = {"repo_id": parsed.repo_id, "revision": parsed.revision, "commit": folder.name, "folder": str(folder)}
         click.echo(json_text({"schema_version": SCHEMA_VERSION} | result))

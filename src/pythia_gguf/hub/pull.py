@@ -34,6 +34,14 @@ _WEIGHTS = (
 )
 
 
+class NoWeightsError(NetworkError):
+    """A repository holds no weights that are read; `revision` says what it holds."""
+
+    def __init__(self, revision: Revision) -> None:
+        super().__init__(f"{revision.repo_id}: no weights here, neither model.safetensors nor pytorch_model.bin")
+        self.revision = revision
+
+
 def texts_of(files: Iterable[str]) -> list[str]:
     """Of the files of a revision those that say what the model is."""
     return sorted(filter(_TEXTS.fullmatch, files))
@@ -50,7 +58,7 @@ def weights_of(revision: Revision) -> tuple[str, list[str]]:
         index = f"{single}.index.json"
         if index in revision.files:
             return kind, [*sorted(filter(shard.fullmatch, revision.files)), index]
-    raise NetworkError(f"{revision.repo_id}: no weights here, neither model.safetensors nor pytorch_model.bin")
+    raise NoWeightsError(revision)
 
 
 def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = None) -> Path:

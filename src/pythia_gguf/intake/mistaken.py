@@ -76,26 +76,28 @@ _OTHER_FILES: tuple[tuple[str, str], ...] = (
 )
 
 
-def refuse_other_folder(folder: Path, elsewhere: Collection[str] = ()) -> None:
+def refuse_other_folder(folder: Path, elsewhere: Collection[str] = (), name: str | None = None) -> None:
     """Raise ModelFileError for a folder that is known, and is no checkpoint.
 
     elsewhere  names of files that belong into it and are not on this machine
+    name       what the folder is called in the message; None: its path
     """
     try:
-        names = sorted({*os.listdir(folder), *elsewhere})
+        here = os.listdir(folder)
     except OSError:
-        return  # whoever reads the folder says why
+        here = []  # whoever reads the folder says why
+    names, path = sorted({*here, *elsewhere}), name or folder
     has_weights = holds_weights(names)
     if ADAPTER in names and not (has_weights and "config.json" in names):
-        raise ModelFileError(_adapter(folder), path=folder)
+        raise ModelFileError(_adapter(folder), path=path)
     if has_weights:
         return
     if inner := _inner(folder, names):
-        raise ModelFileError(f"holds checkpoints. Give one of them: {one_line(str(inner), 200)}", path=folder)
+        raise ModelFileError(f"holds checkpoints. Give one of them: {one_line(str(inner), 200)}", path=path)
     for pattern, what, way_out in _FOLDERS:
         found = next((name for name in names if re.fullmatch(pattern, name)), None)
         if found is not None:
-            raise ModelFileError(f"is {what.format(one_line(found, 60))}. {way_out}", path=folder)
+            raise ModelFileError(f"is {what.format(one_line(found, 60))}. {way_out}", path=path)
 
 
 def holds_weights(names: Collection[str]) -> bool:

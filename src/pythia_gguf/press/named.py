@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
+from pythia_gguf.hub.client import Hub
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
 from pythia_gguf.hub.page import is_page
-from pythia_gguf.hub.pull import NamedSource, find
+from pythia_gguf.hub.pull import NamedSource, NoWeightsError, fetch, find
+from pythia_gguf.intake.mistaken import ADAPTER, refuse_other_folder
 from pythia_gguf.press.names import is_legal, legal_name, name_of
 from pythia_gguf.progress import Progress
 
@@ -56,8 +58,20 @@ def find_source(source: str | os.PathLike[str], *, keep: bool, progress: Progres
         return Found(path=Path(source))
     if model.quant is not None:
         raise UsageError(f"{model}: a source has no quant", (". Say ", Argument("quants", model.quant)))
-    place = find(model, keep=keep, progress=progress)
+    try:
+        place = find(model, keep=keep, progress=progress)
+    except NoWeightsError as e:
+        refuse_other_repository(model, e, Hub())
+        raise
     return Found(path=place.folder, place=place, model=model)
+
+
+def refuse_other_repository(model: ModelName, error: NoWeightsError, hub: Hub) -> None:
+    """Raise ModelFileError for a repository without weights that is known: an adapter, a data set and the like."""
+    files = error.revision.files
+    # Of all but adapters nothing is looked into.
+    folder = fetch(model, error.revision, [ADAPTER], hub) if ADAPTER in files else Path(os.devnull)
+    refuse_other_folder(folder, {path.split("/")[0] for path in files}, str(model))
 
 
 def name_in(source: str | os.PathLike[str]) -> ModelName | None:
