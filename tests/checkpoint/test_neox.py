@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from pythia_gguf import quantize
+from pythia_gguf import decode_tensor, open_gguf, quantize
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError
 
 NANO = Path(__file__).parents[2] / "examples" / "nano"
@@ -69,6 +71,25 @@ def test_parts_give_the_same_files_as_the_folder(n_parts: int, expected: dict[st
     source = write_neox(tmp_path / "nano", n_parts)
     result = quantize(source, tmp_path / "out", quants="Q4_K_M,Q8_0", keep_f16=True)
     assert {f.quant: f.sha256 for f in result.files} == expected
+
+
+def test_tied_embeddings_have_no_last_file(tmp_path: Path):
+    """`no-weight-tying: false`: the module is saved once, as layer_00; there is no file after the norm's."""
+    source = write_neox(tmp_path / "nano", 2)
+    for path in (source / "global_step1000").glob("layer_10-*"):
+        path.unlink()
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    result = quantize(source, tmp_path / "out", quants="Q8_0", keep_f16=True)
+    plain = open_gguf(result.files[-1].path)
+    matrices = [decode_tensor(plain, name) for name in ("token_embd.weight", "output.weight")]
+    assert np.array_equal(*matrices)
+    assert np.array_equal(
+        matrices[0], load_file(NANO / "model.safetensors")["gpt_neox.embed_in.weight"].float().numpy()
+    )
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match="tie_word_embeddings"):
+        quantize(source, dry_run=True)
 
 
 def test_biases_are_added_and_norms_averaged_in_half_precision(tmp_path: Path):

@@ -209,3 +209,11 @@ def test_nothing_to_check_is_an_error(tmp_path: Path):
     assert os.listdir(tmp_path) == ["manifest.json"]
     with pytest.raises(StorageError, match="to check"):
         verify(tmp_path)
+
+
+def test_ignore_missing_needs_a_list(folder: Path, tmp_path: Path, pythia):
+    shutil.copy(folder / "m.Q8_0.gguf", tmp_path)
+    for path in (tmp_path, tmp_path / "m.Q8_0.gguf", folder / "m.Q8_0.gguf"):
+        code, _, err = pythia("verify", path, "--ignore-missing")
+        assert code == 2 and "--ignore-missing is for a folder" in err
+        assert pythia("verify", path)[0] == 0

@@ -95,7 +95,7 @@ def open_neox(folder: Path) -> NeoXCheckpoint:
 
 def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """For each layer file, its tensors and what Hugging Face calls them."""
-    if len(layers) < 4 or layers[0] != 0:
+    if len(layers) < 3 or layers[0] != 0:
         raise StorageError(f"{one_line(str(folder))}: layer files are missing, found {len(layers)}")
     # The last file is that of the output matrix, right after the norm's; where embeddings are tied there is none.
     is_tied = layers[-1] != layers[-2] + 1

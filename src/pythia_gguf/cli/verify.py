@@ -40,8 +40,6 @@ def command(path: Path, ignore_missing: bool, output_format: str, quiet: bool) -
     """
     if output_format == "json":
         refuse_given("quiet", "with ", Argument("output_format", "json"))
-    if not path.is_dir():
-        refuse_given("ignore_missing", "for one file")
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.press.verify import verify
 

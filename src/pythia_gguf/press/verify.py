@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_gguf.arguments import checked
-from pythia_gguf.errors import Argument, ModelFileError, StorageError, one_line
+from pythia_gguf.errors import Argument, ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf
 from pythia_gguf.json_file import read_text
@@ -52,14 +52,18 @@ def verify(
 
     advance         called with (file name, bytes) as bytes are read
     ignore_missing  leave out files that are listed and not here: for a folder of which some were fetched
-    Raises   StorageError when there is nothing to check, ModelFileError for a damaged manifest; damaged and missing
-             files are verdicts, so that one does not hide the next
+    Raises   StorageError when there is nothing to check, UsageError where nothing can be missing, ModelFileError for
+             a damaged manifest; damaged and missing files are verdicts, so that one does not hide the next
     """
     path = Path(path)
     if not os.path.exists(path):  # unlike Path.exists, it answers no to a name that is too long
         raise StorageError(f"{one_line(str(path))}: no such file or folder")
     folder = path if path.is_dir() else path.parent
     listed = _listed(folder)
+    if ignore_missing and not (listed and path.is_dir()):
+        raise UsageError(
+            Argument("ignore_missing", True), f" is for a folder with {MANIFEST} or {SUMS}: nothing else can be missing"
+        )
     if path.is_dir():
         names = list(dict.fromkeys([*listed, *sorted(p.name for p in folder.glob("*.gguf"))]))
         if not names:
