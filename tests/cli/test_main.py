@@ -66,7 +66,7 @@ def test_quants_of_a_model_gives_reasons(pythia):
 def test_verify_says_ok_or_names_the_fault(pythia, tmp_path: Path):
     pythia("quantize", NANO, "--out", tmp_path, "--quants", "Q4_0,Q8_0", "--quiet")
     code, out, _ = pythia("verify", tmp_path)
-    assert (code, out) == (0, "ok     nano.Q4_0.gguf  every byte\nok     nano.Q8_0.gguf  every byte\n")
+    assert (code, out) == (0, "ok       nano.Q4_0.gguf  every byte\nok       nano.Q8_0.gguf  every byte\n")
     with open(tmp_path / "nano.Q8_0.gguf", "r+b") as f:
         f.seek(-64, 2)
         byte = f.read(1)
@@ -74,7 +74,7 @@ def test_verify_says_ok_or_names_the_fault(pythia, tmp_path: Path):
         f.write(bytes([byte[0] ^ 16]))
     code, out, err = pythia("verify", tmp_path)
     assert code == 65
-    assert "FAULT  nano.Q8_0.gguf" in out
+    assert "damaged  nano.Q8_0.gguf" in out
     assert "tensor blk.5.ffn_up.weight" in err
     assert json.loads(pythia("verify", tmp_path, "--output-format", "json")[1])["ok"] is False
 
@@ -95,7 +95,7 @@ WRONG = [
     (["inspect", "examples/nano/config.json"], 65, "is one file of a model"),
     (["inspect", "none.gguf"], 74, "cannot open"),
     (["verify", "none"], 74, "no such file or folder"),
-    (["verify", "docs"], 74, "no manifest.json and no .gguf file"),
+    (["verify", "docs"], 74, "no manifest.json, no SHA256SUMS and no .gguf file"),
     (["quants", "--tensors"], 2, "--tensors needs a SOURCE"),
 ]
 
