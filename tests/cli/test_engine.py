@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import sys
 
+import click
 import pytest
 
 from engine.nano import nano_files
 from pythia_gguf import load
+from pythia_gguf.cli.main import COMMANDS
 
 GREEDY = ("--temperature", "0", "--max-tokens", "12")
 
@@ -43,6 +46,50 @@ def test_prompt_from_stdin(pythia, monkeypatch: pytest.MonkeyPatch):
         pythia("generate", path, "-", *GREEDY, "--quiet")[1]
         == pythia("generate", path, "def main(", *GREEDY, "--quiet")[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("read", "prompt"),
+    [
+        ("def f(\n", "def f("),
+        ("def f(\r\n", "def f("),
+        ("def f(\n\n", "def f(\n"),
+        (" def f( ", " def f( "),
+        ("\n", ""),
+    ],
+)
+def test_one_line_end_of_stdin_is_the_files(pythia, monkeypatch: pytest.MonkeyPatch, read: str, prompt: str):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(read.encode())))
+    args = ("--max-tokens", "1", "--quiet", "--output-format", "json")
+    assert json.loads(pythia("generate", nano_files()["Q4_K_M"], "-", *args)[1])["prompt"] == prompt
+
+
+def test_stop_texts_have_escapes(pythia):
+    """What stands in single quotes of a shell; the greedy text is the same, cut at its first new line."""
+    path = nano_files()["Q4_K_M"]
+    args = ("generate", path, "def main(", "--temperature", "0", "--max-tokens", "40", "--quiet", "--no-echo")
+    whole = pythia(*args)[1]
+    assert "\n" in whole.rstrip("\n")
+    assert pythia(*args, "--stop", r"\n")[1] == whole[: whole.index("\n")] + "\n"
+    assert pythia(*args, "--stop", r"\\n", "--stop", r"\d")[1] == whole
+    assert pythia(*args, "--stop", "\n")[1] == whole[: whole.index("\n")] + "\n"
+
+
+def test_a_prompt_that_begins_with_a_dash_comes_after_two(pythia):
+    path = nano_files()["Q4_K_M"]
+    code, out, err = pythia("generate", path, "- milk", *GREEDY)
+    assert (code, out) == (2, "")
+    assert 'Put "--" before an argument that begins with a dash.' in err
+    code, out, err = pythia("generate", path, *GREEDY, "--", "- milk")
+    assert (code, out.startswith("- milk")) == (0, True), err
+
+
+def test_every_command_with_arguments_tells_of_the_two_dashes(pythia):
+    for name in COMMANDS:
+        command = importlib.import_module(f"pythia_gguf.cli.{name.replace('-', '_')}").command
+        code, _, err = pythia(name, "-?!")
+        takes_arguments = any(isinstance(p, click.Argument) for p in command.params)
+        assert (code, 'Put "--"' in err) == (2, takes_arguments), name
 
 
 def test_logprobs_are_a_table(pythia):

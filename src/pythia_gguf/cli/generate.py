@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,14 @@ SCHEMA_VERSION = 1
 @click.option("--min-p", type=float, default=0.05, show_default=True, help="Only those of P times the best's; 0: all.")
 @click.option("--repeat-penalty", type=float, default=1.0, show_default=True, help="On the last 64 tokens; 1: none.")
 @click.option("--seed", type=int, help="The same seed gives the same text.  [default: a new one]")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+@click.option(
+    "--stop",
+    multiple=True,
+    metavar="TEXT",
+    callback=lambda ctx, parameter, texts: tuple(_unescaped(text) for text in texts),
+    help=r"End before this text; may be given several times. In it \n, \r, \t and \\ are a new line, a return, a tab"
+    r" and a backslash.",
+)
 @click.option("--logprobs", type=int, metavar="N", help="Tell log-probabilities, and the N most likely tokens.")
 @click.option("--lookup", is_flag=True, help="Guess from the text so far: same text, sooner where it repeats.")
 @click.option("--shift", is_flag=True, help="At the end of the context forget the oldest text instead of refusing.")
@@ -45,7 +53,7 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Write on from PROMPT; "-" reads it from stdin.
+    """Write on from PROMPT, taken as it is; "-" reads it from stdin, without the one line end that a file ends with.
 
     MODEL is a GGUF, a folder of them as FOLDER:QUANT, a Hugging Face folder, or NAME[@STEP][:QUANT] of the Hub; what
     is missing is fetched, quantized and kept.
@@ -53,12 +61,13 @@ def command(
     \b
     pythia generate pythia-70m.Q4_K_M.gguf "Hello, I am"
     pythia generate pythia-70m.Q4_K_M.gguf "def main(" --temperature 0 --stop "class "
-    pythia generate pythia-70m-deduped@step3000:Q4_K_M "Hello, I am"
+    pythia generate pythia-70m-deduped@step3000:Q4_K_M "Hello, I am" --stop '\\n\\n'
+    pythia generate pythia-70m.Q4_K_M.gguf -- "- milk"
     cat notes.txt | pythia generate pythia-70m.Q8_0.gguf - --max-tokens 200 --lookup --output-format json
     """
     _refuse_unused(output_format, **options)
     if prompt == "-":
-        prompt = decode_text(sys.stdin.buffer.read(), "-")
+        prompt = re.sub(r"\r?\n\Z", "", decode_text(sys.stdin.buffer.read(), "-"))
     loaded = loading.load(model, is_quiet=quiet)
     generation = loaded.begin(prompt, **options)
     if output_format == "json":
@@ -81,6 +90,12 @@ def _refuse_unused(output_format: str, *, temperature: float, top_k: int, **othe
         refuse_given("temperature top_p min_p seed", "with ", Argument("top_k"), " 1")
     if output_format == "json":
         refuse_given("no_echo", "with ", Argument("output_format", "json"), ", which holds both texts")
+
+
+def _unescaped(text: str) -> str:
+    """A text of the shell, which hands over a backslash and an n for a new line; other backslashes are themselves."""
+    means = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nrt\\])", lambda match: means[match[1]], text)
 
 
 def _print_text(generation: Generation, echoed: str) -> None:

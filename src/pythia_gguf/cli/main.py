@@ -70,6 +70,11 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt as e:
             raise click.Abort from e
+        except click.NoSuchOption as e:
+            if e.possibilities or not e.ctx or not any(isinstance(p, click.Argument) for p in e.ctx.command.params):
+                raise
+            hint = f'{e.message}. Put "--" before an argument that begins with a dash.'
+            raise click.NoSuchOption(e.option_name, hint, ctx=e.ctx) from e
         except PythiaGGUFError as e:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             assert command is not None
