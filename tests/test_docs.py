@@ -1,26 +1,42 @@
 """The documents say what is so: every file is in the tour, tables are the code's, links lead somewhere, examples run.
 
-Knows Markdown only as far as this: fences, tables with pipes, inline links. A block that begins with ```python run is
-an example; it runs in an empty folder.
+Knows Markdown only as far as this: fences, tables with pipes, inline links. Blocks that begin with ```python run are
+examples; those of a page are one program, which runs in a folder that holds examples/nano and nothing else.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import unicodedata
+from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 import yaml
 
+import pythia_gguf
+from engine.nano import nano_files
 from portable import is_portable, portable_tests
+from pythia_gguf import Completion, PressResult, errors, load
 from pythia_gguf.cli.main import COMMANDS
+from pythia_gguf.engine.generation import Generation, Timings, Wanted
+from pythia_gguf.engine.logprobs import TokenLogprob
+from pythia_gguf.engine.sampling import Sampling
+from pythia_gguf.engine.scoring import Score
 from pythia_gguf.formats import FORMATS
+from pythia_gguf.gguf.container import TensorInfo
+from pythia_gguf.gguf.reader import GGUFFile
+from pythia_gguf.press.quantize import PressFile
+from pythia_gguf.press.verify import Verdict
+from pythia_gguf.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pythia_gguf"
@@ -37,19 +53,23 @@ def named(path: Path) -> object:
 
 
 def examples() -> list[object]:
-    """(name, source) of each block that is marked to run."""
+    """The pages with blocks that are marked to run, and these, each in the lines that it has in the page."""
     found = []
     for path in DOCUMENTS:
+        source = ""
         for match in FENCE.finditer(read(path)):
-            line = read(path)[: match.start()].count("\n") + 1
             if match[1].strip() == "python run":
-                found.append(pytest.param(path, match[2], id=f"{path.name}:{line}"))
+                line = read(path)[: match.start()].count("\n") + 1
+                source += "\n" * (line - source.count("\n")) + match[2]
+        if source:
+            found.append(pytest.param(path, source, id=path.name))
     return found
 
 
 @pytest.mark.parametrize(("path", "source"), examples())
-def test_example_runs(path: Path, source: str, tmp_path: Path):
+def test_examples_of_a_page_run(path: Path, source: str, tmp_path: Path):
     """In an interpreter of its own, as a reader would; warnings are errors."""
+    shutil.copytree(ROOT / "examples" / "nano", tmp_path / "examples" / "nano")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", source],
         cwd=tmp_path,
@@ -57,9 +77,30 @@ def test_example_runs(path: Path, source: str, tmp_path: Path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_python_names_everything_public():
+    """Each public name, method, argument, option and field of a result stands there as code."""
+    text = read(ROOT / "docs" / "api.md")
+    code = [match[2] for match in FENCE.finditer(text)] + re.findall(r"`([^`]+)`", FENCE.sub("", text))
+    told = set(re.findall(r"\w+", " ".join(code)))
+    results = (Completion, GGUFFile, PressFile, PressResult, Score, TensorInfo, Timings, TokenLogprob, Verdict)
+    names = set(pythia_gguf.__all__)
+    for kind in (*results, Wanted, Sampling):
+        names |= {f.name for f in fields(kind)}
+    for value in (getattr(pythia_gguf, name) for name in pythia_gguf.__all__):
+        members = {n: m for n, m in vars(value).items() if not n.startswith("_")} if inspect.isclass(value) else {}
+        functions = [m for m in members.values() if inspect.isfunction(m)] if members else [value]
+        names |= {n for n, m in members.items() if isinstance(m, property | cached_property) or m in functions}
+        for function in functions:
+            names |= inspect.signature(function).parameters.keys() - {"self", "options", "name_of", "watch"}
+    names |= vars(load(nano_files()["Q8_0"], threads=1)).keys() - {"workers"}  # that one is the engine's own
+    names |= {n for kind in (TextTokenizer, Generation) for n in vars(kind) if not n.startswith("_")}
+    names |= {e.__name__ for e in vars(errors).values() if inspect.isclass(e) and issubclass(e, errors.PythiaGGUFError)}
+    assert sorted(n for n in names - told if not n.startswith("_")) == []
 
 
 def test_tour_names_every_file_once_and_no_other():

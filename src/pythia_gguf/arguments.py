@@ -161,5 +161,6 @@ _CHECK_OF: dict[str, Check] = {
     "str | os.PathLike[str]": place,
     "str | os.PathLike[str] | None": optional(place),
     "str | Iterable[str]": texts,
+    "int": _whole,
     "int | None": optional(_whole),
 }

@@ -94,6 +94,7 @@ class Model(ProcessBound):
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path)
 
+    @checked
     def session_bytes(self, n_sequences: int = 1, n_context: int | None = None) -> int:
         """Memory that a session of so many sequences takes, each of so many tokens; default all that the model has.
 
