@@ -27,6 +27,7 @@ ELSEWHERE = {
     "PythiaGGUFError()": "an exception",
     "*.progress": "called",
     "PythiaGGUFError.said.name_of": "called",
+    "PythiaGGUFError.within.place": "errors.py imports nothing; only jobs of several parts call it",
     "verify.advance": "called",
     "Model.watch.watch": "called",
     "decode_tensor.gguf": "made by open_gguf",
