@@ -12,6 +12,7 @@ import pytest
 
 from hub.loopback import LoopbackHub, loopback_hub
 from pythia_gguf.cli.main import main
+from pythia_gguf.files import cache_root
 
 TOKEN = "hf_loopback_secret"
 _VARIABLE = "PYTHIA_GGUF_20B_TOKENIZER"
@@ -60,6 +61,17 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
         )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
         yield server
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of models of its own, for this process and those that it starts; compiled kernels stay where they are."""
+    root, own = cache_root(), tmp_path / "own cache"
+    own.mkdir()
+    for kernels in root.glob("kernels-*"):
+        (own / kernels.name).symlink_to(kernels)
+    monkeypatch.setenv("PYTHIA_GGUF_CACHE", str(own))
+    return own
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

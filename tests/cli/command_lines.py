@@ -61,6 +61,7 @@ class Material:
             "bench": [q4, "--prompt", "8", "--tokens", "2", "--repeats", "1"],
             "export": [q4, "--to", out / "hf"],
             "publish": [self.folder, "--repo", "me/nano"],
+            "cache": [],
             "warmup": [],
         }
 

@@ -163,6 +163,12 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--dry-run": ALWAYS,
         "--endpoint": ALWAYS,
     },
+    "cache": {
+        "--older-than": ["cache --older-than 30d", "cache list --older-than 30d"],
+        "--to": ["cache --to 20G"],
+        "--dry-run": ["cache --dry-run", "cache list --dry-run --output-format json"],
+        "--output-format": SHOWN,
+    },
     "warmup": {"--output-format": SHOWN},
 }
 # Parts of a name that a command has no use for.

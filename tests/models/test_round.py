@@ -22,15 +22,6 @@ SOURCE = "EleutherAI/pythia-14m"
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of models of its own; compiled kernels stay where they are."""
-    from pythia_gguf.models import find
-
-    monkeypatch.setattr(find, "cache_root", lambda: tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def made(hub: LoopbackHub, tmp_path: Path) -> Path:
     """A folder that is fit to be published."""
     hub.add(SOURCE, NANO)

@@ -38,6 +38,7 @@ COMMANDS = {
     "bench": "Measure how fast a file runs here.",
     "export": "Turn a GGUF into a Hugging Face folder.",
     "publish": "Send a folder of files to the Hub.",
+    "cache": "What is kept between runs, its size and last use; prune it.",
     "warmup": "Compile all kernels now, so that no later run has to.",
 }
 

@@ -67,14 +67,16 @@ class Loading:
         """The model, with progress on stderr while it is fetched, pressed, compiled and loaded."""
         from pythia_gguf.cli.progress import make_progress
         from pythia_gguf.engine.model import load
-        from pythia_gguf.models.find import find_gguf
+        from pythia_gguf.models.find import found_gguf
 
         def tell(line: str) -> None:
             if not is_quiet:
                 click.echo(line, err=True)
 
-        with contextlib.nullcontext() if is_quiet else make_progress() as progress:
-            path = find_gguf(model, threads=self.threads, progress=progress, tell=tell)
+        with (
+            contextlib.nullcontext() if is_quiet else make_progress() as progress,
+            found_gguf(model, threads=self.threads, progress=progress, tell=tell) as path,
+        ):
             loaded = load(
                 path,
                 threads=self.threads,

@@ -162,21 +162,23 @@ def fetch(name: ModelName, revision: Revision, paths: list[str], hub: Hub, progr
         progress.stage("fetching", sum(f.n_bytes for f in new), "bytes")
     folder = _snapshot(name, revision, hub, paths, progress)
     _check(folder, new, progress)
-    _note_branch(name, revision.commit)
+    note_branch(name, revision.commit)
     return folder
 
 
-def _note_branch(name: ModelName, commit: str) -> None:
-    """Note in the cache where a branch led, as huggingface_hub does: for the time without a network."""
+def note_branch(name: ModelName, commit: str) -> None:
+    """Note in huggingface_hub's cache where a branch led, as the library does: for the time without a network.
+
+    Without files of the commit there is nothing to note.
+    """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    if name.revision == commit:
-        return
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name.repo_id, repo_type="model")
     path = folder / "refs" / name.revision
     with contextlib.suppress(OSError, StorageError):  # a cache that is read-only serves as it is
-        if not path.is_file() or path.read_bytes() != commit.encode():
+        is_noted = name.revision == commit or (path.is_file() and path.read_bytes() == commit.encode())
+        if not is_noted and (folder / "snapshots" / commit).is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, commit)
 

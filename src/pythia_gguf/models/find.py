@@ -1,28 +1,34 @@
 """MODEL, as a user gives it, to a GGUF file: what is missing is fetched, pressed and kept for the next time.
 
-Knows no kernel. Files that are made here lie in the cache, in a folder for each commit or state of a folder, with card
-and manifest as everywhere; deleting them costs nothing but the time to make them again.
+Knows no kernel. What decides the bytes of a file is the key that it is kept under: for a name the commit, for a folder
+its place, and size and time of each file that counts. Deleting what is kept costs the time to make it again.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from pythia_gguf.errors import UsageError, nearest, one_line
+from pythia_gguf.errors import StorageError, UsageError, one_line
 from pythia_gguf.files import cache_root
 from pythia_gguf.hub.client import Hub, UnreachableError
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
-from pythia_gguf.hub.pull import kept_snapshot
-from pythia_gguf.plan.quants import QUANTS, select_quants
-from pythia_gguf.press.named import name_in
+from pythia_gguf.hub.pull import kept_snapshot, note_branch
+from pythia_gguf.models.folder import canonical, file_in, files_in, no_such_file, quant_of_file
+from pythia_gguf.models.kept import MODELS, PLAIN, home_of, in_use, keep, note_origin, origin_of, sound_file
+from pythia_gguf.plan.quants import select_quants
+from pythia_gguf.press.named import Found, name_in
+from pythia_gguf.press.names import legal_name, name_of
 from pythia_gguf.press.quantize import quantize
-from pythia_gguf.press.source import UNQUANTIZED
+from pythia_gguf.press.source import UNQUANTIZED, open_source
 from pythia_gguf.progress import Progress
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _QUANT = re.compile(r"(?P<folder>.+):(?P<quant>\w+)")
 
 
@@ -49,7 +55,8 @@ def find_gguf(
         text, quant = folder["folder"], _only_one("quant", quant, folder["quant"])
     name = name_in(text) if not isinstance(model, os.PathLike) else None
     if name is not None:
-        return _of_name(name, revision, quant, threads, progress, tell)
+        name = _full_name(name, revision)
+        return _Making(_only_one("quant", quant, name.quant), threads, progress, tell).of_name(name)
     if revision is not None:
         raise UsageError(f"{one_line(text)}: a revision is for models of the Hub, and this is a path")
     path = Path(text)
@@ -57,9 +64,23 @@ def find_gguf(
         if quant is not None:
             raise UsageError(f"{one_line(text)}: a file is of one quant; leave it out")
         return path
-    if any(path.glob("*.gguf")):
-        return _in_folder(path, quant)
-    return _press(path, _home(path.name, _state(path)), quant, threads, progress, tell)
+    found = file_in(path, quant)
+    if found is not None:
+        return found
+    if not (path / "config.json").is_file() and any(files_in(path)):
+        raise no_such_file(path, quant)
+    return _Making(quant, threads, progress, tell).of_folder(path)
+
+
+@contextlib.contextmanager
+def found_gguf(model: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
+    """The same file, which stays while the block runs, whoever prunes the cache."""
+    while True:
+        path = find_gguf(model, **options)
+        with in_use(path) as is_there:
+            if is_there:
+                yield path
+                return
 
 
 def _only_one(what: str, first: str | None, second: str | None) -> str | None:
@@ -68,75 +89,95 @@ def _only_one(what: str, first: str | None, second: str | None) -> str | None:
     return first if first is not None else second
 
 
-def _in_folder(folder: Path, quant: str | None) -> Path:
-    """The file of a published folder."""
-    files = {path.stem.rpartition(".")[2].upper(): path for path in sorted(folder.glob("*.gguf"))}
-    if quant is None:
-        if len(files) == 1:
-            return next(iter(files.values()))
-        raise UsageError(f"{one_line(str(folder))}: which of them? Say {folder.name}:QUANT, with {', '.join(files)}")
-    if quant.upper() not in files:
-        raise UsageError(f"{one_line(str(folder))}: no {quant} here{nearest(quant, files)}")
-    return files[quant.upper()]
+def _full_name(name: ModelName, revision: str | None) -> ModelName:
+    """A name with a revision that was given beside it."""
+    if revision is None:
+        return name
+    given = None if name.revision == MAIN else name.revision
+    return parse_model_name(f"{name.repo_id}@{_only_one('revision', given, revision)}")
 
 
-def _of_name(
-    name: ModelName,
-    revision: str | None,
-    quant: str | None,
-    threads: int | None,
-    progress: Progress | None,
-    tell: Callable[[str], None],
-) -> Path:
-    if revision is not None:
-        given = None if name.revision == MAIN else name.revision
-        name = parse_model_name(f"{name.repo_id}@{_only_one('revision', given, revision)}")
-    quant = _only_one("quant", quant, name.quant)
-    if name.notice:
-        tell(name.notice)
-    step = "" if name.revision == MAIN else f"@{name.revision}"
-    home = _home(name.repo_id.split("/")[-1], f"{name.repo_id} {_commit(name)}")
-    return _press(f"{name.repo_id}{step}", home, quant, threads, progress, tell)
+class _Making:
+    """A quant that is wanted of a model, and how it is made where it is not there yet."""
+
+    def __init__(
+        self, quant: str | None, threads: int | None, progress: Progress | None, tell: Callable[[str], None]
+    ) -> None:
+        self.quant, self.threads, self.progress, self.tell = quant, threads, progress, tell
+        self.is_plain = quant is None or quant.upper() in UNQUANTIZED
+        chosen = () if self.is_plain else select_quants(quant or "", "quant")
+        if len(chosen) > 1:
+            raise UsageError(f"{quant}: a model to run has one quant")
+        self.wanted = PLAIN if self.is_plain else canonical(chosen[0].name)
+
+    def of_folder(self, folder: Path) -> Path:
+        """The file of a Hugging Face folder; raises as `open_source` for another."""
+        source = open_source(folder, legal_name(name_of(folder)))
+        stats = sorted((os.path.relpath(p, folder), p.stat()) for p in source.files)
+        state = f"{folder.resolve()} {[(name, s.st_size, s.st_mtime_ns) for name, s in stats]}"
+        home = home_of(cache_root(), name_of(folder), state)
+        return self._keep(folder, str(folder), None, home, {"folder": str(folder.resolve())})
+
+    def of_name(self, name: ModelName) -> Path:
+        """The file of a model of the Hub; what is here already needs no network."""
+        if name.notice:
+            self.tell(name.notice)
+        try:
+            commit = name.revision if _COMMIT.fullmatch(name.revision) else Hub().commit_of(name.repo_id, name.revision)
+        except UnreachableError as e:
+            return self._without_network(name, e)
+        path = self._of_commit(name, commit)
+        note_branch(name, commit)
+        return path
+
+    def _of_commit(self, name: ModelName, commit: str) -> Path:
+        display = str(replace(name, quant=None))
+        origin = {"repo_id": name.repo_id, "commit": commit, "revisions": [name.revision]}
+        own_name = Found(path=Path(), model=name).name
+        # Of the commit that the key holds, whatever becomes of a branch.
+        return self._keep(f"{name.repo_id}@{commit}", display, own_name, _home_of_name(name, commit), origin)
+
+    def _without_network(self, name: ModelName, unreachable: UnreachableError) -> Path:
+        """The file as it was made when the Hub could be reached, or made of what was fetched then."""
+        snapshot = kept_snapshot(name)
+        commits = [snapshot.name] if snapshot else []
+        for entry in sorted((cache_root() / MODELS).glob("*/"), key=lambda p: p.stat().st_mtime, reverse=True):
+            origin = origin_of(entry)
+            if origin.get("repo_id") == name.repo_id and name.revision in origin.get("revisions", ()):
+                commits.append(origin.get("commit", ""))
+        if not commits:
+            raise unreachable
+        there = [commit for commit in commits if sound_file(_home_of_name(name, commit), self.wanted)]
+        commit = (there or commits)[0]
+        self.tell(f"the Hub cannot be reached: {replace(name, quant=None)} is taken as it was at commit {commit[:7]}")
+        return self._of_commit(name, commit)
+
+    def _keep(
+        self, source: str | Path, display: str, own_name: str | None, home: Path, origin: Mapping[str, Any]
+    ) -> Path:
+        made: list[Path] = []
+
+        def make(entry: Path) -> None:
+            quants = [] if self.is_plain else [self.wanted]
+            options: dict[str, Any] = {"threads": self.threads, "progress": self.progress, "name": own_name}
+            quantize(source, entry, quants=quants, keep_f16=self.is_plain, **options)
+            made.append(entry)
+
+        def wait(owner: str) -> None:
+            self.tell(f"{owner} is making {display} {self.wanted}: waiting for it")
+
+        try:
+            path = keep(home, self.wanted, make, wait)
+        except StorageError as e:  # of options for a place that are not this command's
+            raise StorageError(e.said(lambda argument: None)) from e
+        note_origin(path.parent, origin)
+        quant = quant_of_file(path)
+        if made:
+            self.tell(f"pressed {display} to {quant}, kept in {path.parent}")
+        if self.is_plain and self.quant is not None and quant != self.quant.upper():
+            raise UsageError(f"{display} is stored as {quant}, not as {self.quant.upper()}")
+        return path
 
 
-def _commit(name: ModelName) -> str:
-    """The commit that a branch leads to now; without a network, the one that it led to when it was last asked."""
-    try:
-        return Hub().revision(name.repo_id, name.revision).commit
-    except UnreachableError:
-        folder = kept_snapshot(name)
-        if folder is None:
-            raise
-        return folder.name
-
-
-def _state(folder: Path) -> str:
-    """Changes when a file of a folder does."""
-    files = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-    return f"{folder.resolve()} {files}"
-
-
-def _home(name: str, state: str) -> Path:
-    """Where what is made of a model is kept."""
-    return cache_root() / "models" / f"{name}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
-
-
-def _press(
-    source: str | Path,
-    home: Path,
-    quant: str | None,
-    threads: int | None,
-    progress: Progress | None,
-    tell: Callable[[str], None],
-) -> Path:
-    """The file of a quant, made unless it is there; None: unquantized."""
-    is_plain = quant is None or quant.upper() in UNQUANTIZED
-    chosen = [] if is_plain else [q.name for q in select_quants(quant or "", "quant")]
-    there = [p for p in home.glob("*.gguf") if p.stem.rpartition(".")[2] in (chosen or UNQUANTIZED)]
-    if not there:
-        result = quantize(source, home, quants=chosen, keep_f16=is_plain, threads=threads, progress=progress)
-        there = [f.path for f in result.files if f.quant in chosen or (is_plain and f.quant not in QUANTS)]
-        tell(f"pressed {source} to {there[0].stem.rpartition('.')[2]}, kept in {there[0].parent}")
-    if is_plain and quant is not None and not there[0].stem.upper().endswith(f".{quant.upper()}"):
-        raise UsageError(f"{source} is stored as {there[0].stem.rpartition('.')[2]}, not as {quant.upper()}")
-    return there[0]
+def _home_of_name(name: ModelName, commit: str) -> Path:
+    return home_of(cache_root(), name.repo_id.split("/")[-1], f"{name.repo_id} {commit}")

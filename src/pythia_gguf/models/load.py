@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pythia_gguf.arguments import checked
-from pythia_gguf.models.find import find_gguf
+from pythia_gguf.models.find import found_gguf
 from pythia_gguf.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,5 +38,5 @@ def load(
     """
     from pythia_gguf.engine import model as engine
 
-    path = find_gguf(model, revision=revision, quant=quant, threads=threads, progress=progress)
-    return engine.load(path, threads=threads, gelu=gelu, activations=activations, cache=cache, progress=progress)
+    with found_gguf(model, revision=revision, quant=quant, threads=threads, progress=progress) as path:
+        return engine.load(path, threads=threads, gelu=gelu, activations=activations, cache=cache, progress=progress)

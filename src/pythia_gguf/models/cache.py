@@ -1,0 +1,160 @@
+"""What is kept of earlier runs, and since when it is of no use; what may go, and what another process needs.
+
+Knows neither how anything was made nor the cache of huggingface_hub, which `hf cache` looks after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pythia_gguf.errors import LockedError, ModelFileError, StorageError
+from pythia_gguf.files import cache_root
+from pythia_gguf.models.kept import MODELS, lock_of, origin_of, remove, users
+from pythia_gguf.press.lock import holder, lock
+from pythia_gguf.press.manifest import read_manifest
+
+_KERNELS = re.compile("kernels-[0-9a-f]{16}")
+# Nothing locks compiled kernels: those that somebody has used just now are let be.
+_JUST_NOW_S = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A folder of the cache.
+
+    kind       "model": a file made of a model; "kernels": compiled code of one version
+    what       the model as it can be given again, where that is known; else the folder's name
+    n_bytes    on the disk, second names of a file not counted
+    last_used  seconds since 1970
+    """
+
+    kind: str
+    what: str
+    path: Path
+    n_bytes: int
+    last_used: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What `prune` did, or would do.
+
+    removed  oldest use first
+    spared   what should have gone too, each with the reason why it did not
+    kept     the rest
+    """
+
+    removed: tuple[Kept, ...]
+    spared: tuple[tuple[Kept, str], ...]
+    kept: tuple[Kept, ...]
+
+
+def kept() -> tuple[Kept, ...]:
+    """All that is kept, oldest use first."""
+    root = cache_root()
+    entries = [_model(path) for path in _folders(root / MODELS)]
+    entries += [_entry("kernels", path.name, path) for path in _folders(root) if _KERNELS.fullmatch(path.name)]
+    return tuple(sorted(entries, key=lambda entry: (entry.last_used, entry.what)))
+
+
+def prune(*, older_than_s: float | None = None, most_bytes: int | None = None, dry_run: bool = False) -> Pruned:
+    """Remove what has not been used for long, or what was not used longest until the rest fits.
+
+    older_than_s  remove what was last used before so many seconds
+    most_bytes    remove until no more is kept
+    dry_run       only tell
+    Raises        ValueError when neither is given, StorageError when the disk refuses
+
+    What another process is making, removing or loading stays.
+    """
+    if older_than_s is None and most_bytes is None:
+        raise ValueError("prune needs older_than_s or most_bytes")
+    entries, now = kept(), time.time()
+    left = sum(entry.n_bytes for entry in entries)
+    removed: list[Kept] = []
+    spared: list[tuple[Kept, str]] = []
+    rest: list[Kept] = []
+    for entry in entries:
+        is_old = older_than_s is not None and now - entry.last_used > older_than_s
+        if not is_old and (most_bytes is None or left <= most_bytes):
+            rest.append(entry)
+        elif reason := _remove(entry, now, dry_run):
+            spared.append((entry, reason))
+        else:
+            removed.append(entry)
+            left -= entry.n_bytes
+    if not dry_run:
+        _tidy(cache_root() / MODELS)
+    return Pruned(removed=tuple(removed), spared=tuple(spared), kept=tuple(rest))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):  # nothing is kept, or it is nobody's to look at
+        for path in sorted(root.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                yield path
+
+
+def _model(path: Path) -> Kept:
+    origin = origin_of(path)
+    what = origin.get("folder")
+    if "repo_id" in origin:
+        branches = [r for r in origin.get("revisions", ()) if r != "main"]
+        is_main = "main" in origin.get("revisions", ()) or not branches
+        what = origin["repo_id"] + ("" if is_main else f"@{branches[0]}")
+    return _entry("model", f"{what or path.name}:{','.join(_quants(path)) or 'unfinished'}", path)
+
+
+def _quants(path: Path) -> list[str]:
+    try:
+        manifest = read_manifest(path)
+    except (ModelFileError, StorageError):
+        return []
+    return [str(entry.get("quant")) for entry in manifest["files"]] if manifest else []
+
+
+def _entry(kind: str, what: str, path: Path) -> Kept:
+    sizes: dict[tuple[int, int], int] = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                status = os.lstat(os.path.join(folder, name))
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    with contextlib.suppress(OSError):
+        return Kept(kind=kind, what=what, path=path, n_bytes=sum(sizes.values()), last_used=path.stat().st_mtime)
+    return Kept(kind=kind, what=what, path=path, n_bytes=0, last_used=0)
+
+
+def _remove(entry: Kept, now: float, dry_run: bool) -> str:
+    """Remove a folder; "" when it is done, else why it is not."""
+    if entry.kind == "kernels":
+        if now - entry.last_used < _JUST_NOW_S:
+            return "used within the last hour"
+        if not dry_run:
+            remove(entry.path)
+        return ""
+    try:
+        with lock(lock_of(entry.path)):
+            if by := users(entry.path):
+                return f"{by[0]} is loading it"
+            if os.path.exists(entry.path) and entry.path.stat().st_mtime > entry.last_used:
+                return "used meanwhile"
+            if not dry_run:
+                remove(entry.path)
+    except LockedError:
+        return f"{holder(lock_of(entry.path))} is making it"
+    return ""
+
+
+def _tidy(folder: Path) -> None:
+    """Remove locks that dead processes have left."""
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob("*.lock")):
+            with contextlib.suppress(LockedError), lock(path):
+                pass

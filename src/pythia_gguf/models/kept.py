@@ -1,0 +1,167 @@
+"""Files that were made of models, kept for the next time: each whole or made again, once for all who want it.
+
+Knows neither how a file is made nor which one is wanted. Below the cache's folder "models":
+
+    NAME-<hash>-QUANT/               one file, with card and manifest, and origin.json, which says what it was made of
+    NAME-<hash>/                     several, as versions before 0.2 kept them
+    NAME-<hash>-QUANT.lock           there while somebody makes it or removes it
+    NAME-<hash>-QUANT.use-*.lock     there while somebody loads it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pythia_gguf.errors import LockedError, ModelFileError, StorageError
+from pythia_gguf.files import cache_root, storage_error, write_text
+from pythia_gguf.json_file import json_text, read_json_object
+from pythia_gguf.models.folder import quant_of_file
+from pythia_gguf.press.lock import holder, lock
+from pythia_gguf.press.manifest import read_manifest
+from pythia_gguf.press.names import legal_name
+from pythia_gguf.press.source import UNQUANTIZED
+
+MODELS = "models"
+PLAIN = "unquantized"
+_ORIGIN = "origin.json"
+_ORIGIN_SHAPE = {"repo_id?": str, "commit?": str, "revisions?": [str], "folder?": str}
+_MOST_LETTERS = 100
+
+
+def home_of(root: Path, name: str, state: str) -> Path:
+    """What the folders begin with that hold files of one state of a model.
+
+    root   the cache's
+    name   for people
+    state  says all that decides what is in the files
+    """
+    digest = hashlib.sha256(state.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return root / MODELS / f"{legal_name(name)[:_MOST_LETTERS]}-{digest}"
+
+
+def entry_of(home: Path, quant: str) -> Path:
+    """The folder that holds one file."""
+    return home.with_name(f"{home.name}-{quant}")
+
+
+def sound_file(home: Path, quant: str) -> Path | None:
+    """The file of a quant, or of PLAIN, by whichever version it was made; None where none is whole."""
+    for folder in (entry_of(home, quant), home):
+        if (found := sound_file_in(folder, quant)) is not None:
+            return found
+    return None
+
+
+def sound_file_in(folder: Path, quant: str) -> Path | None:
+    """The same in one folder: what the manifest lists, in its full size, with a header that says the quant."""
+    try:
+        manifest = read_manifest(folder)
+    except (ModelFileError, StorageError, OSError):
+        return None
+    for entry in manifest["files"] if manifest else ():
+        path = folder / entry["file"]
+        with contextlib.suppress(ModelFileError, StorageError, OSError):
+            if path.stat().st_size == entry["bytes"]:
+                found = quant_of_file(path)
+                if found == quant or (quant == PLAIN and found in UNQUANTIZED):
+                    return path
+    return None
+
+
+def keep(home: Path, quant: str, make: Callable[[Path], object], wait: Callable[[str], None]) -> Path:
+    """The file of a quant, or of PLAIN, made unless it is there; what is there and damaged is made again.
+
+    make    writes the file into a folder
+    wait    hears who is making it, as "process 123"; then it is waited for
+    Raises  what `make` does, StorageError
+    """
+    found = sound_file(home, quant)
+    if found is None:
+        entry = entry_of(home, quant)
+        _check_place(entry.parent)
+        with lock(lock_of(entry), wait=wait):
+            found = sound_file(home, quant)
+            if found is None:
+                remove(entry)
+                make(entry)
+                found = sound_file(home, quant)
+                assert found is not None
+    with contextlib.suppress(OSError):  # a cache that is read-only serves as it is
+        os.utime(found.parent)
+    return found
+
+
+def lock_of(entry: Path) -> Path:
+    """The lock of whoever makes or removes a folder."""
+    return entry.with_name(f"{entry.name}.lock")
+
+
+def remove(entry: Path) -> None:
+    """Whatever there is under the name of an entry; raises StorageError."""
+    try:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    except OSError as e:
+        raise storage_error(entry, e) from e
+
+
+@contextlib.contextmanager
+def in_use(path: Path) -> Iterator[bool]:
+    """While the block runs, nobody prunes the file; whether it is still there. Files elsewhere nobody prunes."""
+    entry = path.parent
+    if entry.parent != cache_root() / MODELS:
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(StorageError), lock(lock_of(entry), wait=lambda owner: None):
+            if path.exists():
+                stack.enter_context(lock(entry.with_name(f"{entry.name}.use-{secrets.token_hex(8)}.lock")))
+        yield path.exists()
+
+
+def users(entry: Path) -> tuple[str, ...]:
+    """Processes that load from a folder, as "process 123"; what dead ones have left is removed."""
+    found = []
+    for mark in sorted(entry.parent.glob(f"{entry.name}.use-*.lock")):
+        try:
+            with lock(mark):
+                pass
+        except LockedError:
+            found.append(holder(mark))
+    return tuple(found)
+
+
+def note_origin(entry: Path, origin: Mapping[str, Any]) -> None:
+    """Note what a folder was made of; revisions are added to those that were noted before."""
+    before = origin_of(entry)
+    revisions = sorted({*before.get("revisions", []), *origin.get("revisions", [])})
+    after = before | dict(origin) | ({"revisions": revisions} if revisions else {})
+    if after != before:
+        with contextlib.suppress(StorageError):  # a cache that is read-only serves as it is
+            write_text(entry / _ORIGIN, json_text(after, indent=1) + "\n")
+
+
+def origin_of(entry: Path) -> dict[str, Any]:
+    """What a folder was made of: "repo_id", "commit" and "revisions", or "folder"; nothing where that is not known."""
+    try:
+        return read_json_object(entry / _ORIGIN, _ORIGIN_SHAPE)
+    except (ModelFileError, StorageError):
+        return {}
+
+
+def _check_place(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StorageError(f"{storage_error(folder, e)}. PYTHIA_GGUF_CACHE may name another") from e
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{folder}: cannot write. PYTHIA_GGUF_CACHE may name another place for files that are made")

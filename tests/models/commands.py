@@ -1,0 +1,55 @@
+"""Every command, and how it is given a model by its name or as a folder: the one list of the tests that go over all.
+
+Knows no result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evals.local_tasks import write_tasks
+from pythia_gguf import quantize
+
+NANO = Path(__file__).parents[2] / "examples" / "nano"
+
+# {model} stands for a name or a folder, {work} for a folder that holds what `prepare` writes.
+MODEL_COMMANDS: dict[str, tuple[str, ...]] = {
+    "generate": ("{model}:Q8_0", "def", "--max-tokens", "2"),
+    "score": ("{model}:Q8_0", "--prompt", "import", "--continuation", " os"),
+    "bench": ("{model}:Q8_0", "--prompt", "4", "--tokens", "2", "--repeats", "1"),
+    "measure": ("{work}/nano.Q8_0.gguf", "--reference", "{model}:F16", "--text", "{work}/text", "--context", "32"),
+    "imatrix": ("{model}:Q8_0", "--text", "{work}/text", "--context", "32", "-o", "{work}/imatrix.gguf"),
+    "eval": ("{model}:Q8_0", "--tasks", "sciq", "--include-path", "{work}/tasks"),
+    "export": ("{model}:Q8_0", "--to", "{work}/exported"),
+}
+SOURCE_COMMANDS: dict[str, tuple[str, ...]] = {
+    "quantize": ("{model}", "--out", "{work}/made", "--quants", "Q8_0", "--quiet"),
+    "quants": ("{model}", "--quants", "Q8_0"),
+}
+NAME_COMMANDS: dict[str, tuple[str, ...]] = {"pull": ("{model}",)}
+# What takes no model that could be on this machine by its name, and why.
+OTHERS = {
+    "models": "a list in the package",
+    "check-revisions": "compares what the Hub holds now",
+    "publish": "sends to the Hub",
+    "inspect": "takes a file",
+    "verify": "takes a folder or a file",
+    "plot": "takes reports",
+    "card": "takes a folder",
+    "cache": "takes no model",
+    "warmup": "takes no model",
+}
+
+
+def prepare(work: Path) -> None:
+    """What commands read beside the model."""
+    work.mkdir()
+    (work / "text").write_text((NANO / "heldout.txt").read_text("utf-8")[:2000], "utf-8")
+    write_tasks(work / "tasks")
+    quantize(NANO, work / "out", quants="Q8_0", name="nano")
+    (work / "out" / "nano.Q8_0.gguf").rename(work / "nano.Q8_0.gguf")
+
+
+def words(command: str, args: tuple[str, ...], model: str, work: Path) -> list[str]:
+    """A command line."""
+    return [command, *(arg.format(model=model, work=work) for arg in args)]
