@@ -16,6 +16,8 @@ from pythia_gguf.arch import ARCHITECTURE
 from pythia_gguf.engine.weights import matrix_formats
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.intake.gguf_model import open_gguf_model
+from pythia_gguf.intake.mistaken import refuse_other_folder
 from pythia_gguf.plan.quants import QUANTS
 from pythia_gguf.plan.recognize import is_unquantized, quant_of
 
@@ -49,14 +51,20 @@ class ModelFile:
 
 
 def find_files(names: Sequence[str | os.PathLike[str]]) -> list[ModelFile]:
-    """Files, and the models in folders, each once; raises StorageError, UsageError for a folder without any."""
+    """Files, and the models in folders, each once.
+
+    Raises StorageError, UsageError for a folder without any, ModelFileError for a file that is no model
+    """
     found: dict[tuple[int, int], dict[Path, None]] = {}
     inside: set[tuple[int, int]] = set()
     for path in map(Path, names):
         if not path.exists():
             raise StorageError(f"{one_line(str(path))}: no such file or folder")
         paths = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
+        if not path.is_dir():
+            open_gguf_model(path)
         if not paths:
+            refuse_other_folder(path)
             raise UsageError(f"{one_line(str(path))}: no .gguf file in this folder")
         for p in paths:
             found.setdefault(_identity(p), {})[p] = None
