@@ -63,6 +63,7 @@ class Material:
             "publish": [self.folder, "--repo", "me/nano"],
             "cache": [],
             "warmup": [],
+            "doctor": [],
         }
 
     def run(self, command: str, arguments: list[str | Path], **how: object) -> subprocess.CompletedProcess[str]:

@@ -170,6 +170,7 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--output-format": SHOWN,
     },
     "warmup": {"--output-format": SHOWN},
+    "doctor": {"--output-format": SHOWN},
 }
 # Parts of a name that a command has no use for.
 PARTS = [

@@ -152,6 +152,7 @@ TAKES: dict[str, list[str] | None] = {
     "export": ["export", "MODEL", "--to", "OUT"],
     "publish": ["publish", "MODEL", "--repo", "me/x", "--dry-run"],
     "warmup": None,
+    "doctor": None,
 }
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "publish": "Send a folder of files to the Hub.",
     "cache": "What is kept between runs, its size and last use; prune it.",
     "warmup": "Compile all kernels now, so that no later run has to.",
+    "doctor": "What this machine gives the program, and what is wrong with it.",
 }
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pythia_gguf.errors import NetworkError, PythiaGGUFError, UsageError, one_line
+from pythia_gguf.errors import NetworkError, PythiaGGUFError, StorageError, UsageError, one_line
 from pythia_gguf.files import storage_error
 
 if TYPE_CHECKING:
@@ -91,6 +92,33 @@ class Hub:
             if isinstance(e, RepoFile)
         }
         return Revision(repo_id=repo_id, commit=commit, files=files)
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether HF_HUB_OFFLINE forbids to ask anything."""
+        from huggingface_hub import constants
+
+        return bool(constants.HF_HUB_OFFLINE)
+
+    def has_token(self) -> bool:
+        """Whether requests name who asks; raises StorageError where that cannot be read."""
+        from huggingface_hub import get_token
+
+        try:
+            return get_token() is not None
+        except OSError as e:
+            raise StorageError(f"the token cannot be read: {one_line(str(e))}. Set HF_HOME to a folder of yours") from e
+
+    def answer_s(self, timeout_s: float) -> float:
+        """Seconds until it answers a small question without a token, be it with a refusal; raises UnreachableError."""
+        started = time.perf_counter()
+        try:
+            with errors_as_one_line("EleutherAI/pythia-14m"):
+                self.api.model_info("EleutherAI/pythia-14m", timeout=timeout_s, token=False)
+        except (NetworkError, UsageError) as e:
+            if isinstance(e, UnreachableError):
+                raise
+        return time.perf_counter() - started
 
     def is_public(self, repo_id: str) -> bool:
         """Whether there is a repository of that name that anybody may see."""
