@@ -1,7 +1,7 @@
 """What people give in place of a model: adapters, weights of other programs, halves of a checkpoint, data sets.
 
-Knows them by the names of their files and by `general.type`; looks into none but adapter_config.json. Each is one line
-that says what it is and the way out.
+Knows them by the names of their files and tensors and by `general.type`; looks into none but adapter_config.json. Each
+is one line that says what it is and the way out.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ _FOLDERS: tuple[tuple[str, str, str], ...] = (
         "the state of a training run without the weights ({})",
         "Give the folder that save_model or save_pretrained wrote",
     ),
+    (
+        r".*\.(?:ckpt|pth|pt|npz|nemo)",
+        "weights in a layout that is not read ({})",
+        "Load them with what wrote them and save a model of transformers: save_pretrained",
+    ),
     (r".*\.gguf", "a folder of GGUF files ({})", "Give one of them; to quantize, one that is F16, BF16 or F32"),
 )
 # What a GGUF with such a `general.type` is, and the way out.
@@ -67,8 +72,26 @@ _GGUF_TYPES: dict[str, tuple[Part, ...]] = {
     "mmproj": ("a projector of images or sounds, not a model. Give the language model beside it",),
     "vocab": ("a vocabulary without weights. Give the model",),
 }
+# Tensors that say what a checkpoint is, and the way out.
+_TENSORS: tuple[tuple[str, str], ...] = (
+    (r".*\.lora_[AB]\..*", "of an adapter that is not merged: merge_and_unload() before saving"),
+    (
+        r"(?:module|_orig_mod|base_model\.model|_fsdp_wrapped_module)\..*",
+        "saved with the wrapper around the model: save the model inside it",
+    ),
+    (
+        r".*\.(?:qweight|qzeros|g_idx|scales|SCB|absmax|quant_map|weight_scale|nested_absmax|weight_packed)",
+        f"of quantized weights. {_ORIGINAL}",
+    ),
+    (r"(?:v_head|score|classifier)\..*", "of a head that writes no text: take the language model itself"),
+    (
+        r"(?:embed_in|layers|final_layer_norm)\..*",
+        "of a model without an output matrix: take the language model itself",
+    ),
+)
 _GGUF_ARCHITECTURES = {"clip": "mmproj"}
 _OTHER_FILES: tuple[tuple[str, str], ...] = (
+    (r".*imatrix.*\.dat", "an importance matrix, not a model. quantize takes it beside a model"),
     (r"adapter_(?:model|config)\..*", "part of an adapter. Give its folder"),
     (r".*\.(?:safetensors|bin|json|pt|pth|ckpt)", "one file of a model. Give the folder that holds it"),
     (r".*\.(?:onnx|msgpack|h5)", f"for another program. {_ORIGINAL}"),
@@ -110,6 +133,13 @@ def refuse_other_file(path: Path) -> None:
     for pattern, what in _OTHER_FILES:
         if re.fullmatch(pattern, path.name.lower()) and path.is_file():
             raise ModelFileError(f"is {what}", path=path)
+
+
+def refuse_other_tensor(name: str, path: Path) -> None:
+    """Raise ModelFileError for a tensor that no GPT-NeoX model has and that says what the checkpoint is."""
+    for pattern, what in _TENSORS:
+        if re.fullmatch(pattern, name):
+            raise ModelFileError(f"is {what}", path=path, field=f"tensor {one_line(name, 100)}")
 
 
 def refuse_other_gguf(gguf: GGUFFile) -> None:

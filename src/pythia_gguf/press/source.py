@@ -22,7 +22,13 @@ from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.imatrix import ImportanceMatrix, read_imatrix
 from pythia_gguf.hub.pull import NamedSource
 from pythia_gguf.intake.gguf_model import open_gguf_model
-from pythia_gguf.intake.mistaken import ADAPTER, holds_weights, refuse_other_file, refuse_other_folder
+from pythia_gguf.intake.mistaken import (
+    ADAPTER,
+    holds_weights,
+    refuse_other_file,
+    refuse_other_folder,
+    refuse_other_tensor,
+)
 from pythia_gguf.json_file import read_text
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
@@ -263,6 +269,7 @@ def _by_gguf_names(tensors: Iterable[LazyTensor]) -> dict[str, LazyTensor]:
     """The tensors of the model, in their order; buffers are dropped before their type is looked at."""
     found: dict[str, LazyTensor] = {}
     for tensor in tensors:
+        refuse_other_tensor(tensor.name, tensor.path)
         name = gguf_name(tensor.name, path=tensor.path)
         if name is None:
             continue
