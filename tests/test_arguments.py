@@ -18,6 +18,7 @@ from pythia_gguf import arguments
 from pythia_gguf.engine.generation import Wanted
 from pythia_gguf.errors import UsageError
 from pythia_gguf.export.folder import export
+from pythia_gguf.tokenizer import TextTokenizer
 
 # Arguments that are the object's own, are called, or are checked where they are used; the value says which.
 ELSEWHERE = {
@@ -35,6 +36,7 @@ ELSEWHERE = {
     "Model.logits.n_last": "test_generation",
     "Model.watch.ids": "test_generation",
     "Model.score.pairs": "below",
+    "TextTokenizer.decode.ids": "below",
     "Model.generate.*": "test_generation",
     "Model.stream.*": "test_generation",
     "Model.begin.*": "test_generation",
@@ -44,8 +46,7 @@ ELSEWHERE = {
 def public_functions() -> dict[str, Callable[..., Any]]:
     """Name -> function, of the package, and methods of its classes."""
     found: dict[str, Callable[..., Any]] = {"export": export}
-    for name in pythia_gguf.__all__:
-        value = getattr(pythia_gguf, name)
+    for name, value in [(n, getattr(pythia_gguf, n)) for n in pythia_gguf.__all__] + [("TextTokenizer", TextTokenizer)]:
         if not inspect.isclass(value):
             found[name] = value
             continue
@@ -89,6 +90,10 @@ def test_another_type_is_refused_by_name(function: str, argument: str, annotatio
         ("activations", lambda: pythia_gguf.load(nano_files()["Q8_0"], activations="int4")),
         ("cache", lambda: pythia_gguf.load(nano_files()["Q8_0"], cache="f8")),
         ("threads", lambda: pythia_gguf.load(nano_files()["Q8_0"], threads=-1)),
+        ("quant", lambda: pythia_gguf.load(nano_files()["Q8_0"], quant="Q8_0")),
+        ("revision", lambda: pythia_gguf.load(nano_files()["Q8_0"], revision="main")),
+        ("ids", lambda: pythia_gguf.load(nano_files()["Q8_0"]).logits([1] * 513)),
+        ("prompt", lambda: pythia_gguf.load(nano_files()["Q8_0"]).generate("\ud800")),
         ("dtype", lambda: pythia_gguf.to_transformers(nano_files()["Q8_0"], dtype="f8")),
         ("dtype", lambda: export(nano_files()["Q8_0"], "none", dtype="f8")),
         ("encoding", lambda: pythia_gguf.load(nano_files()["Q8_0"]).score([("a", " b")], encoding="both")),
@@ -126,6 +131,12 @@ def test_one_text_is_one_wherever_several_are_taken():
         nano.score(("ab", "cd"))  # type: ignore[arg-type]
     assert Wanted(stop="ab").stops == ("ab",)
     assert takes_texts() == {"quantize.quants", "Model.score.pairs", "Model.begin.stop"}
+
+
+@pytest.mark.parametrize("ids", [1, "12", [1.5], [True], ["a"]])
+def test_text_is_of_whole_numbers(ids: object):
+    with pytest.raises(TypeError, match="ids must be several whole numbers"):
+        pythia_gguf.load(nano_files()["Q8_0"]).tokenizer.decode(ids)  # type: ignore[arg-type]
 
 
 def test_checks_give_plain_values():

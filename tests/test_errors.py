@@ -19,6 +19,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pythia_gguf"
 LIBRARY = [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent.name != "cli"]
 # Arguments that only Python has: no command passes them on. The value says why.
 PYTHON_ONLY = {
+    "ids": "tokens; commands take texts",
+    "quant": "commands take MODEL:QUANT",
+    "revision": "commands take NAME@STEP",
     "hidden_act": "the name for config.json; the command takes the form of the GELU",
     "apply_chat_template": "an option of lm_eval.simple_evaluate",
 }

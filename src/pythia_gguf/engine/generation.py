@@ -248,7 +248,10 @@ def options_of(options: Mapping[str, Any]) -> tuple[Wanted, Sampling]:
 def _ids_of(model: Model, prompt: str | Iterable[int]) -> list[int]:
     """Ids of a prompt, checked."""
     if isinstance(prompt, str):
-        return model.tokenizer.encode(prompt)
+        try:
+            return model.tokenizer.encode(prompt)
+        except UsageError as e:
+            raise UsageError(Argument("prompt"), ": ", *e.parts) from e
     ids = whole_numbers("prompt", prompt)
     if ids and not 0 <= min(ids) <= max(ids) < model.n_vocab:
         wrong = next(i for i in ids if not 0 <= i < model.n_vocab)

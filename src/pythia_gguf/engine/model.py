@@ -110,13 +110,13 @@ class Model(ProcessBound):
         """
         ids = whole_numbers("ids", ids)
         n_wanted = len(ids) if n_last is None else whole_number(0, len(ids))("n_last", n_last)
-        session = Session(self, n_context=min(max(len(ids), 1), self.n_context))
+        session = Session(self, n_context=_room(self, ids))
         return session.step([Part(seq=session.open(), ids=ids, n_wanted=n_wanted)])
 
     def watch(self, ids: Iterable[int], watch: Watch) -> None:
         """Run tokens for what happens inside; see `engine.session.Session`. Raises as `logits` does."""
         ids = whole_numbers("ids", ids)
-        session = Session(self, n_context=min(max(len(ids), 1), self.n_context), watch=watch)
+        session = Session(self, n_context=_room(self, ids), watch=watch)
         session.step([Part(seq=session.open(), ids=ids, n_wanted=0)])
 
     def generate(self, prompt: str | Iterable[int], **options: Any) -> Completion:
@@ -156,6 +156,13 @@ class Model(ProcessBound):
         heard = progress or Silence()
         heard.stage("scoring", len(set(requests)), "requests")
         return score_requests(self, requests, lambda n_requests: heard.advance("", n_requests))
+
+
+def _room(model: Model, ids: list[int]) -> int:
+    """Tokens of a session for so many ids; raises UsageError for more than the model has room for."""
+    if len(ids) > model.n_context:
+        raise UsageError(Argument("ids"), f" must be at most {model.n_context} tokens, got {len(ids)}")
+    return max(len(ids), 1)
 
 
 @checked

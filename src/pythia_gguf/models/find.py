@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pythia_gguf.errors import StorageError, UsageError, one_line
+from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.files import cache_root
 from pythia_gguf.hub.client import Hub, UnreachableError
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
@@ -58,11 +58,11 @@ def find_gguf(
         name = _full_name(name, revision)
         return _Making(_only_one("quant", quant, name.quant), threads, progress, tell).of_name(name)
     if revision is not None:
-        raise UsageError(f"{one_line(text)}: a revision is for models of the Hub, and this is a path")
+        raise UsageError(Argument("revision"), f": {one_line(text)}: this is a path, and only models of the Hub have one")
     path = Path(text)
     if not path.is_dir():
         if quant is not None:
-            raise UsageError(f"{one_line(text)}: a file is of one quant; leave it out")
+            raise UsageError(Argument("quant"), f": {one_line(text)}: a file is of one quant; leave it out")
         return path
     found = file_in(path, quant)
     if found is not None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from pythia_gguf.arguments import checked, shown, whole_numbers
 from pythia_gguf.errors import UsageError
 from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_from_metadata
 from pythia_gguf.tokenizer.vocabulary import BYTE_SYMBOLS
@@ -33,6 +34,7 @@ class TextTokenizer:
         eos = metadata.get("tokenizer.ggml.eos_token_id")
         self.i_eos = int(eos) if isinstance(eos, np.integer) and eos < len(self._pieces) else None
 
+    @checked
     def encode(self, text: str) -> list[int]:
         """Ids of a text; raises UsageError for half a surrogate pair, which no text in UTF-8 has."""
         try:
@@ -44,12 +46,13 @@ class TextTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, control tokens included; what is not UTF-8 becomes U+FFFD. ValueError for an unknown id."""
-        return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
+        return b"".join(self.piece(i) for i in whole_numbers("ids", ids)).decode("utf-8", "replace")
 
+    @checked
     def piece(self, i: int) -> bytes:
         """Bytes of one token; none for an id that only pads the vocabulary. ValueError for an unknown id."""
         if not 0 <= i < len(self._pieces):
-            raise ValueError(f"token ids are 0..{len(self._pieces) - 1}, got {i}")
+            raise ValueError(f"token ids are 0..{len(self._pieces) - 1}, got {shown(i)}")
         return self._pieces[i]
 
 
