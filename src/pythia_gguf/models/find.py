@@ -58,7 +58,7 @@ def find_gguf(
         name = _full_name(name, revision)
         return _Making(_only_one("quant", quant, name.quant), threads, progress, tell).of_name(name)
     if revision is not None:
-        raise UsageError(Argument("revision"), f": {one_line(text)}: this is a path, and only models of the Hub have one")
+        raise UsageError(Argument("revision"), f": {one_line(text)}: this is a path, not a model of the Hub")
     path = Path(text)
     if not path.is_dir():
         if quant is not None:
