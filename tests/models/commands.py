@@ -38,6 +38,7 @@ OTHERS = {
     "card": "takes a folder",
     "cache": "takes no model",
     "warmup": "takes no model",
+    "doctor": "takes no model",
 }
 
 

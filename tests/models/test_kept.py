@@ -11,16 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from hub.loopback import LoopbackHub
 from models.commands import MODEL_COMMANDS, NAME_COMMANDS, OTHERS, SOURCE_COMMANDS, prepare, words
 from press import tiny
 from pythia_gguf import load, quantize
 from pythia_gguf.cli.main import COMMANDS
-from pythia_gguf.errors import StorageError, UsageError
+from pythia_gguf.errors import NetworkError, StorageError, UsageError
+from pythia_gguf.models.cache import kept
 from pythia_gguf.models.find import find_gguf
-from pythia_gguf.models.kept import MODELS, lock_of
+from pythia_gguf.models.kept import MODELS, commits_of, lock_of
 from pythia_gguf.press.lock import lock
 
 NANO = Path(__file__).parents[2] / "examples" / "nano"
@@ -53,7 +56,8 @@ def entry_of(folder: Path, quant: str) -> Path:
 
 
 def names_in(cache: Path) -> list[str]:
-    return sorted(p.name for p in (cache / MODELS).iterdir())
+    """All but what says of a folder what it was made of."""
+    return sorted(p.name for p in (cache / MODELS).iterdir() if p.suffix != ".json")
 
 
 def test_processes_that_want_one_file_wait_for_the_one_that_makes_it(own_cache: Path, folder: Path):
@@ -219,8 +223,6 @@ def test_every_command_is_looked_at():
 
 def test_without_a_network_every_command_takes_what_is_here(pythia, hub: LoopbackHub, own_cache: Path, tmp_path: Path):
     """First what pull has fetched is made into what is wanted; then what was made serves alone."""
-    from huggingface_hub import constants
-
     prepare(tmp_path / "work")
     hub.add(SOURCE, NANO, branch="step3000")
     name = f"{SOURCE}@step3000"
@@ -229,7 +231,7 @@ def test_without_a_network_every_command_takes_what_is_here(pythia, hub: Loopbac
     for command, args in (MODEL_COMMANDS | SOURCE_COMMANDS | NAME_COMMANDS).items():
         code, _, err = pythia(*words(command, args, name, tmp_path / "work"))
         assert code == 0, (command, err)
-    assert {tuple(p.name.split("-")[-1:]) for p in (own_cache / MODELS).iterdir()} == {("Q8_0",), ("unquantized",)}
+    assert {name.rpartition("-")[2] for name in names_in(own_cache)} == {"Q8_0", "unquantized"}
     shutil.rmtree(constants.HF_HUB_CACHE)
     for command, args in MODEL_COMMANDS.items():
         work = tmp_path / command
@@ -257,6 +259,33 @@ def test_after_streaming_the_quants_that_were_made_serve(
         assert (code, err.count("\n")) == (69, 1)
         assert "me/tiny@" in err or "me/tiny:" in err
         assert "its weights are not in the cache" in err
+
+
+def test_notes_that_are_damaged_stop_nobody(own_cache: Path, hub: LoopbackHub, folder: Path):
+    """1,000 mutants of what says what a file was made of: no more is lost than which branch it was of."""
+    hub.add("me/tiny", folder)
+    path = find_gguf("me/tiny:Q8_0")
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    note = path.parent.with_name(f"{path.parent.name}.json")
+    whole = note.read_bytes()
+    numbers = np.random.default_rng(3)
+    n_found = 0
+    for i in range(1000):
+        data = bytearray(whole)
+        for _ in range(numbers.integers(1, 4)):
+            at = numbers.integers(len(data))
+            data[at : at + numbers.integers(0, 3)] = numbers.bytes(numbers.integers(0, 3))
+        note.write_bytes(data[: numbers.integers(len(data))] if i % 5 == 0 else data)
+        n_found += path.parent.name in [entry.path.name for entry in kept()]
+        commits = commits_of(own_cache, "me/tiny", "main")
+        assert commits in ([], [hub.commit("me/tiny", "main")]) or len(commits[0]) == 40
+    assert n_found == 1000
+    hub.close()
+    note.write_bytes(whole[:-5])
+    with pytest.raises(NetworkError, match="me/tiny: cannot reach the Hub"):
+        find_gguf("me/tiny:Q8_0")
+    note.write_bytes(whole)
+    assert find_gguf("me/tiny:Q8_0") == path
 
 
 def test_a_commit_that_was_made_is_not_asked_for(hub: LoopbackHub, own_cache: Path, folder: Path):

@@ -33,11 +33,12 @@ def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:
     from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.export.folder import check_export, export
-    from pythia_gguf.models.find import find_gguf
+    from pythia_gguf.models.find import found_gguf
 
     check_export(to)
     with make_progress() as progress:
-        path = find_gguf(model, progress=progress, tell=lambda line: click.echo(line, err=True))
+        found = found_gguf(model, progress=progress, tell=lambda line: click.echo(line, err=True))
+        path = click.get_current_context().with_resource(found)
         act = act_beside(path) or "gelu"
         if gelu not in ("auto", GELU_OF_ACT[act]):
             act = "gelu" if gelu == "erf" else "gelu_new"

@@ -64,7 +64,10 @@ class Loading:
     cache: str
 
     def load(self, model: str, *, is_quiet: bool = False) -> Model:
-        """The model, with progress on stderr while it is fetched, pressed, compiled and loaded."""
+        """The model, with progress on stderr while it is fetched, pressed, compiled and loaded.
+
+        Its file stays until the command ends, whoever prunes the cache: results hold the hash of the file.
+        """
         from pythia_gguf.cli.progress import make_progress
         from pythia_gguf.engine.model import load
         from pythia_gguf.models.find import found_gguf
@@ -73,12 +76,10 @@ class Loading:
             if not is_quiet:
                 click.echo(line, err=True)
 
-        with (
-            contextlib.nullcontext() if is_quiet else make_progress() as progress,
-            found_gguf(model, threads=self.threads, progress=progress, tell=tell) as path,
-        ):
+        with contextlib.nullcontext() if is_quiet else make_progress() as progress:
+            found = found_gguf(model, threads=self.threads, progress=progress, tell=tell)
             loaded = load(
-                path,
+                click.get_current_context().with_resource(found),
                 threads=self.threads,
                 gelu=self.gelu,
                 activations=self.activations,

@@ -5,6 +5,7 @@ Knows no table and no terminal.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from pythia_gguf.files import read_whole, write_text
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text
 from pythia_gguf.machine import available_memory_bytes
-from pythia_gguf.models.find import find_gguf
+from pythia_gguf.models.find import found_gguf
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.text_file import decode_text
 from pythia_gguf.tokenizer import TextTokenizer
@@ -78,9 +79,10 @@ def measure_files(
             Argument("activations"), f" must be one of {', '.join(ACTIVATIONS)}, got {activations!r}{hint}"
         )
     heard, destination = progress or Silence(), None if out is None else Path(out)
-    with alone_with(destination):
-        found = find_files(files)
-        base = None if reference is None else find_gguf(reference, threads=threads, progress=heard, tell=tell)
+    with alone_with(destination), contextlib.ExitStack() as stack:
+        found, base = find_files(files), None
+        if reference is not None:
+            base = stack.enter_context(found_gguf(reference, threads=threads, progress=heard, tell=tell))
         pairs = pair_with_references(found, base)
         content = read_whole(text)
         ids = _ids(pairs, decode_text(content, text))

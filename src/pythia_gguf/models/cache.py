@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pythia_gguf.errors import LockedError, ModelFileError, StorageError
 from pythia_gguf.files import cache_root
-from pythia_gguf.models.kept import MODELS, lock_of, origin_of, remove, users
+from pythia_gguf.models.kept import MODELS, lock_of, origin_of, origin_path, remove, users
 from pythia_gguf.press.lock import holder, lock
 from pythia_gguf.press.manifest import read_manifest
 
@@ -147,14 +147,18 @@ def _remove(entry: Kept, now: float, dry_run: bool) -> str:
                 return "used meanwhile"
             if not dry_run:
                 remove(entry.path)
+                remove(origin_path(entry.path))
     except LockedError:
         return f"{holder(lock_of(entry.path))} is making it"
     return ""
 
 
 def _tidy(folder: Path) -> None:
-    """Remove locks that dead processes have left."""
+    """Remove what dead processes and deleted folders have left."""
     with contextlib.suppress(OSError):
         for path in sorted(folder.glob("*.lock")):
             with contextlib.suppress(LockedError), lock(path):
                 pass
+        for path in sorted(folder.glob("*.json")):
+            if not path.with_suffix("").exists():
+                path.unlink()

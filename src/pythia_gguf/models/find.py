@@ -20,7 +20,7 @@ from pythia_gguf.hub.client import Hub, UnreachableError
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
 from pythia_gguf.hub.pull import kept_snapshot, note_branch
 from pythia_gguf.models.folder import canonical, file_in, files_in, no_such_file, quant_of_file
-from pythia_gguf.models.kept import MODELS, PLAIN, home_of, in_use, keep, note_origin, origin_of, sound_file
+from pythia_gguf.models.kept import PLAIN, commits_of, home_of, in_use, keep, note_origin, sound_file
 from pythia_gguf.plan.quants import select_quants
 from pythia_gguf.press.named import Found, name_in
 from pythia_gguf.press.names import legal_name, name_of
@@ -141,10 +141,7 @@ class _Making:
         """The file as it was made when the Hub could be reached, or made of what was fetched then."""
         snapshot = kept_snapshot(name)
         commits = [snapshot.name] if snapshot else []
-        for entry in sorted((cache_root() / MODELS).glob("*/"), key=lambda p: p.stat().st_mtime, reverse=True):
-            origin = origin_of(entry)
-            if origin.get("repo_id") == name.repo_id and name.revision in origin.get("revisions", ()):
-                commits.append(origin.get("commit", ""))
+        commits += commits_of(cache_root(), name.repo_id, name.revision)
         if not commits:
             raise unreachable
         there = [commit for commit in commits if sound_file(_home_of_name(name, commit), self.wanted)]

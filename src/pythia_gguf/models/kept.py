@@ -2,10 +2,11 @@
 
 Knows neither how a file is made nor which one is wanted. Below the cache's folder "models":
 
-    NAME-<hash>-QUANT/               one file, with card and manifest, and origin.json, which says what it was made of
-    NAME-<hash>/                     several, as versions before 0.2 kept them
-    NAME-<hash>-QUANT.lock           there while somebody makes it or removes it
-    NAME-<hash>-QUANT.use-*.lock     there while somebody loads it
+    NAME-<hash>-QUANT/             one file, with card and manifest
+    NAME-<hash>/                   several, as version 0.1.0 kept them at first
+    NAME-<hash>-QUANT.json         what it was made of: not inside, for it may name folders of this machine
+    NAME-<hash>-QUANT.lock         there while somebody makes it or removes it
+    NAME-<hash>-QUANT.use-*.lock   there while somebody loads it
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +32,7 @@ from pythia_gguf.press.source import UNQUANTIZED
 
 MODELS = "models"
 PLAIN = "unquantized"
-_ORIGIN = "origin.json"
+_COMMIT = re.compile("[0-9a-f]{40}")
 _ORIGIN_SHAPE = {"repo_id?": str, "commit?": str, "revisions?": [str], "folder?": str}
 _MOST_LETTERS = 100
 
@@ -147,15 +149,35 @@ def note_origin(entry: Path, origin: Mapping[str, Any]) -> None:
     after = before | dict(origin) | ({"revisions": revisions} if revisions else {})
     if after != before:
         with contextlib.suppress(StorageError):  # a cache that is read-only serves as it is
-            write_text(entry / _ORIGIN, json_text(after, indent=1) + "\n")
+            write_text(origin_path(entry), json_text(after, indent=1) + "\n")
 
 
 def origin_of(entry: Path) -> dict[str, Any]:
     """What a folder was made of: "repo_id", "commit" and "revisions", or "folder"; nothing where that is not known."""
     try:
-        return read_json_object(entry / _ORIGIN, _ORIGIN_SHAPE)
+        return read_json_object(origin_path(entry), _ORIGIN_SHAPE)
     except (ModelFileError, StorageError):
         return {}
+
+
+def origin_path(entry: Path) -> Path:
+    """Where that is noted."""
+    return entry.with_name(f"{entry.name}.json")
+
+
+def commits_of(root: Path, repo_id: str, revision: str) -> list[str]:
+    """Commits that a branch led to when files of it were made, the last one first.
+
+    root  the cache's
+    """
+    found = []
+    for path in (root / MODELS).glob("*.json"):
+        origin = origin_of(path.with_suffix(""))
+        is_of_branch = origin.get("repo_id") == repo_id and revision in origin.get("revisions", ())
+        if is_of_branch and _COMMIT.fullmatch(origin.get("commit", "")):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                found.append((path.stat().st_mtime, origin["commit"]))
+    return [commit for _, commit in sorted(found, reverse=True)]
 
 
 def _check_place(folder: Path) -> None:
