@@ -78,6 +78,7 @@ FOLDERS: dict[str, tuple[dict[str, bytes], str, str]] = {
         "DeepSpeed",
         "zero_to",
     ),
+    "DeepSpeed, a file for a folder": (TEXTS | {"global_step500": b"x"}, "DeepSpeed", "zero_to_fp32.py FOLDER"),
     "DeepSpeed with config": (TEXTS | ZERO, "DeepSpeed", "zero_to_fp32.py FOLDER"),
     "FSDP": (TEXTS | {"pytorch_model_fsdp_0/__0_0.distcp": b"x"}, "FSDP", "merge-weights"),
     "optimizer alone": (

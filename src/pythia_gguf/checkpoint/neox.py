@@ -53,15 +53,23 @@ class NeoXCheckpoint:
 def neox_folder(folder: str | os.PathLike[str]) -> Path | None:
     """The folder global_stepN of a checkpoint, the folder itself or the last step in it; None for any other."""
     root = Path(folder)
-    try:
-        names = os.listdir(root)
-    except OSError:
-        return None
-    if any(map(_FILE.fullmatch, names)):
+    if _has_layers(root):
         return root
-    steps = {int(m[1]): root / name for name in names if (m := _STEP.fullmatch(name))}
-    whole = [steps[n] for n in sorted(steps) if any(map(_FILE.fullmatch, os.listdir(steps[n])))]
+    steps = {int(m[1]): root / name for name in _names_in(root) if (m := _STEP.fullmatch(name))}
+    whole = [steps[n] for n in sorted(steps) if _has_layers(steps[n])]
     return whole[-1] if whole else None
+
+
+def _has_layers(folder: Path) -> bool:
+    return any(map(_FILE.fullmatch, _names_in(folder)))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What lies in a folder; nothing in what is none or may not be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def open_neox(folder: Path) -> NeoXCheckpoint:

@@ -105,12 +105,8 @@ def refuse_other_folder(folder: Path, elsewhere: Collection[str] = (), name: str
     elsewhere  names of files that belong into it and are not on this machine
     name       what the folder is called in the message; None: its path
     """
-    try:
-        here = os.listdir(folder)
-    except OSError:
-        here = []  # whoever reads the folder says why
-    names, path = sorted({*here, *elsewhere}), name or folder
-    has_weights = holds_weights(names)
+    names, path = sorted({*_names_in(folder), *elsewhere}), name or folder
+    has_weights = holds_weights(folder, elsewhere)
     if ADAPTER in names and not (has_weights and "config.json" in names):
         raise ModelFileError(_adapter(folder), path=path)
     if has_weights:
@@ -123,9 +119,17 @@ def refuse_other_folder(folder: Path, elsewhere: Collection[str] = (), name: str
             raise ModelFileError(f"is {what.format(one_line(found, 60))}. {way_out}", path=path)
 
 
-def holds_weights(names: Collection[str]) -> bool:
-    """Whether some of the files of a folder hold the weights of a model of transformers."""
-    return any(map(_WEIGHTS.fullmatch, names))
+def holds_weights(folder: Path, elsewhere: Collection[str] = ()) -> bool:
+    """Whether some of the files of a folder, or of those that belong into it, hold the weights of a model."""
+    return any(map(_WEIGHTS.fullmatch, [*_names_in(folder), *elsewhere]))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What lies in a folder; nothing where it cannot be read, which whoever reads it says."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def refuse_other_file(path: Path) -> None:
@@ -156,7 +160,7 @@ def _inner(folder: Path, names: list[str]) -> Path | None:
     """The last checkpoint in a folder of them: of a training run, or in a cache of huggingface_hub."""
     if "snapshots" in names:
         folder = folder / "snapshots"
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        names = sorted(_names_in(folder))
         found = [(i, name) for i, name in enumerate(names)]
     else:
         found = [(int(match[1]), name) for name in names if (match := _CHECKPOINT.fullmatch(name))]

@@ -209,8 +209,7 @@ def _open_gguf(path: Path, name: str) -> Source:
 
 def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
     named = place.elsewhere if place else {}
-    has_weights = holds_weights([*os.listdir(folder), *named])
-    neox = None if has_weights else neox_folder(folder)
+    neox = None if holds_weights(folder, named) else neox_folder(folder)
     if neox is None:
         refuse_other_folder(folder, named)
     if neox is not None and not os.path.lexists(folder / "config.json"):
