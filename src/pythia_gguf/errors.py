@@ -39,6 +39,8 @@ class Argument:
         return self.name if self.value is None else f"{self.name}={self.value!r}"
 
 
+# Of one part of a message.
+_MOST_CHARS = 900
 # A tuple is a clause that is left out where one of its arguments does not exist.
 Part = str | Argument | tuple[str | Argument, ...]
 
@@ -54,8 +56,9 @@ class PythiaGGUFError(Exception):
     place = ""
 
     def __init__(self, *parts: Part) -> None:
-        self.parts = parts
-        super().__init__(_joined(parts, str))
+        """Whatever the parts quote, the message is one line that is safe to print."""
+        self.parts = tuple(one_line(part, _MOST_CHARS) if isinstance(part, str) else part for part in parts)
+        super().__init__(_joined(self.parts, str))
 
     @property
     def argument(self) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
-from pythia_gguf.errors import PythiaGGUFError
+from pythia_gguf.errors import Argument, ModelFileError, PythiaGGUFError
 from pythia_gguf.json_file import read_json_object
 
 # Of a manifest or config.json.
@@ -16,12 +16,23 @@ _LARGEST_BYTES = 256 << 20
 
 
 def act_beside(path: Path) -> str | None:
-    """`hidden_act` of manifest.json, else of config.json, in the folder of a file; None where neither tells a GELU."""
+    """`hidden_act` of manifest.json, else of config.json, in the folder of a file; None where neither tells a GELU.
+
+    Raises ModelFileError where one of them is there and cannot be read: to take the usual GELU in silence would be a
+    guess that changes every number.
+    """
     for name in ("manifest.json", "config.json"):
-        try:
-            act = read_json_object(path.parent / name, most_bytes=_LARGEST_BYTES, allow_nan=True).get("hidden_act")
-        except PythiaGGUFError:
+        beside = path.parent / name
+        if not beside.is_file():
             continue
+        try:
+            act = read_json_object(beside, most_bytes=_LARGEST_BYTES, allow_nan=True).get("hidden_act")
+        except PythiaGGUFError as e:
+            raise ModelFileError(
+                f"should tell which GELU {path.name} has, but: {e}",
+                (". Mend it, or say ", Argument("gelu", "erf"), " or tanh"),
+                path=beside,
+            ) from e
         if isinstance(act, str) and act in GELU_OF_ACT:
             return act
     return None

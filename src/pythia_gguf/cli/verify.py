@@ -60,7 +60,7 @@ def command(path: Path, ignore_missing: bool, output_format: str, quiet: bool) -
     elif not quiet:
         for v in verdicts:
             note = " (not in the list)" if v.state == "unknown" else ""
-            click.echo(f"{v.state:7}  {v.file}  {v.fault or v.checked}{note}")
+            click.echo(f"{v.state:7}  {one_line(v.file)}  {v.fault or v.checked}{note}")
     if damaged:
         others = f"; {_of(missing, verdicts)} missing" if missing else ""
         raise ModelFileError(
