@@ -19,6 +19,7 @@ from press.damage import damaged_json
 from pythia_gguf import quantize
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.errors import ModelFileError
+from pythia_gguf.models.kept import note_origin, origin_of, origin_path
 
 N_MUTANTS = 1000
 PACKAGE = Path(__file__).parents[2] / "src" / "pythia_gguf"
@@ -155,6 +156,22 @@ def test_a_thousand_mutants_beside_a_model_tell_its_activation_or_that_they_cann
     assert all(s.startswith(f"{path}: ") and "gelu='erf'" in s and s.isprintable() for s in refusals)
 
 
+def test_a_thousand_mutants_of_a_note_of_the_cache_are_a_note_or_none(pythia, own_cache: Path, folder: Path):
+    entry = own_cache / "models" / "m-0123456789abcdef-Q8_0"
+    entry.mkdir(parents=True)
+    note_origin(entry, {"repo_id": "me/m", "commit": "0" * 40, "revisions": ["main", "step3"]})
+    path, rng = origin_path(entry), random.Random(7)
+    good, listed = path.read_bytes(), 0
+    for i in range(N_MUTANTS):
+        path.write_bytes((damaged_json if rng.randrange(2) else exchanged)(good, rng))
+        listed += bool(origin_of(entry))
+        if i % 20 == 0:
+            code, out, err = pythia("cache", "list")
+            assert (code, err) == (0, ""), path.read_bytes()
+            assert all(line.isprintable() for line in out.splitlines())
+    assert N_MUTANTS // 100 < listed < N_MUTANTS
+
+
 def test_every_reader_of_json_is_one_of_these():
     """A file that begins to read JSON needs a row above, or a test of its own kind: here is where."""
     held = {
@@ -168,6 +185,7 @@ def test_every_reader_of_json_is_one_of_these():
         "checkpoint/safetensors.py": "tests/checkpoint/test_mutants.py",
         "checkpoint/shards.py": "tests/press/test_mutants.py",
         "kernels/compiling.py": "tests/kernels/test_compiling.py",
+        "models/kept.py": "above",
         "intake/mistaken.py": "tests/intake/test_mistaken.py",
     }
     calls = ("read_json_object(", "parse_json_object(")
