@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,26 @@ def test_what_another_version_made_is_used_and_added_to(own_cache: Path, hub: Lo
         assert find_gguf(f"me/tiny:{quant}") == path
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert load("me/tiny:Q5_0", threads=1).path == path
+
+
+def test_what_the_first_version_made_of_a_folder_is_used(own_cache: Path, folder: Path):
+    """Its key was the folder's place, and name, size and time of every file."""
+    (folder / "train.log").write_text("1")
+    files = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir())
+    key = hashlib.sha256(f"{folder} {files}".encode()).hexdigest()[:16]
+    home = own_cache / "models" / f"tiny-{key}"
+    quantize(folder, home, quants="Q8_0")
+    made_by("0.0.9", home)
+    assert find_gguf(f"{folder}:Q8_0") == home / "tiny.Q8_0.gguf"
+    assert find_gguf(f"{folder}:Q4_0").parent != home
+
+
+def test_threads_of_one_process_make_it_once(own_cache: Path, folder: Path):
+    told: list[str] = []
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: find_gguf(f"{folder}:Q8_0", threads=1, tell=told.append), range(4)))
+    assert len(set(found)) == 1
+    assert sum("pressed" in line for line in told) == 1
 
 
 def cut(path: Path, n_bytes: int) -> None:

@@ -20,7 +20,7 @@ from pythia_gguf.hub.client import Hub, UnreachableError
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
 from pythia_gguf.hub.pull import kept_snapshot, note_branch
 from pythia_gguf.models.folder import canonical, file_in, files_in, no_such_file, quant_of_file
-from pythia_gguf.models.kept import PLAIN, commits_of, home_of, in_use, keep, note_origin, sound_file
+from pythia_gguf.models.kept import PLAIN, commits_of, home_of, in_use, keep, note_origin, sound_file, sound_file_in
 from pythia_gguf.plan.quants import select_quants
 from pythia_gguf.press.named import Found, name_in
 from pythia_gguf.press.names import legal_name, name_of
@@ -116,6 +116,9 @@ class _Making:
         stats = sorted((os.path.relpath(p, folder), p.stat()) for p in source.files)
         state = f"{folder.resolve()} {[(name, s.st_size, s.st_mtime_ns) for name, s in stats]}"
         home = home_of(cache_root(), name_of(folder), state)
+        before = _first_home(folder)
+        if sound_file_in(before, self.wanted) is not None:
+            home = before
         return self._keep(folder, str(folder), None, home, {"folder": str(folder.resolve())})
 
     def of_name(self, name: ModelName) -> Path:
@@ -178,3 +181,9 @@ class _Making:
 
 def _home_of_name(name: ModelName, commit: str) -> Path:
     return home_of(cache_root(), name.repo_id.split("/")[-1], f"{name.repo_id} {commit}")
+
+
+def _first_home(folder: Path) -> Path:
+    """Where version 0.1.0 at first kept what it made of a folder: its key held every file of it."""
+    files = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
+    return home_of(cache_root(), folder.name, f"{folder.resolve()} {files}")
