@@ -97,7 +97,7 @@ def test_stop_text_is_not_part_of_the_text():
 
 
 def test_end_of_text_ends_it():
-    """The logits of one token are raised by hand, so that it is chosen."""
+    """The token that is chosen first counts as the end of a text here."""
     m = load(nano_files()["F16"], threads=1)
     i = m.tokenizer.i_eos
     assert i is not None

@@ -50,9 +50,14 @@ def toy_model(
 
 
 def hf_logits(model: GPTNeoXForCausalLM, ids: list[int]) -> np.ndarray:
-    """f32 [n_tokens, n_vocab]."""
+    """f64 [n_tokens, n_vocab]; a float32 model runs in float64, as its rounding differs from CPU to CPU."""
+    dtype = model.dtype
     with torch.no_grad():
-        return model(torch.tensor([ids])).logits[0].float().numpy()
+        if dtype == torch.float32:
+            model.to(torch.float64)
+        logits = model(torch.tensor([ids])).logits[0].double().numpy()
+        model.to(dtype)
+    return logits
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -20,7 +20,8 @@ def test_names_of_neighbours_cover_neither_each_other_nor_a_point():
     ]
     figure = Figure()
     axes = figure.subplots()
-    _against_bits(axes, {"reference": {"file": "F16"}, "gelu": "tanh", "files": files}, "kl")
+    _against_bits(axes, {"reference": {"file": "F16"}, "gelu": "tanh", "files": files}, "kl_mean")
+    assert axes.get_yscale() == "log" and axes.get_ylabel() == "mean KL divergence, nats"
     figure.draw_without_rendering()
     boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
     assert boxes.keys() == sizes.keys()

@@ -115,8 +115,8 @@ def test_scores_with_examples_are_compared_with_such(pythia, tmp_path: Path, sho
         (("RESULTS", "--against", "published", "--model", "pythia-71m"), 2, "Did you mean"),
         (("RESULTS", "--against", "published", "--model", "pythia-14m"), 2, "nothing in it was published"),
         (("nothing.json",), 74, "cannot open"),
-        (("OTHER",), 65, "neither a report"),
-        (("BROKEN",), 65, "cannot be drawn"),
+        (("OTHER",), 65, "not a report of pythia measure or results"),
+        (("BROKEN",), 65, "not a report of pythia measure or results: not valid JSON"),
     ],
 )
 def test_wrong_inputs_are_one_line(arguments: tuple[str, ...], code: int, said: str, pythia, tmp_path: Path):

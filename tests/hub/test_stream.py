@@ -96,17 +96,34 @@ def test_a_server_without_ranges_and_one_that_lies(hub: LoopbackHub, tmp_path: P
     with pytest.raises(NetworkError, match="parts of files"):
         quantize("me/tiny", tmp_path / "a", quants="Q8_0")
     hub.faults.no_ranges = False
-    hub.faults.altered = {"model.safetensors": b"\xff" * 100}
-    with pytest.raises((ModelFileError, NetworkError)):
+    # Of the listed length, but no safetensors file; then shorter than it was listed.
+    n = len(folder_files(width=32)["model.safetensors"])
+    hub.faults.altered = {"model.safetensors": b"\xff" * n}
+    with pytest.raises(ModelFileError, match="header length: expected at most"):
         quantize("me/tiny", tmp_path / "b", quants="Q8_0")
+    hub.faults.altered = {"model.safetensors": b"\xff" * 100}
+    with pytest.raises(NetworkError, match="parts of files"):
+        quantize("me/tiny", tmp_path / "c", quants="Q8_0")
     assert not list(tmp_path.rglob("*.gguf"))
 
 
+class Always(set[int]):
+    """Positions where the connection breaks each time, not once."""
+
+    def remove(self, position: int) -> None:
+        """Not at all."""
+
+
 def test_a_server_that_always_breaks_off_is_given_up(hub: LoopbackHub, tmp_path: Path):
-    hub.add("me/tiny", folder_files(width=32))
-    hub.faults.altered = {"model.safetensors": b""}
-    with pytest.raises((ModelFileError, NetworkError)):
+    files = folder_files(width=32)
+    hub.add("me/tiny", files)
+    hub.faults.drops = Always({len(files["model.safetensors"]) - 1})
+    before = len(hub.requests)
+    with pytest.raises(NetworkError, match="the connection breaks again and again"):
         quantize("me/tiny", tmp_path / "a", quants="Q8_0")
+    asked = [r for r in hub.requests[before:] if r.method == "GET" and r.path.endswith(".safetensors")]
+    assert len(asked) > 5
+    assert not list(tmp_path.rglob("*.gguf"))
 
 
 def test_any_part_of_a_remote_file_is_what_it_is(hub: LoopbackHub, tmp_path: Path):

@@ -112,8 +112,8 @@ def test_read_only_buffers_are_refused():
         encode("Q4_K", weights, np.zeros(144, np.uint8))
 
 
-def test_nearest_wrong_rounding_would_be_noticed():
-    """The inputs above tell C's roundf from half-to-even: some Q8_0 code differs between the two."""
+def test_inputs_of_these_tests_tell_the_nearest_wrong_rounding():
+    """Of the inputs alone: they tell C's roundf from half-to-even: some Q8_0 code differs between the two."""
     scaled = edges(2, 270).reshape(-1, 32)
     largest = np.abs(scaled).max(axis=1, keepdims=True)
     v = scaled * np.divide(1, largest / np.float32(127), out=np.zeros_like(largest), where=largest > 1e-30)

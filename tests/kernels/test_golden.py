@@ -50,7 +50,7 @@ def test_other_cpus_give_the_same_bytes_in_every_format(cpu):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", OTHER_CPUS)
-def test_other_cpu_was_really_another(cpu):
+def test_environment_of_these_tests_makes_numba_compile_for_another_cpu(cpu):
     """The subprocess compiles for the CPU named: no AVX-512 register appears in its machine code."""
     code = (
         "import numpy as np, numba; from numba import njit\n"

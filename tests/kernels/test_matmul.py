@@ -6,6 +6,10 @@ The kinds are `known_activations()`: where there are no tiles of bfloat16, produ
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -74,7 +78,8 @@ def test_products_are_those_of_float64(format_name: str, n_columns: int):
             assert np.array_equal(some, expected[:, groups.start * 16 : groups.stop * 16]), (kind, groups)
 
 
-def test_the_bound_fails_products_of_single_bfloat16_and_two_products_of_three():
+def test_tolerance_of_these_tests_is_below_single_bfloat16_and_two_products_of_three():
+    """Of the tolerance alone: computed without kernels."""
     _, w = weights("F16", 1280)
     x = activations(70, 1280)
 
@@ -105,6 +110,27 @@ def test_activations_are_two_bfloat16_numbers_in_tiles():
     assert np.abs(high[:37] - x).max() > 0
     assert (high[37:] == 0).all()
     assert (low[37:] == 0).all()
+
+
+# Compiles the product with bfloat16 in tiles, and counts its instructions that multiply.
+COMPILE_FOR_TILES = """
+from pythia_gguf.kernels.matmul_bf16x3 import bf16x3_product
+from pythia_gguf.kernels.matmul_float import plain_unpacker
+kernel = bf16x3_product("F16", plain_unpacker("F16"))
+assert kernel.address
+print(kernel._compiled._library.get_asm_str().count("tdpbf16ps"))
+"""
+
+
+def test_products_in_tiles_are_compiled_for_processors_that_have_them():
+    """On every x86-64, where they cannot be run: four tiles of sums, three products each. LLVM has none for others."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    env = os.environ | {"NUMBA_CPU_NAME": "sapphirerapids" if is_x86 else "generic", "NUMBA_CPU_FEATURES": ""}
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE_FOR_TILES], env=env, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode == 0) == is_x86, run.stderr
+    assert run.stdout == ("12\n" if is_x86 else "")
 
 
 def test_products_that_do_not_fit_are_refused():

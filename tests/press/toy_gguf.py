@@ -10,7 +10,7 @@ import numpy as np
 from gguf.toy import metadata as toy_metadata
 from pythia_gguf.arch import config_from_gguf, tensor_shapes
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.gguf.container import Metadata, padded
+from pythia_gguf.gguf.container import Metadata, alignment_of, padded
 from pythia_gguf.gguf.reader import decode_tensor, open_gguf
 from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
 
@@ -64,7 +64,8 @@ def hard_rows(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 def write_gguf(path: Path, metadata: Metadata, *, stored: str = "F16", seed: int = 0, hard: bool = True) -> Path:
     """A whole file: vectors in F32, matrices in `stored`."""
     rng = np.random.default_rng(seed)
-    infos = layout((n, stored if len(s) == 2 else "F32", s) for n, s in shapes_of(metadata).items())
+    alignment = alignment_of(metadata)
+    infos = layout(((n, stored if len(s) == 2 else "F32", s) for n, s in shapes_of(metadata).items()), alignment)
     with open(path, "wb") as out:
         out.write(header_bytes(metadata, infos))
         for info in infos:
@@ -74,7 +75,7 @@ def write_gguf(path: Path, metadata: Metadata, *, stored: str = "F16", seed: int
                 w = hard_rows(rng, info.shape) if hard else (0.02 * rng.standard_normal(info.shape)).astype(np.float32)
             if info.format == "F32" and len(info.shape) == 2:
                 w = w * np.float32(0.9987)  # values that float16 does not have
-            out.write(as_stored(w, info.format).ljust(padded(info.n_bytes, 32), b"\0"))
+            out.write(as_stored(w, info.format).ljust(padded(info.n_bytes, alignment), b"\0"))
     return path
 
 

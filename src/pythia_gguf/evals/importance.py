@@ -2,7 +2,7 @@
 
 Knows no file format of models: a model is whatever shows its activations. What is collected is what llama-imatrix
 collects (llama.cpp 0c1e57098, tools/imatrix/imatrix.cpp): squares summed over all tokens of whole windows, for the
-matrices of the layers; sums are float64 here, and float32 there.
+matrices of the layers; a window is summed in float32, as there, and windows are added in float64 here.
 """
 
 from __future__ import annotations
