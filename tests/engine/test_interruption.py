@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +90,57 @@ def test_ctrl_c_ends_generate_within_a_moment():
     assert run.returncode == 130
     assert err.decode().splitlines()[-1].startswith("Interrupted")
     assert b"Traceback" not in err
+
+
+class Ringing:
+    """A queue of `Workers` at which the exception of a signal's handler comes, several times one after the other."""
+
+    def __init__(self, queue: SimpleQueue[Any], *, n: int, is_heard: bool) -> None:
+        self.queue, self.left, self.is_heard = queue, n, is_heard
+
+    def put(self, task: object) -> None:
+        if not self.left or self.is_heard:
+            self.queue.put(task)
+        if self.left:
+            self.left -= 1
+            raise Bell
+
+
+@pytest.mark.parametrize(("i_queue", "is_heard"), [(0, False), (0, True), (1, True)])
+def test_signals_that_come_again_and_again_leave_no_step_half_done(i_queue: int, is_heard: bool):
+    """The second comes while the first one's damage is repaired, the third while the second's is."""
+    model = load(nano_files()["Q4_K_M"], threads=3)
+    ids = list(range(100, 130))
+    whole = model.logits(ids)
+    queues = model.workers._queues
+    ringing = Ringing(queues[i_queue], n=3, is_heard=is_heard)
+    queues[i_queue] = ringing  # type: ignore[call-overload]
+    with pytest.raises(Bell):
+        model.logits(ids)
+    assert ringing.left == 0
+    assert model.workers._task is None
+    assert np.array_equal(model.logits(ids), whole)
+
+
+def test_a_step_that_is_left_half_done_is_finished_before_the_next():
+    """Where a signal comes between two attempts to repair, the exception gets out: the next step repairs first."""
+    model = load(nano_files()["Q4_K_M"], threads=3)
+    ids = list(range(100, 130))
+    whole = model.logits(ids)
+    finish = model.workers._finish
+    calls = []
+
+    def interrupted() -> None:
+        calls.append(model.workers._task)
+        if len(calls) == 2:  # 1 is before the step begins
+            for queue in model.workers._queues:
+                queue.put(model.workers._task)
+            raise Bell
+        finish()
+
+    model.workers._finish = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Bell):
+        model.logits(ids)
+    assert model.workers._task is not None
+    assert np.array_equal(model.logits(ids), whole)
+    assert model.workers._task is None

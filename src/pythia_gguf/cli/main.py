@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from importlib import metadata
 from types import TracebackType
@@ -118,6 +119,8 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the console scripts: exit codes are those of errors.py, 128 + n when signal n ended the run."""
     prepare_streams()
+    # NumPy would start a thread for each CPU, for products that are not used here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.excepthook = _show_fault
     with EndingSignals() as signals:
         try:

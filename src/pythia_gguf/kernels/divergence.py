@@ -101,7 +101,7 @@ def compare(
 
     n_threads = threads_of(threads)
     edges = [n * i // n_threads for i in range(n_threads + 1)]
-    with workers_of(n_threads) as pool:
+    with workers_of(n_threads, "compare") as pool:
         list(pool.map(run, edges[:-1], edges[1:]))
     return out
 
