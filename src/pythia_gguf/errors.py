@@ -147,8 +147,14 @@ class NotFiniteError(ModelFileError):
         offset: int | None = None,
         position: int | None = None,
     ) -> None:
-        self.position = position
+        self.position, self.what = position, parts
         super().__init__(*parts, path=path, field=field, offset=offset)
+
+    def within(self, where: str) -> NotFiniteError:
+        """The same, with the part of a text that `position` counts in."""
+        return NotFiniteError(
+            f"{where}: ", *self.what, path=self.path, field=self.field, offset=self.offset, position=self.position
+        )
 
 
 class NetworkError(PythiaGGUFError):

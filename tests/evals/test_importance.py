@@ -128,7 +128,7 @@ def test_texts_of_one_name_are_all_read():
         ({"context": 9}, "between 1 and the model's 8, got 9"),
         ({"n_windows": 0}, "n_windows"),
         ({"ids": (1, 2, 3)}, "a text of 3 tokens has no window of 4"),
-        ({"value": float("nan")}, "activations of blk.0.ffn_up.weight are not finite"),
+        ({"value": float("nan")}, "window 1: activations of blk.0.ffn_up.weight are not finite"),
     ],
 )
 def test_wrong_options_are_named(options: dict, said: str):

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pythia_gguf.errors import Argument, UsageError, one_line
+from pythia_gguf.errors import Argument, NotFiniteError, UsageError, one_line
 from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
 from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix
 from pythia_gguf.progress import Progress
@@ -71,8 +71,14 @@ def collect(
 
     def watch(matrix: str, x: np.ndarray) -> None:
         if matrix.startswith(_LAYERS):
+            squares = np.einsum("tc,tc->c", x, x)
+            if not np.isfinite(squares).all():
+                raise UsageError(
+                    f"window {done + 1}: activations of {one_line(matrix)} are not finite, or their squares are not:"
+                    " the model cannot run this text"
+                )
             total = sums.setdefault(matrix, np.zeros(x.shape[1], np.float64))
-            total += np.einsum("tc,tc->c", x, x)
+            total += squares
 
     progress.stage("collecting", (len(windows) - done) * context, "tokens")
 
@@ -81,14 +87,14 @@ def collect(
 
     saving = Saving(save)
     for window in windows[done:]:
-        model.watch(window.tolist(), watch)
+        try:
+            model.watch(window.tolist(), watch)
+        except NotFiniteError as e:
+            raise e.within(f"window {done + 1}") from None
         done += 1
         progress.advance("", context)
         saving.now_and_then()
     save()  # in case that what comes of it cannot be written
-    for matrix, total in sums.items():
-        if not np.isfinite(total).all():
-            raise UsageError(f"activations of {one_line(matrix)} are not finite: the model cannot run this text")
     count = done * context
     return ImportanceMatrix(
         entries={m: Importance(sums=total.astype(np.float32), count=count) for m, total in sums.items()},
