@@ -30,7 +30,7 @@ from bench_press import old_rows, write_table  # noqa: E402
 
 from engine import full_sort  # noqa: E402
 from pythia_gguf.engine.logprobs import Logprobs  # noqa: E402
-from pythia_gguf.engine.sampling import Sampler, Sampling  # noqa: E402
+from pythia_gguf.engine.sampling import Sampler, Sampling, room_for  # noqa: E402
 
 N_VOCAB = 50304
 TURNS = 301
@@ -81,6 +81,7 @@ def measured(how: str) -> list[Row]:
 def taking_turns(logits: np.ndarray, n_top: int) -> Row:
     """Medians of both; the ratio is that of the two times of one turn, its spread that of the middle half."""
     sampler, random = Sampler(DEFAULTS), full_sort.generator(DEFAULTS)
+    room = room_for(N_VOCAB)
     old_s, new_s = [], []
     for _ in range(TURNS):
         drawn = random.random()
@@ -88,8 +89,8 @@ def taking_turns(logits: np.ndarray, n_top: int) -> Row:
         old = full_sort.choose(DEFAULTS, logits, drawn)
         old_logprobs = full_sort.logprobs(logits, [old], n_top)[0] if n_top else None
         between = time.thread_time()
-        known = Logprobs(logits) if n_top else None
-        new = sampler.choose(logits, [], None if known is None else known.odds_sum)
+        known = Logprobs(logits, room[0]) if n_top else None
+        new = sampler.choose(logits, [], None if known is None else known.odds_sum, room)
         new_logprobs = None if known is None else known.of(new, n_top)
         new_s.append(time.thread_time() - between)
         old_s.append(between - started)

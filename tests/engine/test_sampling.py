@@ -7,7 +7,7 @@ import pytest
 
 from engine import full_sort
 from pythia_gguf.engine.logprobs import Logprobs
-from pythia_gguf.engine.sampling import Sampler, Sampling, token_at
+from pythia_gguf.engine.sampling import Sampler, Sampling, room_for, token_at
 
 # Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625 of ids 3, 1, 4, 0, 2.
 LOGITS = np.log(np.array([0.0625, 0.25, 0.0625, 0.5, 0.125], np.float32))
@@ -121,8 +121,9 @@ def test_no_token_differs_in_many_draws(temperature: float):
         sampler, dice = Sampler(sampling), full_sort.generator(sampling)
         drawn = dice.random(1000)
         expected = order[np.searchsorted(sums, drawn * sums[-1], side="right")]
-        known = Logprobs(logits).odds_sum
-        assert [sampler.choose(logits, [], known) for _ in drawn] == expected.tolist(), kind
+        room = room_for(logits.size)
+        known = Logprobs(logits, room[0]).odds_sum
+        assert [sampler.choose(logits, [], known, room) for _ in drawn] == expected.tolist(), kind
 
 
 def test_no_token_differs_at_borders():

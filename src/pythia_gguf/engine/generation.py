@@ -27,7 +27,7 @@ from pythia_gguf.arguments import (
 from pythia_gguf.engine.logprobs import Logprobs, TokenLogprob
 from pythia_gguf.engine.lookup import Drafts
 from pythia_gguf.engine.process_bound import ProcessBound
-from pythia_gguf.engine.sampling import Sampler, Sampling
+from pythia_gguf.engine.sampling import Sampler, Sampling, room_for
 from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.tokenizer import TextStream
@@ -200,7 +200,7 @@ class Generation(ProcessBound):
     def _tokens(self) -> Iterator[tuple[int, Logprobs | None]]:
         """Tokens, with log-probabilities if wanted; the caller appends a token to `_ids` before it takes the next."""
         session = Session(self.model, n_context=self._n_context)
-        sampler, seq = Sampler(self._sampling), session.open()
+        sampler, seq, room = Sampler(self._sampling), session.open(), room_for(self.model.n_vocab)
         drafts = Drafts(self._ids) if self._wanted.lookup else None
         self._times[0] = time.perf_counter()
         rows = session.step([Part(seq=seq, ids=self._ids[-self._n_context :])])
@@ -209,8 +209,8 @@ class Generation(ProcessBound):
         left = self._wanted.max_tokens
         while True:
             for i, row in enumerate(rows):
-                logprobs = None if self._wanted.logprobs is None else Logprobs(row)
-                token = sampler.choose(row, self._ids, None if logprobs is None else logprobs.odds_sum)
+                logprobs = None if self._wanted.logprobs is None else Logprobs(row, room[0])
+                token = sampler.choose(row, self._ids, None if logprobs is None else logprobs.odds_sum, room)
                 yield token, logprobs
                 left -= 1
                 if left == 0:

@@ -34,10 +34,10 @@ class Logprobs:
     odds_sum  of the odds of each token to the most likely one
     """
 
-    def __init__(self, logits: np.ndarray) -> None:
-        """Of logits f32 [n_vocab]."""
+    def __init__(self, logits: np.ndarray, room: np.ndarray | None = None) -> None:
+        """Of logits f32 [n_vocab]; room f64 [n_vocab] is memory to work in, None takes new memory."""
         self._logits = logits
-        self.odds_sum = odds_sum(logits)
+        self.odds_sum = odds_sum(logits, room)
         self._total = float(logits.max()) + math.log(self.odds_sum)
 
     def of(self, token: int, n_top: int) -> TokenLogprob:
@@ -49,9 +49,10 @@ class Logprobs:
         return float(self._logits[token]) - self._total
 
 
-def odds_sum(logits: np.ndarray) -> float:
+def odds_sum(logits: np.ndarray, room: np.ndarray | None = None) -> float:
     """sum(exp(logits - max(logits))), float64."""
-    odds = logits.astype(np.float64)
+    odds = np.empty(logits.size, np.float64) if room is None else room
+    odds[:] = logits
     odds -= float(logits.max())
     return float(np.exp(odds, out=odds).sum())
 

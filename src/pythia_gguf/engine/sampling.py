@@ -67,40 +67,56 @@ class Sampler:
         self._sampling = sampling
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
 
-    def choose(self, logits: np.ndarray, before: Sequence[int], odds_sum: float | None = None) -> int:
+    def choose(
+        self,
+        logits: np.ndarray,
+        before: Sequence[int],
+        odds_sum: float | None = None,
+        room: np.ndarray | None = None,
+    ) -> int:
         """An id for logits f32 [n_vocab]; of equals the lowest id.
 
         before    the tokens so far
         odds_sum  `Logprobs.odds_sum` of the logits, where somebody has it: it saves time and changes nothing
+        room      of `room_for`: memory to work in; None takes new memory, which costs as much as the choice
         """
         s = self._sampling
         penalized = _penalized(logits, before[-PENALIZED_TOKENS:], s.repeat_penalty)
         if s.temperature == 0:
             return int(np.argmax(penalized))
-        return token_at(self._random.random(), penalized, s, odds_sum if penalized is logits else None)
+        return token_at(self._random.random(), penalized, s, odds_sum if penalized is logits else None, room)
 
 
-def token_at(drawn: float, logits: np.ndarray, s: Sampling, odds_sum: float | None = None) -> int:
+def room_for(n_vocab: int) -> np.ndarray:
+    """Memory for choices and log-probabilities, with any content."""
+    return np.empty((2, n_vocab), np.float64)
+
+
+def token_at(
+    drawn: float, logits: np.ndarray, s: Sampling, odds_sum: float | None = None, room: np.ndarray | None = None
+) -> int:
     """The id at a place in the row, 0 <= drawn < 1, by all of the sampling but penalty and seed."""
+    singles, doubles = room_for(logits.size) if room is None else room
+    singles = singles.view(np.float32)[: logits.size]
     n = min(s.top_k or logits.size, logits.size)
     is_open = n == logits.size and s.top_p == 1 and s.min_p == 0
     rank = None
     if is_open and n > _N_FIRST and s.temperature >= _LEAST_TEMPERATURE:
         if odds_sum is None or s.temperature != 1:
-            odds_sum = _odds_sum(logits, s.temperature)
+            odds_sum = _odds_sum(logits, s.temperature, singles)
         if drawn * odds_sum < _N_FIRST:  # no odds are above 1
-            values = _largest(logits, _N_FIRST)
-            rank = _rank_of_first(values, odds_sum, s.temperature, drawn)
+            values = _largest(logits, _N_FIRST, singles)
+            rank = _rank_of_first(values, odds_sum, s.temperature, drawn, doubles)
     if rank is None:
-        values = _largest(logits, n)
-        rank = _rank(values, s, drawn)
+        values = _largest(logits, n, singles)
+        rank = _rank(values, s, drawn, doubles)
     met = values[rank]
     return int(np.flatnonzero(logits == met)[rank - np.count_nonzero(values > met)])
 
 
-def _rank(values: np.ndarray, s: Sampling, drawn: float) -> int:
+def _rank(values: np.ndarray, s: Sampling, drawn: float, room: np.ndarray) -> int:
     """Which of all values, in falling order, is met."""
-    gaps = _gaps(values)
+    gaps = _gaps(values, room)
     kept = values.size
     if s.top_p < 1 or s.min_p:
         odds = np.exp(gaps)
@@ -111,25 +127,28 @@ def _rank(values: np.ndarray, s: Sampling, drawn: float) -> int:
     return min(int(np.searchsorted(sums, drawn * sums[-1], side="right")), kept - 1)
 
 
-def _rank_of_first(values: np.ndarray, odds_sum: float, temperature: float, drawn: float) -> int | None:
+def _rank_of_first(
+    values: np.ndarray, odds_sum: float, temperature: float, drawn: float, room: np.ndarray
+) -> int | None:
     """Which of the first values of all logits is met; None when it may be another, or is too near to a border."""
     place = drawn * odds_sum
-    sums = _sums(_gaps(values), temperature)
+    sums = _sums(_gaps(values, room), temperature)
     first, last = np.searchsorted(sums, [place * (1 - _FLOAT32_ERROR), place * (1 + _FLOAT32_ERROR)], side="right")
     return int(first) if first == last < values.size else None
 
 
 @np.errstate(over="ignore")
-def _odds_sum(logits: np.ndarray, temperature: float) -> float:
+def _odds_sum(logits: np.ndarray, temperature: float, odds: np.ndarray) -> float:
     """Sum of the odds of all logits, nearly: see `_FLOAT32_ERROR`."""
-    odds = logits - logits.max()
+    np.subtract(logits, logits.max(), out=odds)
     odds /= np.float32(temperature)
     return float(np.exp(odds, out=odds).sum())
 
 
-def _gaps(values: np.ndarray) -> np.ndarray:
+def _gaps(values: np.ndarray, room: np.ndarray) -> np.ndarray:
     """How far each is below the first, float64."""
-    gaps = values.astype(np.float64)
+    gaps = room[: values.size]
+    gaps[:] = values
     gaps -= gaps[0]
     return gaps
 
@@ -151,10 +170,11 @@ def _penalized(logits: np.ndarray, before: Sequence[int], penalty: float) -> np.
     return logits
 
 
-def _largest(logits: np.ndarray, k: int) -> np.ndarray:
+def _largest(logits: np.ndarray, k: int, room: np.ndarray) -> np.ndarray:
     """The k largest, in falling order."""
-    lowered = -logits
+    lowered = np.negative(logits, out=room)
     if k < logits.size:
-        lowered = np.partition(lowered, k - 1)[:k]
+        lowered.partition(k - 1)
+        lowered = lowered[:k]
     lowered.sort()
     return np.negative(lowered, out=lowered)
