@@ -87,15 +87,16 @@ def _bits_per_weight(gguf: GGUFFile) -> float | None:
 
 
 def _quant(gguf: GGUFFile) -> str | None:
-    """The quant the file says it is, by name, or by number when we have no name for it."""
+    """The quant by key and tensors; by the key's number when we have no name for it; None without tensors."""
     import numpy as np
 
     from pythia_gguf.plan.quants import quant_of_file_type
+    from pythia_gguf.plan.recognize import quant_of
 
     file_type = gguf.metadata.get("general.file_type")
-    if not isinstance(file_type, np.integer):
-        return None
-    return quant_of_file_type(int(file_type)) or f"file type {file_type}"
+    if isinstance(file_type, np.integer) and quant_of_file_type(int(file_type)) is None:
+        return f"file type {file_type}"
+    return quant_of(gguf.metadata, {name: t.format for name, t in gguf.tensors.items()}) if gguf.tensors else None
 
 
 def _metadata_rows(gguf: GGUFFile) -> list[tuple[str, str, str]]:

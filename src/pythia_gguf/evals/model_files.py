@@ -193,6 +193,6 @@ def _difference(a: ModelFile, b: ModelFile) -> str | None:
     for name in sorted({*a.shapes, *b.shapes}):
         shapes = [file.shapes.get(name) for file in (a, b)]
         if shapes[0] != shapes[1]:
-            said = ["not there" if shape is None else " x ".join(map(str, shape)) for shape in shapes]
+            said = ["missing" if shape is None else " x ".join(map(str, shape)) for shape in shapes]
             return f"{one_line(name, 60)} is {said[0]}, and {said[1]} there"
     return None if a.tokens == b.tokens else "its tokens are others"
