@@ -255,9 +255,9 @@ def _lock(fd: int, *, wait: bool = False) -> bool:
 def check_file_place(path: str | os.PathLike[str]) -> None:
     """Raise StorageError where `write_beside` could not write: before long work, not after it."""
     final = Path(path)
-    if final.is_dir() or not final.absolute().parent.is_dir():
+    if os.path.isdir(final) or not os.path.isdir(final.absolute().parent):
         raise StorageError(f"{one_line(str(final))}: not a file in a folder that exists")
-    if final.exists() and not final.is_file():
+    if os.path.exists(final) and not os.path.isfile(final):
         raise StorageError(f"{one_line(str(final))}: is not a regular file, and would be replaced by one")
     # As long as the name that `write_beside` writes under.
     _try_to_write(final, final.parent, f".{final.name}.{os.getpid()}.")
@@ -266,9 +266,16 @@ def check_file_place(path: str | os.PathLike[str]) -> None:
 def check_folder_place(path: str | os.PathLike[str]) -> None:
     """Raise StorageError where no files can be written into a folder, or it cannot be made; makes nothing."""
     final = Path(path)
-    nearest = next(p for p in (final.absolute(), *final.absolute().parents) if p.exists())
+    try:
+        os.lstat(final)
+    except (FileNotFoundError, NotADirectoryError):  # it will be made, or its nearest parent says why not
+        pass
+    except OSError as e:
+        raise storage_error(final, e) from e
+    nearest = next(p for p in (final.absolute(), *final.absolute().parents) if os.path.exists(p))
     if not nearest.is_dir():
-        raise StorageError(f"{one_line(str(final))}: {one_line(str(nearest))} is a file, expected a folder")
+        which = "" if nearest == final.absolute() else f"{one_line(str(nearest))} "
+        raise StorageError(f"{one_line(str(final))}: {which}is a file, expected a folder")
     _try_to_write(final, nearest, ".pythia-gguf.")
 
 

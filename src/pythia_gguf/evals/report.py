@@ -55,7 +55,7 @@ def read_results(path: Path, *, ours: bool) -> dict[str, Any]:
     """
     if ours:
         return read_json_object(path, _OUR_RESULTS, what="results of pythia eval")
-    return read_json_object(path, _RESULTS, what="results of lm_eval")
+    return read_json_object(path, _RESULTS, what="results of lm_eval", allow_nan=True)  # as it writes them
 
 
 def reference_of(report: Mapping[str, Any], row: Mapping[str, Any]) -> Mapping[str, Any]:

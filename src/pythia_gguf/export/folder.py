@@ -106,6 +106,7 @@ def _made(folder: Path) -> Iterator[None]:
 def check_export(to: str | os.PathLike[str]) -> None:
     """Raise UsageError when a folder holds a model already, StorageError where none can be written."""
     folder, where = Path(to), one_line(os.fspath(to))
+    check_folder_place(folder)
     if (folder / _CONFIG).exists():
         raise UsageError(f"{where}: there is a model already. Choose another folder")
     if (folder / _WEIGHTS).exists():
@@ -113,7 +114,6 @@ def check_export(to: str | os.PathLike[str]) -> None:
             f"{where}: there is {_WEIGHTS} without {_CONFIG}, as an export leaves it that was killed at its end."
             " Delete it, or choose another folder"
         )
-    check_folder_place(folder)
 
 
 def check_act(hidden_act: str | None) -> None:

@@ -19,8 +19,8 @@ from pythia_gguf.card.card import CardRun
 from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
-from pythia_gguf.errors import Argument, ModelFileError, StorageError, UsageError
-from pythia_gguf.files import RegularFile, sha256_range, storage_error
+from pythia_gguf.errors import Argument, ModelFileError, UsageError
+from pythia_gguf.files import RegularFile, check_folder_place, sha256_range, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.account import card_text, command_text, imatrix_text, notes_of
 from pythia_gguf.press.compiling import Compiling
@@ -128,6 +128,8 @@ def quantize(
     chosen = select_quants(names) if names or not keep_f16 else ()
     find_mix(mix)
     n_threads = threads_of(threads)
+    if out is not None and not dry_run:
+        check_folder_place(out)
     found = find_source(source, keep=keep_source and not dry_run, progress=progress)
     own_name = legal_name(found.name) if name is None else check_name(name)
     if keep_source and found.model is None:
@@ -281,8 +283,6 @@ def _encode(job: _Job, threads: int, tensors: dict[tuple[str, str], str], sums: 
 
 
 def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise StorageError(f"{folder}: is a file", (". Choose another ", Argument("out")))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
