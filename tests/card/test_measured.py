@@ -9,7 +9,7 @@ import pytest
 
 from engine.nano import HELDOUT, ROOT
 from pythia_gguf import quantize, verify
-from pythia_gguf.card.measured import is_on_bias, measured_section, section_of, with_measured
+from pythia_gguf.card.measured import is_on_bias, keep_measured, measured_section, section_of, with_measured
 
 NANO = ROOT / "examples" / "nano"
 
@@ -87,6 +87,59 @@ def test_the_section_is_replaced_and_the_rest_stays():
     assert "## one" not in twice
     assert twice.replace("## two", "## one") == once
     assert with_measured("# bare\n", "## one").startswith("# bare\n\n<!--")
+
+
+CARD = "# x\n\n<!-- README_GGUF.md-provided-files end -->\n\n## More\n\ntext\n"
+MARKS = ("<!-- pythia-gguf measured start -->", "<!-- pythia-gguf measured end -->")
+
+
+@pytest.mark.parametrize(
+    "removed", [MARKS[:1], MARKS[1:], MARKS, (*MARKS, "## What each file costs")], ids=["start", "end", "both", "all"]
+)
+def test_a_section_without_its_marks_is_replaced_all_the_same(removed: tuple[str, ...]):
+    title = "## What each file costs"
+    once = with_measured(CARD, f"{title}\n\nOne.\n\n### Tasks\n\nold")
+    for mark in removed:
+        once = once.replace(mark, "")
+    twice = with_measured(once, f"{title}\n\nTwo.")
+    assert (twice.count(title), twice.count(MARKS[0]), twice.count(MARKS[1])) == (1, 1, 1)
+    assert "Two." in twice and "## More\n\ntext\n" in twice
+    # Without marks and title nothing tells what it was.
+    assert ("old" in twice) == (title in removed)
+    assert with_measured(twice, f"{title}\n\nTwo.") == twice
+
+
+def test_two_sections_become_one():
+    title = "## What each file costs"
+    once = with_measured(CARD, f"{title}\n\nOne.")
+    section = once[once.index(MARKS[0]) : once.index(MARKS[1]) + len(MARKS[1])]
+    assert with_measured(once + section, f"{title}\n\nOne.").count(title) == 1
+
+
+def test_line_ends_are_those_of_the_card():
+    """A card with CRLF has no other after it, nor one with LF."""
+    crlf = CARD.replace("\n", "\r\n")
+    once = with_measured(crlf, "## one\n\n| a |")
+    assert once.count("\n") == once.count("\r\n") > crlf.count("\n")
+    assert once.replace("\r\n", "\n") == with_measured(CARD, "## one\n\n| a |")
+    assert with_measured(once, "## one\n\n| a |") == once
+    assert section_of(once) == "## one\n\n| a |"
+    assert "\r" not in keep_measured(once, CARD)
+
+
+def test_figures_that_do_not_exist_are_dashes():
+    """A table, no advice from them, and the reason below."""
+    none = dict.fromkeys(("ppl", "ppl_error", "ln_ratio", "ln_ratio_error", "kl_mean", "kl_p999", "same_top1"))
+    why = "window 1: infinity or NaN at position 3"
+    section = measured_section(report(entry("Q4_0", 1, 0.0, 0.0) | none | {"missing": why}))
+    assert "| Q4_0 | int8 | 0.0 | 4.50 | - | - | - | - | - |" in section
+    assert f"No figure: Q4_0, int8: {why}." in section
+    assert "good default" not in section
+    both = measured_section(report(entry("Q4_0", 1, 0.0, 0.0) | none, entry("Q8_0", 2, 0.0, 0.0)))
+    assert "**Q8_0** is a good default" in both
+    without_base = report(entry("Q8_0", 2, 0.0, 0.0))
+    without_base["reference"] |= {"ppl": None, "ppl_error": None}
+    assert "(perplexity -)" in measured_section(without_base)
 
 
 def test_the_command_on_the_sample(pythia, tmp_path: Path):

@@ -90,3 +90,45 @@ def test_what_cannot_be_is_one_line(f16: Path, tmp_path: Path):
     with pytest.raises(ModelFileError):
         export(tmp_path / "no.gguf", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "config", "expected"),
+    [
+        (None, None, "gelu"),
+        ("gelu_fast", None, "gelu_fast"),
+        ("gelu_new", "gelu", "gelu_new"),
+        (None, "gelu_pytorch_tanh", "gelu_pytorch_tanh"),
+        ("relu", "gelu_python", "gelu_python"),
+    ],
+)
+def test_the_activation_is_what_stands_beside_the_file(
+    manifest: str | None, config: str | None, expected: str, pythia, tmp_path: Path
+):
+    """In the command, in Python and in memory; the form that somebody asks for takes a name that is there already."""
+    path = tmp_path / "m.gguf"
+    path.write_bytes(nano_files()["Q4_0"].read_bytes())
+    for name, act in (("manifest.json", manifest), ("config.json", config)):
+        if act is not None:
+            (tmp_path / name).write_text(json.dumps({"hidden_act": act}))
+    gelu = "erf" if expected in ("gelu", "gelu_python") else "tanh"
+    assert load(path).gelu == gelu
+    other = {"erf": ("tanh", "gelu_new"), "tanh": ("erf", "gelu")}[gelu]
+    for i, (options, act) in enumerate(
+        [((), expected), (("--gelu", "auto"), expected), (("--gelu", gelu), expected), (("--gelu", other[0]), other[1])]
+    ):
+        code, _, err = pythia("export", path, "--to", tmp_path / str(i), *options)
+        assert code == 0, err
+        assert json.loads((tmp_path / str(i) / "config.json").read_text("utf-8"))["hidden_act"] == act
+    export(path, tmp_path / "python")
+    assert json.loads((tmp_path / "python" / "config.json").read_text("utf-8"))["hidden_act"] == expected
+    assert to_transformers(path).config.hidden_act == expected
+    assert to_transformers(path, hidden_act="gelu_new").config.hidden_act == "gelu_new"
+
+
+def test_an_activation_that_is_no_gelu_is_refused(f16: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="hidden_act must be one of gelu, .*, got 'gelu_neu'. Did you mean gelu_new"):
+        export(f16, tmp_path / "hf", hidden_act="gelu_neu")
+    with pytest.raises(UsageError, match="hidden_act must be one of"):
+        to_transformers(f16, hidden_act="relu")
+    assert not (tmp_path / "hf").exists()
