@@ -26,6 +26,7 @@ from pythia_gguf.models.cache import kept
 from pythia_gguf.models.find import find_gguf
 from pythia_gguf.models.kept import MODELS, commits_of, lock_of
 from pythia_gguf.press.lock import lock
+from pythia_gguf.press.names import legal_name
 
 NANO = Path(__file__).parents[2] / "examples" / "nano"
 SOURCE = "EleutherAI/pythia-14m"
@@ -221,6 +222,26 @@ def test_a_second_name_is_no_second_file(own_cache: Path, folder: Path):
             find_gguf(folder, quant=quant)
     with pytest.raises(UsageError, match="Did you mean"):
         find_gguf(folder, quant="Q4_9")
+
+
+@pytest.mark.parametrize("quant", ["Q4_0", "Q2_K", "Q4_K_M", "F16"])
+def test_a_model_of_odd_rows_is_made_and_kept(own_cache: Path, tmp_path: Path, quant: str):
+    """Rows of 48 are whole blocks of no format: all weights stay F16, in a file of the quant's name."""
+    odd = tiny.write(tmp_path / "odd", tiny.folder_files(width=48))
+    path = find_gguf(f"{odd}:{quant}")
+    assert path.name == f"odd.{quant}.gguf"
+    made_at = path.stat().st_mtime_ns
+    assert find_gguf(f"{odd}:{quant}").stat().st_mtime_ns == made_at
+    quantize(odd, tmp_path / "out", quants="Q4_0,Q2_K,Q4_K_M", keep_f16=True)
+    if quant != "F16":
+        assert find_gguf(f"{tmp_path / 'out'}:{quant}").name == f"odd.{quant}.gguf"
+
+
+def test_a_revision_beside_a_name_with_a_quant(own_cache: Path, hub: LoopbackHub, folder: Path):
+    hub.add("me/tiny", folder, branch="v1.")
+    path = find_gguf("me/tiny:Q8_0", revision="v1.")
+    assert path.name == f"{legal_name('tiny-v1.')}.Q8_0.gguf"
+    assert find_gguf("me/tiny@v1.:Q8_0") == path
 
 
 def test_a_cache_that_is_read_only_serves(own_cache: Path, folder: Path):

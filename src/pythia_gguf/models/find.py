@@ -94,7 +94,7 @@ def _full_name(name: ModelName, revision: str | None) -> ModelName:
     if revision is None:
         return name
     given = None if name.revision == MAIN else name.revision
-    return parse_model_name(f"{name.repo_id}@{_only_one('revision', given, revision)}")
+    return replace(parse_model_name(f"{name.repo_id}@{_only_one('revision', given, revision)}"), quant=name.quant)
 
 
 class _Making:
@@ -136,7 +136,7 @@ class _Making:
     def _of_commit(self, name: ModelName, commit: str) -> Path:
         display = str(replace(name, quant=None))
         origin = {"repo_id": name.repo_id, "commit": commit, "revisions": [name.revision]}
-        own_name = Found(path=Path(), model=name).name
+        own_name = legal_name(Found(path=Path(), model=name).name)
         # Of the commit that the key holds, whatever becomes of a branch.
         return self._keep(f"{name.repo_id}@{commit}", display, own_name, _home_of_name(name, commit), origin)
 
@@ -171,7 +171,7 @@ class _Making:
         except StorageError as e:  # of options for a place that are not this command's
             raise StorageError(e.said(lambda argument: None)) from e
         note_origin(path.parent, origin)
-        quant = quant_of_file(path)
+        quant = quant_of_file(path) if self.is_plain else self.wanted
         if made:
             self.tell(f"pressed {display} to {quant}, kept in {path.parent}")
         if self.is_plain and self.quant is not None and quant != self.quant.upper():

@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
 from pythia_gguf.files import RegularFile, sha256_range
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
 from pythia_gguf.intake.mistaken import refuse_other_gguf
-from pythia_gguf.plan.quants import QUANTS
+from pythia_gguf.plan.quants import QUANTS, quant_of_file_type
 from pythia_gguf.plan.recognize import quant_of
 
 # Never quantized, so every file of a model has the same bytes of it.
@@ -29,11 +30,13 @@ class FolderFile:
     """A file that holds a whole model.
 
     quant  of the menu, never a second name; or F16, BF16, F32
+    said   what its keys say, which is another where no row was of whole blocks and nothing could be quantized
     model  the same for all files of one model: a hash of its name, its sizes and of weights that are never quantized
     """
 
     path: Path
     quant: str
+    said: str
     model: str
 
 
@@ -52,14 +55,18 @@ def files_in(folder: Path) -> tuple[tuple[FolderFile, ...], tuple[PythiaGGUFErro
     """The files of whole models, and why others are none: damaged, a part, an importance matrix, an adapter."""
     files: list[FolderFile] = []
     faults: list[PythiaGGUFError] = []
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as e:
+        raise StorageError(f"{one_line(str(folder))}: cannot list: {e.strerror}") from e
+    for path in paths:
         if path.suffix.lower() != ".gguf" or path.name.startswith("."):
             continue
         try:
             gguf = open_gguf(path)
             refuse_other_gguf(gguf)
             refuse_part(gguf)
-            files.append(FolderFile(path=path, quant=_quant(gguf), model=_model(gguf)))
+            files.append(FolderFile(path=path, quant=_quant(gguf), said=_said(gguf), model=_model(gguf)))
         except (ModelFileError, StorageError) as e:
             faults.append(e)
     return tuple(files), tuple(faults)
@@ -74,6 +81,7 @@ def file_in(folder: Path, quant: str | None) -> Path | None:
     if len({file.model for file in files}) > 1:
         raise UsageError(f"{one_line(str(folder))}: holds files of several models. Give one: {_names(files)}")
     wanted = [file for file in files if quant is None or file.quant == canonical(quant)]
+    wanted = wanted or [file for file in files if file.said == canonical(quant or "")]
     if len({file.quant for file in wanted}) > 1:
         quants = ", ".join(sorted({file.quant for file in wanted}, key=_place))
         raise UsageError(f"{one_line(str(folder))}: which of them? Say {folder.name}:QUANT, with {quants}")
@@ -96,6 +104,11 @@ def no_such_file(folder: Path, quant: str | None) -> PythiaGGUFError:
 
 def _quant(gguf: GGUFFile) -> str:
     return canonical(quant_of(gguf.metadata, {name: tensor.format for name, tensor in gguf.tensors.items()}))
+
+
+def _said(gguf: GGUFFile) -> str:
+    file_type = gguf.metadata.get("general.file_type")
+    return quant_of_file_type(int(file_type)) or "" if isinstance(file_type, Integral) else ""
 
 
 def _model(gguf: GGUFFile) -> str:

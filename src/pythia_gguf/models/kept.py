@@ -23,8 +23,9 @@ from typing import Any
 
 from pythia_gguf.errors import LockedError, ModelFileError, StorageError
 from pythia_gguf.files import cache_root, storage_error, write_text
+from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text, read_json_object
-from pythia_gguf.models.folder import quant_of_file
+from pythia_gguf.models.folder import canonical
 from pythia_gguf.press.lock import holder, lock
 from pythia_gguf.press.manifest import read_manifest
 from pythia_gguf.press.names import legal_name
@@ -62,7 +63,7 @@ def sound_file(home: Path, quant: str) -> Path | None:
 
 
 def sound_file_in(folder: Path, quant: str) -> Path | None:
-    """The same in one folder: what the manifest lists, in its full size, with a header that says the quant."""
+    """The same in one folder: what the manifest lists, in its full size, with a header that can be read."""
     try:
         manifest = read_manifest(folder)
     except (ModelFileError, StorageError, OSError):
@@ -70,10 +71,10 @@ def sound_file_in(folder: Path, quant: str) -> Path | None:
     for entry in manifest["files"] if manifest else ():
         path = folder / entry["file"]
         with contextlib.suppress(ModelFileError, StorageError, OSError):
-            if path.stat().st_size == entry["bytes"]:
-                found = quant_of_file(path)
-                if found == quant or (quant == PLAIN and found in UNQUANTIZED):
-                    return path
+            made = canonical(entry.get("quant", ""))
+            is_wanted = made == quant or (quant == PLAIN and made in UNQUANTIZED)
+            if is_wanted and open_gguf(path).n_bytes == entry["bytes"]:
+                return path
     return None
 
 
