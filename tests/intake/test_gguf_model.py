@@ -162,3 +162,33 @@ def test_a_file_of_2023_is_split_as_gpt_neox_does(source: Path, tmp_path: Path):
     (note,) = model.notes
     assert "tokenizer.ggml.pre is missing" in note and "'olmo'" in note
     assert quantize(path, dry_run=True, quants="Q8_0").notes == (note,)
+
+
+# Of each command that reads or writes text with a model; those that have none of it say what `quantize` says.
+SAYS = {
+    "quants": ["quants", "FILE", "--quants", "Q8_0"],
+    "generate": ["generate", "FILE", "a b", "--max-tokens", "1"],
+    "score": ["score", "FILE", "--prompt", "a", "--continuation", "b"],
+    "export": ["export", "FILE", "--to", "OUT"],
+    "measure": [
+        "measure",
+        "FILE",
+        "--reference",
+        "FILE",
+        "--text",
+        str(Path(__file__)),
+        "--context",
+        "8",
+        "--chunks",
+        "1",
+    ],
+}
+
+
+def test_every_command_says_how_a_file_of_2023_is_read(pythia, source: Path, tmp_path: Path):
+    old = {k: v for k, v in KEYS.items() if k != "tokenizer.ggml.pre"}
+    path = with_keys(source, tmp_path / "toy.F16.gguf", old)
+    for command, args in SAYS.items():
+        code, out, err = pythia(*({"FILE": path, "OUT": tmp_path / "hf"}.get(a, a) for a in args))
+        assert code == 0, (command, err)
+        assert (out + err).count("tokenizer.ggml.pre is missing") == 1, command

@@ -34,7 +34,7 @@ from pythia_gguf.machine import available_memory_bytes
 from pythia_gguf.models.find import found_gguf
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.text_file import decode_text
-from pythia_gguf.tokenizer import TextTokenizer
+from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
 
 ACTIVATIONS = ("int8", "float32", "both")
 
@@ -85,7 +85,7 @@ def measure_files(
             base = stack.enter_context(found_gguf(reference, threads=threads, progress=heard, tell=tell))
         pairs = pair_with_references(found, base)
         content = read_whole(text)
-        ids = _ids(pairs, decode_text(content, text))
+        ids = _ids(pairs, decode_text(content, text), tell)
         windows = scored_windows(ids, context, n_windows)
         jobs = _Jobs(found, gelu, activations, threads, context)
         parts = [(jobs.reference(against), jobs.candidates(against, group)) for against, group in pairs]
@@ -176,7 +176,7 @@ class _Jobs:
         )
 
 
-def _ids(pairs: Sequence[tuple[ModelFile, list[ModelFile]]], text: str) -> list[int]:
+def _ids(pairs: Sequence[tuple[ModelFile, list[ModelFile]]], text: str, tell: Callable[[str], None]) -> list[int]:
     """The text as tokens; raises UsageError where references have several vocabularies."""
     first = pairs[0][0]
     for other, _ in pairs:
@@ -185,7 +185,10 @@ def _ids(pairs: Sequence[tuple[ModelFile, list[ModelFile]]], text: str) -> list[
                 f"{one_line(str(first.path))} and {one_line(str(other.path))} have other tokens: measure the files of"
                 " each by themselves"
             )
-    return TextTokenizer(open_gguf(first.path).metadata, first.path).encode(text)
+    metadata = open_gguf(first.path).metadata
+    if (note := pre_tokenizer_note(metadata)) is not None:
+        tell(note)
+    return TextTokenizer(metadata, first.path).encode(text)
 
 
 def _decode_speed(windows: Windows) -> float:
