@@ -34,7 +34,7 @@ GIVEN = {
     "force": ("--force",),
     "imatrix": ("--imatrix", "{private}/imatrix.gguf"),
     "keep_f16": ("--keep-f16",),
-    "keep_source": ("--cache",),
+    "keep_source": (),  # of models of the Hub, which have no path
     "output_format": ("--output-format", "text"),
     "quiet": ("--quiet",),
 }
