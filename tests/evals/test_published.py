@@ -115,7 +115,7 @@ def test_scores_with_examples_are_compared_with_such(pythia, tmp_path: Path, sho
         (("RESULTS", "--against", "published", "--model", "pythia-71m"), 2, "Did you mean"),
         (("RESULTS", "--against", "published", "--model", "pythia-14m"), 2, "nothing in it was published"),
         (("nothing.json",), 74, "cannot open"),
-        (("OTHER",), 65, "not a report of pythia measure or results"),
+        (("OTHER",), 65, "not a report of pythia measure: it lacks"),
         (("BROKEN",), 65, "not a report of pythia measure or results: not valid JSON"),
     ],
 )
