@@ -17,8 +17,6 @@ import numpy as np
 DecodeBlocks = Callable[[np.ndarray], np.ndarray]
 # Exponents of numbers that are not finite, by the type of a field; "<u2" of a value without a block is bfloat16.
 _EXPONENTS = {"<f2": 0x7C00, "<u2": 0x7F80, "<f4": 0x7F800000}
-# Values looked at together, so that what is in between stays in the cache of a CPU.
-_LOOKED_AT = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +72,11 @@ class Format:
             kind = self.block[name].str
             if kind not in _EXPONENTS or (kind == "<u2" and self.block_weights > 1):
                 continue
-            bits = blocks[name].view("<u4" if kind == "<f4" else "<u2")
-            exponent = bits.dtype.type(_EXPONENTS[kind])
-            for start in range(0, bits.size, _LOOKED_AT):
-                exponents = bits[start : start + _LOOKED_AT] & exponent
-                if exponents.max() == exponent:
-                    return start + int(exponents.argmax())
+            exponent, n = _EXPONENTS[kind], self.block[name].itemsize
+            bits = np.ascontiguousarray(blocks[name]).view(f"<u{n}")
+            # Infinity and NaN are above all else: as signed numbers those with +, as unsigned ones those with -.
+            if bits.view(f"<i{n}").max() >= exponent or bits.max() >= exponent | 1 << 8 * n - 1:
+                return int((bits & bits.dtype.type(exponent) == exponent).argmax())
         return None
 
 
