@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+# The stage of kernels that are not there yet; only the first run on a machine has it.
+COMPILING = "compiling"
+
 
 class Progress(Protocol):
     """Hears what a job is doing."""

@@ -248,15 +248,18 @@ def test_an_edited_kernel_or_table_never_meets_older_code(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_compile_encoders_fills_the_cache_and_names_each_format_once(tmp_path: Path):
-    """Run where nothing is compiled yet; what `advance` raises comes out, and no process is left behind."""
+def test_compiling_encoders_fills_the_cache_and_names_each_format_once(tmp_path: Path):
+    """Run where nothing is compiled yet; what progress raises comes out, and no process is left behind."""
     code = (
-        "from pythia_gguf.kernels.encode import compile_encoders\n"
+        "from pythia_gguf.kernels.compiling import compile_all\n"
+        "from pythia_gguf.kernels.encode import encoder_jobs\n"
+        "from pythia_gguf.progress import Silence\n"
         "heard = []\n"
-        "compile_encoders(['Q4_1', 'Q8_0', 'Q5_0'], lambda *what: heard.append(what))\n"
+        "class Heard(Silence):\n    def advance(self, *what): heard.append(what)\n"
+        "class Stop(Silence):\n    def advance(self, *what): raise KeyboardInterrupt\n"
+        "compile_all(encoder_jobs(['Q4_1', 'Q8_0', 'Q5_0']), Heard())\n"
         "print(sorted(heard))\n"
-        "def stop(name, n): raise KeyboardInterrupt\n"
-        "try: compile_encoders(['IQ4_NL', 'Q5_1', 'Q4_0'], stop)\n"
+        "try: compile_all(encoder_jobs(['IQ4_NL', 'Q5_1', 'Q4_0']), Stop())\n"
         "except KeyboardInterrupt: print('stopped')\n"
     )
     shown = subprocess.run(

@@ -51,6 +51,20 @@ CUSTOMS = {
 }
 
 
+class Heard:
+    """Progress, kept."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.done: list[str] = []
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        self.stages.append(f"{name} {total} {unit}")
+
+    def advance(self, what: str, n: int) -> None:
+        self.done.append(what)
+
+
 @pytest.fixture
 def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "file_maker.py").write_text(MAKER)
@@ -68,19 +82,19 @@ def test_a_kernel_that_the_other_process_is_making_is_waited_for(tmp_path: Path,
     """The other process begins with the last one, this one ends there, long before it is ready."""
     pairs = [("first", "slow"), ("slow", "first")]
     jobs = [job(maker, "make", str(tmp_path), name, other) for name, other in pairs]
-    heard: list[str] = []
-    compile_all(jobs, lambda name, n: heard.append(name), threads=2)
+    heard = Heard()
+    compile_all(jobs, heard, threads=2)
     assert sorted((tmp_path / "log").read_text().split()[::2]) == ["first", "slow"]
-    assert heard == ["first", "slow"]
+    assert (heard.stages, heard.done) == (["compiling 2 kernels"], ["first", "slow"])
 
 
 def test_no_kernel_is_made_twice(tmp_path: Path, maker: str):
     names = [str(i) for i in range(8)]
-    heard: list[str] = []
+    heard = Heard()
     compile_all(
-        [job(maker, "make", str(tmp_path), name) for name in names], lambda name, n: heard.append(name), threads=2
+        [job(maker, "make", str(tmp_path), name) for name in names], heard, threads=2
     )
-    assert sorted(heard) == names
+    assert sorted(heard.done) == names
     assert sorted((tmp_path / "log").read_text().split()[::2]) == names
 
 
@@ -88,10 +102,10 @@ def test_no_kernel_is_made_twice(tmp_path: Path, maker: str):
 def test_what_a_sitecustomize_does_harms_nobody(tmp_path: Path, maker: str, custom: str):
     (tmp_path / "sitecustomize.py").write_text(CUSTOMS[custom])
     started = time.perf_counter()
-    heard: list[str] = []
+    heard = Heard()
     jobs = [job(maker, "make", str(tmp_path), name) for name in ("a", "b", "c")]
-    compile_all(jobs, lambda name, n: heard.append(name), threads=2)
-    assert sorted(heard) == ["a", "b", "c"]
+    compile_all(jobs, heard, threads=2)
+    assert sorted(heard.done) == ["a", "b", "c"]
     assert time.perf_counter() - started < 20  # less than any patience, and far less than what the last one waits
 
 
@@ -101,9 +115,9 @@ def test_a_second_process_that_hangs_is_given_up(tmp_path: Path, maker: str):
         job(maker, "make", str(tmp_path), "mine"),
         job(maker, "hang_elsewhere", str(tmp_path), "last", str(os.getpid())),
     ]
-    heard: list[str] = []
-    compile_all(jobs, lambda name, n: heard.append(name), threads=2, patience_s=0.5)
-    assert heard == ["hangs", "mine", "last"]
+    heard = Heard()
+    compile_all(jobs, heard, threads=2, patience_s=0.5)
+    assert heard.done == ["hangs", "mine", "last"]
     assert (tmp_path / "log").read_text().split()[::2] == ["mine", "last"]
 
 

@@ -53,15 +53,13 @@ def command(output_format: str) -> None:
 def _compile_all(progress: Progress) -> None:
     import numpy as np
 
-    from pythia_gguf.engine.model import compile_engine
+    from pythia_gguf.engine.model import engine_jobs
     from pythia_gguf.formats import FORMATS
-    from pythia_gguf.kernels.encode import ENCODABLE, compile_encoders
+    from pythia_gguf.kernels.compiling import compile_all
+    from pythia_gguf.kernels.encode import ENCODABLE, encoder_jobs
     from pythia_gguf.kernels.widen import widen
 
     unquantized = [name for name, block in FORMATS.items() if block.block_weights == 1]
-    progress.stage("compiling encoders", len(ENCODABLE) + len(unquantized), "kernels")
-    compile_encoders(ENCODABLE, progress.advance)
+    compile_all([*encoder_jobs(ENCODABLE), *engine_jobs()], progress)
     for name in unquantized:
         widen(name, np.zeros(FORMATS[name].block_bytes, np.uint8), np.empty(1, np.float32))
-        progress.advance(name, 1)
-    compile_engine(progress)

@@ -31,9 +31,8 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.kernels.compiling import Job, compile_all
-from pythia_gguf.kernels.driver import OPS, op_jobs
-from pythia_gguf.kernels.matmul import known_activations, product_jobs
-from pythia_gguf.kernels.memory import ALIGNMENT_BYTES
+from pythia_gguf.kernels.driver import OPS, op_jobs, run_ops_job
+from pythia_gguf.kernels.matmul import known_activations, product_jobs, quantizer_jobs
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.machine import require_memory
 from pythia_gguf.progress import Progress, Silence
@@ -212,7 +211,7 @@ def load(
     if cache == "auto":
         cache = "f32" if formats == {"F32"} else "f16"
     ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
-    _compile([*product_jobs(formats, activations), *op_jobs(ops)], progress, n_threads)
+    compile_all(_jobs(formats, [activations], ops), progress, n_threads)
     scratch = scratch_bytes(config, rounded_up(config.n_context, LANES), activations)
     require_memory(
         weights_bytes(gguf) + n_threads * scratch, one_line(str(gguf.path)), hints=(". Choose a smaller quant",)
@@ -229,16 +228,15 @@ def load(
     )
 
 
-def compile_engine(progress: Progress) -> None:
-    """Compile all that running any file needs, or take it from disk."""
-    products = [job for activations in known_activations() for job in product_jobs(FORMATS, activations)]
-    _compile([*products, *op_jobs(OPS)], progress, None)
-    Workers(1, ALIGNMENT_BYTES)
+def engine_jobs() -> list[Job]:
+    """How all that running any file needs is compiled."""
+    return _jobs(FORMATS, known_activations(), OPS)
 
 
-def _compile(jobs: list[Job], progress: Progress, threads: int | None) -> None:
-    progress.stage("compiling", len(jobs), "kernels")
-    compile_all(jobs, progress.advance, threads)
+def _jobs(formats: Iterable[str], activations: Iterable[str], ops: Iterable[str]) -> list[Job]:
+    kinds = list(activations)
+    products = [job for kind in kinds for job in product_jobs(formats, kind)]
+    return [*products, *quantizer_jobs(kinds), *op_jobs(ops), run_ops_job()]
 
 
 def gelu_beside(path: Path) -> str:

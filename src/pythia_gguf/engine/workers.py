@@ -20,12 +20,12 @@ from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.kernels.driver import (
     N_THREADS,
     N_TOKENS,
-    OP_WORDS,
     SCRATCH,
     SCRATCH_BYTES,
     SERIAL,
     STATE,
     STEP_WORDS,
+    compile_run_ops,
     run_ops,
 )
 from pythia_gguf.kernels.memory import aligned
@@ -63,7 +63,7 @@ class Workers(ProcessBound):
         self._one_caller = threading.Lock()
         self._queues: list[SimpleQueue[Task | None]] = []
         # Compiled before there is anything to wait for; see `run`.
-        run_ops(aligned((0, OP_WORDS), np.int64), 0, 0, self.new_step(), 0)
+        compile_run_ops()
         weakref.finalize(self, _dismiss, self._queues)
         _all_workers().add(self)
 

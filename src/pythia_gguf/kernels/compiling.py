@@ -16,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.json_file import json_text, read_json_object
+from pythia_gguf.progress import COMPILING, Progress, Silence
 
 # How long the first process waits in all for what the second one has begun. A kernel takes ten seconds at most on one
 # core; after this it is made by the first process too.
@@ -50,7 +51,7 @@ class Job(NamedTuple):
 
 def compile_all(
     jobs: Sequence[Job],
-    advance: Callable[[str, int], None] = lambda name, n: None,
+    progress: Progress | None = None,
     threads: int | None = None,
     *,
     patience_s: float = PATIENCE_S,
@@ -58,7 +59,7 @@ def compile_all(
     """Do all jobs; where more than one kernel is missing, in two processes.
 
     jobs        the longest ones best at both ends: where the two processes meet, one may have to wait for the other
-    advance     hears of each kernel that is ready; what it raises ends the work
+    progress    hears of kernels that are not there, and of each that is ready then; what it raises ends the work
     threads     of the caller, default one per CPU; with one there is no second process
     patience_s  how long to wait in all for what the second process has begun
 
@@ -66,6 +67,9 @@ def compile_all(
     in the cache what the other has made. Without that process, or without a cache, this one does everything.
     """
     missing = [job for job in jobs if not job.is_kept]
+    progress = progress or Silence()
+    if missing:
+        progress.stage(COMPILING, len(missing), "kernels")
     with _second_process(missing if threads_of(threads) > 1 else []) as second:
         left = []
         for i, job in enumerate(missing):
@@ -73,16 +77,15 @@ def compile_all(
                 left.append((i, job))
             else:
                 job.run()
-                advance(job.name, 1)
+                progress.advance(job.name, 1)
         deadline = time.monotonic() + patience_s
         for i, job in left:
             second.wait_for(i, deadline)
             job.run()
-            advance(job.name, 1)
+            progress.advance(job.name, 1)
     for job in jobs:
         if job.is_kept:
             job.run()
-            advance(job.name, 1)
 
 
 class _Second:

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from pythia_gguf.kernels.attention import attend_eight, attend_one, keep, rotate
 from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.curves import gelu_erf, gelu_tanh
-from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined, kernel
+from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined, is_compiled, kernel
 from pythia_gguf.kernels.layer_norm import normalize
 from pythia_gguf.kernels.memory import call_at, f32_at, i32_at, i64_at, u8_at, u16_at
 from pythia_gguf.kernels.numba_private import data_of
@@ -294,6 +294,19 @@ OPS = {
 def op_address(name: str) -> int:
     """The C function of one of OPS, compiled when it is first asked for."""
     return OPS[name].address
+
+
+def compile_run_ops() -> None:
+    """Compile `run_ops`, or load it from the cache."""
+    state, step = np.zeros(STATE_WORDS, np.int64), np.zeros(STEP_WORDS, np.int64)
+    step[STATE], step[N_THREADS] = state.ctypes.data, 1
+    run_ops(np.zeros((0, OP_WORDS), np.int64), 0, 0, step, 0)
+
+
+def run_ops_job() -> Job:
+    """How it is compiled."""
+    kinds = np.zeros((0, OP_WORDS), np.int64), 0, 0, np.zeros(STEP_WORDS, np.int64), 0
+    return Job("run_ops", __name__, compile_run_ops.__name__, (), is_compiled(run_ops, *kinds))
 
 
 def op_jobs(names: Iterable[str]) -> list[Job]:

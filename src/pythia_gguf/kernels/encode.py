@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.kernels.compiling import Job, compile_all
+from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.jit import is_compiled
 from pythia_gguf.kernels.weighted import weigh_errors
 
@@ -108,18 +108,11 @@ def compile_encoder(format_name: str, is_weighted: bool = False) -> None:
         weigh_errors(*(np.zeros(256, np.float32) for _ in range(2)), 256, np.float32(1), np.empty(256, np.float32))
 
 
-def compile_encoders(
-    names: Sequence[str],
-    advance: Callable[[str, int], None] = lambda name, n: None,
-    *,
-    is_weighted: bool = False,
-    threads: int | None = None,
-) -> None:
-    """Compile encoders, or load them from the cache; `advance` hears of each that is ready.
+def encoder_jobs(names: Sequence[str], *, is_weighted: bool = False) -> list[Job]:
+    """How encoders are compiled.
 
     names        some of ENCODABLE
     is_weighted  also those for an importance matrix
-    threads      of the caller, see `compile_all`
     """
     long = [name for name in names if name.endswith("_K")]
     ordered = [*long[::2], *(name for name in names if name not in long), *long[1::2]]
@@ -127,8 +120,7 @@ def compile_encoders(
         name: all(is_compiled(_kernel(name, kind), *_smallest(name, kind)) for kind in _kinds(name, is_weighted))
         for name in names
     }
-    jobs = [Job(name, __name__, compile_encoder.__name__, (name, is_weighted), kept[name]) for name in ordered]
-    compile_all(jobs, advance, threads)
+    return [Job(name, __name__, compile_encoder.__name__, (name, is_weighted), kept[name]) for name in ordered]
 
 
 def _kinds(format_name: str, is_weighted: bool) -> tuple[bool, ...]:

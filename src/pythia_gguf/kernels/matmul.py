@@ -79,6 +79,12 @@ def quantizer_address(activations: str) -> int:
     return 0 if quantizer is None else quantizer.address
 
 
+def quantizer_jobs(activations: Iterable[str]) -> list[Job]:
+    """How they are compiled."""
+    made = {name: quantizer for name in activations if (quantizer := _QUANTIZERS[name]) is not None}
+    return [Job(name, __name__, quantizer_address.__name__, (name,), kernel.is_kept) for name, kernel in made.items()]
+
+
 def piece_groups(activations: str, n_groups: int, n_threads: int) -> int:
     """Groups that one call should do, even: small enough to keep all threads busy to the end."""
     if activations == "bf16x3":

@@ -6,7 +6,7 @@ Knows formats by name only.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
@@ -29,7 +29,7 @@ class Compiling:
         self._is_weighted, self._threads = is_weighted, threads
         wanted = set(formats)
         self._names = [name for name, block in FORMATS.items() if name in wanted and block.block_weights > 1]
-        self._ready: SimpleQueue[str | None] = SimpleQueue()
+        self._heard: SimpleQueue[Callable[[Progress], None] | None] = SimpleQueue()
         self._is_over = threading.Event()
         self._pool = workers_of(min(threads, 2), "compile")
 
@@ -43,23 +43,28 @@ class Compiling:
 
     def wait(self, progress: Progress) -> None:
         """Until all are ready; raises what the compilation raised."""
-        progress.stage("compiling", len(self._names), "kernels")
-        while (name := self._ready.get()) is not None:
-            progress.advance(name, 1)
+        while (heard := self._heard.get()) is not None:
+            heard(progress)
         self._task.result()
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        """Of the thread, for who waits."""
+        self._heard.put(lambda progress: progress.stage(name, total, unit))
+
+    def advance(self, what: str, n: int) -> None:
+        """Of the thread, for who waits; raises CancelledError when nobody does any more."""
+        if self._is_over.is_set():
+            raise CancelledError
+        self._heard.put(lambda progress: progress.advance(what, n))
 
     def _compile(self) -> None:
         try:
             if not self._names:
                 return
             # Here, because even the import of the compiler takes its time.
-            from pythia_gguf.kernels.encode import compile_encoders
+            from pythia_gguf.kernels.compiling import compile_all
+            from pythia_gguf.kernels.encode import encoder_jobs
 
-            compile_encoders(self._names, self._say, is_weighted=self._is_weighted, threads=self._threads)
+            compile_all(encoder_jobs(self._names, is_weighted=self._is_weighted), self, self._threads)
         finally:
-            self._ready.put(None)
-
-    def _say(self, name: str, n: int) -> None:
-        if self._is_over.is_set():
-            raise CancelledError
-        self._ready.put(name)
+            self._heard.put(None)
