@@ -100,9 +100,14 @@ def _collect(
     loaded = loading.load(model)
     status, how = loaded.path.stat(), f"{loaded.activations} {loaded.gelu} {loaded.cache}"
     with make_progress() as progress:
+        progress.stage("tokenizing", sum(len(content) for _, content in contents), "characters")
+        ids = []
+        for name, content in contents:
+            ids.append((name, loaded.tokenizer.encode(content)))
+            progress.advance(name, len(content))
         return collect(
             loaded,
-            [(name, loaded.tokenizer.encode(content)) for name, content in contents],
+            ids,
             name=f"{loaded.path.resolve()} {status.st_size} {status.st_mtime_ns} {how}",
             context=context,
             n_windows=n_windows,

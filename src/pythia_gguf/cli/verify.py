@@ -6,7 +6,6 @@ Knows no hashes.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +42,7 @@ def command(path: Path, ignore_missing: bool, output_format: str, quiet: bool) -
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.press.verify import verify
 
-    show = contextlib.nullcontext() if quiet or not sys.stderr.isatty() else make_progress()
+    show = contextlib.nullcontext() if quiet else make_progress()
     with show as progress:
         if progress is not None:
             progress.stage("verifying", _total_bytes(path), "bytes")

@@ -56,10 +56,11 @@ def _compile_all(progress: Progress) -> None:
     from pythia_gguf.engine.model import engine_jobs
     from pythia_gguf.formats import FORMATS
     from pythia_gguf.kernels.compiling import compile_all
+    from pythia_gguf.kernels.divergence import compare_job
     from pythia_gguf.kernels.encode import ENCODABLE, encoder_jobs
     from pythia_gguf.kernels.widen import widen
 
     unquantized = [name for name, block in FORMATS.items() if block.block_weights == 1]
-    compile_all([*encoder_jobs(ENCODABLE), *engine_jobs()], progress)
+    compile_all([*encoder_jobs(ENCODABLE), *engine_jobs(), compare_job()], progress)
     for name in unquantized:
         widen(name, np.zeros(FORMATS[name].block_bytes, np.uint8), np.empty(1, np.float32))

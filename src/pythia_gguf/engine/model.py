@@ -205,13 +205,8 @@ def load(
             Argument("activations", activations), f" needs rows of whole 32 numbers, got {sizes} in {gguf.path}"
         )
     progress = progress or Silence()
-    formats = matrix_formats(gguf)
-    if activations == "int8" and all(FORMATS[name].block_weights == 1 for name in formats):
-        activations = "float32"  # what unquantized weights take: said as it is
-    if cache == "auto":
-        cache = "f32" if formats == {"F32"} else "f16"
-    ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
-    compile_all(_jobs(formats, [activations], ops), progress, n_threads)
+    activations, cache = _as_used(gguf, activations, cache)
+    compile_all(model_jobs(gguf, activations, cache), progress, n_threads)
     scratch = scratch_bytes(config, rounded_up(config.n_context, LANES), activations)
     require_memory(
         weights_bytes(gguf) + n_threads * scratch, one_line(str(gguf.path)), hints=(". Choose a smaller quant",)
@@ -226,6 +221,23 @@ def load(
         cache=cache,
         threads=n_threads,
     )
+
+
+def _as_used(gguf: GGUFFile, activations: str, cache: str) -> tuple[str, str]:
+    """What is meant by int8 activations and "auto" for the weights of a file: said as it is."""
+    formats = matrix_formats(gguf)
+    if activations == "int8" and all(FORMATS[name].block_weights == 1 for name in formats):
+        activations = "float32"
+    if cache == "auto":
+        cache = "f32" if formats == {"F32"} else "f16"
+    return activations, cache
+
+
+def model_jobs(gguf: GGUFFile, activations: str, cache: str = "auto") -> list[Job]:
+    """How all that running a file needs is compiled; arguments as for `load`."""
+    activations, cache = _as_used(gguf, activations, cache)
+    ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
+    return _jobs(matrix_formats(gguf), [activations], ops)
 
 
 def engine_jobs() -> list[Job]:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pythia_gguf.engine.model import gelu_beside, load
+from pythia_gguf.engine.model import gelu_beside, load, model_jobs
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import Argument, UsageError, nearest, one_line
 from pythia_gguf.evals.measure import Candidate, measure, scored_windows
@@ -30,6 +30,8 @@ from pythia_gguf.evals.state import state_path
 from pythia_gguf.files import read_whole, write_text
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text
+from pythia_gguf.kernels.compiling import Job, compile_all
+from pythia_gguf.kernels.divergence import compare_job
 from pythia_gguf.machine import available_memory_bytes
 from pythia_gguf.models.find import found_gguf
 from pythia_gguf.progress import Progress, Silence
@@ -85,7 +87,9 @@ def measure_files(
             base = stack.enter_context(found_gguf(reference, threads=threads, progress=heard, tell=tell))
         pairs = pair_with_references(found, base)
         content = read_whole(text)
+        heard.stage("tokenizing", len(content), "bytes")
         ids = _ids(pairs, decode_text(content, text), tell)
+        heard.advance("", len(content))
         windows = scored_windows(ids, context, n_windows)
         jobs = _Jobs(found, gelu, activations, threads, context)
         parts = [(jobs.reference(against), jobs.candidates(against, group)) for against, group in pairs]
@@ -96,6 +100,7 @@ def measure_files(
             "files": jobs.rows([c.facts for _, group in parts for c in group]),
         }
         refuse_to_lose(destination, force, lambda path: lost_report(path, planned))
+        compile_all([*jobs.kernels, compare_job()], heard, threads)
         measured = [
             measure(
                 against,
@@ -117,12 +122,16 @@ def measure_files(
 
 
 class _Jobs:
-    """Files as candidates, all with the same options."""
+    """Files as candidates, all with the same options.
+
+    kernels  that they need
+    """
 
     def __init__(
         self, files: Sequence[ModelFile], gelu: str, activations: str, threads: int | None, context: int
     ) -> None:
         self._gelu, self._threads, self._context = gelu, threads, context
+        self.kernels: list[Job] = []
         self._kinds = ["int8", "float32"] if activations == "both" else [activations]
         self._folders = folders_that_tell_apart(path for file in files for path in (file.path, *file.links))
         # Rows of a report are told apart by name and folder.
@@ -165,6 +174,7 @@ class _Jobs:
             "bytes": status.st_size,
             "bits_per_weight": file.bits_per_weight,
         }
+        self.kernels += model_jobs(open_gguf(path), activations)
         n_logits = context // 2 * file.shapes.get("output.weight", (0,))[0]
         return Candidate(
             name=f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {activations} {gelu}",

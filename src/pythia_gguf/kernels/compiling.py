@@ -56,7 +56,7 @@ def compile_all(
     *,
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Do all jobs; where more than one kernel is missing, in two processes.
+    """Do all jobs, each once; where more than one kernel is missing, in two processes.
 
     jobs        the longest ones best at both ends: where the two processes meet, one may have to wait for the other
     progress    hears of kernels that are not there, and of each that is ready then; what it raises ends the work
@@ -66,6 +66,7 @@ def compile_all(
     Numba compiles in one thread at a time. So a second process begins at the other end of the list, and each finds
     in the cache what the other has made. Without that process, or without a cache, this one does everything.
     """
+    jobs = list(dict.fromkeys(jobs))
     missing = [job for job in jobs if not job.is_kept]
     progress = progress or Silence()
     if missing:

@@ -12,8 +12,9 @@ import math
 import numpy as np
 
 from pythia_gguf.cpus import threads_of, workers_of
+from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.curves import exponential
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.jit import inlined, is_compiled, kernel
 from pythia_gguf.kernels.simd import LANES, any_lane, fold_max, fold_sum, load, select, splat
 
 # Columns of the result.
@@ -72,6 +73,19 @@ def _compare_rows(reference, candidate, targets, stride, out):
         out[row, P_CANDIDATE] = math.exp(candidate[target] - log_c)
         same = _first_of(reference, start, stride, m_r) == _first_of(candidate, start, stride, m_c)
         out[row, SAME_TOP] = 1.0 if same else 0.0
+
+
+def compare_job() -> Job:
+    """How `compare` is compiled."""
+    logits, targets, out = np.empty(0, np.float32), np.empty(0, np.int64), np.empty((0, N_COLUMNS), np.float64)
+    is_kept = is_compiled(_compare_rows, logits, logits, targets, LANES, out)
+    return Job("divergence", __name__, compile_compare.__name__, (), is_kept)
+
+
+def compile_compare() -> None:
+    """Compile `compare`, or load it from the cache."""
+    nothing = np.empty((0, 1), np.float32)
+    compare(nothing, nothing, np.empty(0, np.int64), threads=1)
 
 
 def compare(
