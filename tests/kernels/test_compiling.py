@@ -91,9 +91,7 @@ def test_a_kernel_that_the_other_process_is_making_is_waited_for(tmp_path: Path,
 def test_no_kernel_is_made_twice(tmp_path: Path, maker: str):
     names = [str(i) for i in range(8)]
     heard = Heard()
-    compile_all(
-        [job(maker, "make", str(tmp_path), name) for name in names], heard, threads=2
-    )
+    compile_all([job(maker, "make", str(tmp_path), name) for name in names], heard, threads=2)
     assert sorted(heard.done) == names
     assert sorted((tmp_path / "log").read_text().split()[::2]) == names
 
