@@ -49,7 +49,7 @@ MOMENTS = {
     "publish": ("open", "nano.Q8_0.gguf"),
     "warmup": ("subprocess.Popen", ""),
 }
-AT_ONCE = {"models", "quants", "inspect", "doctor"}
+AT_ONCE = {"models", "quants", "inspect", "cache", "doctor"}
 # Command -> a file that it writes, relative to where it writes.
 WRITTEN = {
     "quantize": "nano.Q4_0.gguf",
