@@ -96,7 +96,7 @@ WRONG = [
     (["inspect", "none.gguf"], 74, "cannot open"),
     (["verify", "none"], 74, "no such file or folder"),
     (["verify", "docs"], 74, "no manifest.json, no SHA256SUMS and no .gguf file"),
-    (["quants", "--tensors"], 2, "--tensors needs a SOURCE"),
+    (["quants", "--tensors"], 2, "--tensors changes nothing without SOURCE"),
 ]
 
 
