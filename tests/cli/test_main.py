@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -192,3 +193,48 @@ def test_output_that_nobody_can_take_is_no_traceback():
             done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
         assert (done.returncode, done.stderr.count("\n")) == (74, 1)
         assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("pythia me", {"measure"}),
+        ("pythia quantize --q", {"--quants", "--quantized-by", "--quiet"}),
+        ("pythia nonsense --q", set()),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_names_of_commands_and_options_complete_as_readme_says(words: str, completed: set[str], shell: str):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert f"{shell}_source" in readme
+    asked = {"COMP_WORDS": words, "COMP_CWORD": words.split()[-1] if shell == "fish" else str(len(words.split()) - 1)}
+    program = str(Path(sys.executable).parent / "pythia")
+    done = subprocess.run(
+        [program], env=os.environ | asked | {"_PYTHIA_COMPLETE": f"{shell}_complete"}, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert set(re.findall(r"(?:^|[\s,])((?:--)?[a-z][\w-]*)(?=$|\s)", done.stdout, re.M)) >= completed
+    assert bool(done.stdout.strip()) is bool(completed)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        ("MemoryError('9 GB')", 71, "Error: not enough memory: 9 GB"),
+        ("RecursionError", 65, "Error: something here is nested too deeply"),
+        ("'\\udcff'.encode()", 65, "Error: a text that is not Unicode: "),
+        ("KeyboardInterrupt", 130, "Interrupted. No file is left half written."),
+        ("ZeroDivisionError", 1, "This is a fault of pythia-gguf "),
+    ],
+)
+def test_what_no_command_expects_is_one_line_and_a_fault_of_ours_says_so(raised: str, code: int, said: str):
+    """The menu of quants is computed when it is shown; here that goes wrong."""
+    program = (
+        "import sys\nfrom pythia_gguf.plan import quants\nfrom pythia_gguf.cli.main import main\n"
+        f"def wrong(mix):\n    raise {raised}\n"
+        "quants.find_mix = wrong\nsys.argv = ['pythia', 'quants']\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(said)
+    assert ("Traceback" in done.stderr) is (code == 1)
