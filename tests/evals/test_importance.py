@@ -121,6 +121,16 @@ def test_texts_of_one_name_are_all_read():
     assert (matrix.n_chunks, matrix.datasets) == (2, ("t", "t"))
 
 
+def test_only_texts_that_were_read_are_named():
+    """One is shorter than a window, one comes after the last that was asked for."""
+    told: list[str] = []
+    settings = {"name": "m", "context": 4, "n_windows": 2, "progress": Silence(), "state": None, "tell": told.append}
+    texts = [("a", [1] * 4), ("short", [1] * 3), ("b", [2] * 8), ("late", [3] * 4)]
+    matrix = collect(Fixed(), texts, **settings)
+    assert (matrix.n_chunks, matrix.datasets) == (2, ("a", "b"))
+    assert [line.split(":")[0] for line in told] == ["short", "late"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -50,7 +50,7 @@ def collect(
     texts      name and ids of each; two may have one name
     name       what tells the model from others, the same in a later run
     n_windows  at most so many in all; None for all
-    state, tell  as in `measure`
+    state, tell  as in `measure`; `tell` hears of texts that are not read too, which the matrix does not name
     Raises     UsageError for texts without a whole window, a context that the model does not have, activations that
                are not finite
     """
@@ -58,7 +58,8 @@ def collect(
         raise UsageError(Argument("context"), f" must be between 1 and the model's {model.n_context}, got {context}")
     if n_windows is not None and n_windows < 1:
         raise UsageError(Argument("n_windows"), f" must be at least 1, got {n_windows}")
-    windows = np.concatenate([windows_of(ids, context) for _, ids in texts])[:n_windows]
+    of_each = [windows_of(ids, context) for _, ids in texts]
+    windows = np.concatenate(of_each)[:n_windows]
     if not len(windows):
         n_tokens = max(len(ids) for _, ids in texts)
         raise UsageError(
@@ -66,6 +67,7 @@ def collect(
             Argument("context"),
         )
     key = hashlib.sha256(f"{name} {windows.shape}".encode() + windows.tobytes()).hexdigest()
+    datasets = _read([(text, len(own)) for (text, _), own in zip(texts, of_each, strict=True)], len(windows), tell)
     sums = read_state(state, key, tell)
     done = int(sums.pop(_DONE, np.zeros(1, np.int64))[0])
 
@@ -95,10 +97,21 @@ def collect(
         progress.advance("", context)
         saving.now_and_then()
     save()  # in case that what comes of it cannot be written
-    count = done * context
     return ImportanceMatrix(
-        entries={m: Importance(sums=total.astype(np.float32), count=count) for m, total in sums.items()},
-        datasets=tuple(text for text, _ in texts),
+        entries={m: Importance(sums=total.astype(np.float32), count=done * context) for m, total in sums.items()},
+        datasets=datasets,
         n_chunks=done,
         chunk_tokens=context,
     )
+
+
+def _read(texts: Sequence[tuple[str, int]], n_all: int, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """Names of the texts, given with their windows, of which some are among the first n_all; `tell` hears of others."""
+    names, first = [], 0
+    for text, n in texts:
+        if n and first < n_all:
+            names.append(text)
+        else:
+            tell(f"{one_line(text)}: not read: it is shorter than a window, or beyond the last")
+        first += n
+    return tuple(names)
