@@ -123,7 +123,7 @@ with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
     # A kernel is compiled, or read from the cache, under a lock of Numba's.
     "while another thread compiles, and compiles itself": """
 from pythia_gguf.kernels.divergence import compare
-from pythia_gguf.kernels.jit import global_compiler_lock
+from numba.core.compiler_lock import global_compiler_lock
 holds, may_end = threading.Event(), threading.Event()
 def compiles():
     with global_compiler_lock:
