@@ -28,10 +28,10 @@ from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.evals.tasks import load_tasks
 
 # Nats, of the sum over an item's tokens: up to 100, and 1500 of wikitext. Our logits are rounded to float32, which is
-# 7e-6 at most on items and 2e-5 on wikitext; `hf` runs in float64. The nearest wrong formulas are further away in the
+# 7e-6 at most on items and 6e-5 on wikitext; `hf` runs in float64. The nearest wrong formulas are further away in the
 # worst item of every task: 5e-4 the other GELU, 4e-4 keys and values in half precision, 3e-2 a context that is cut one
 # token shorter, 1 a shifted token. A test below holds that.
-NEAR = 5e-5
+NEAR = 1e-4
 # Of bf16x3 3.4e-5 here; bfloat16 alone is 0.2 away.
 BF16X3_NEAR = 2e-4
 FLOAT32 = 2.0**-23
