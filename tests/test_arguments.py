@@ -125,9 +125,9 @@ def test_one_text_is_one_wherever_several_are_taken():
     nano = pythia_gguf.load(nano_files()["Q8_0"])
     with pytest.raises(UsageError, match="unknown quant 'ab'"):
         pythia_gguf.quantize(NANO, dry_run=True, quants="ab")
-    with pytest.raises(TypeError, match="pairs must be pairs of texts"):
+    with pytest.raises(TypeError, match="pairs must be a list of pairs of texts"):
         nano.score("ab")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="pairs must be pairs of texts"):
+    with pytest.raises(TypeError, match="pairs must be a list of pairs of texts"):
         nano.score(("ab", "cd"))  # type: ignore[arg-type]
     assert Wanted(stop="ab").stops == ("ab",)
     assert takes_texts() == {"quantize.quants", "Model.score.pairs", "Model.begin.stop"}
@@ -135,7 +135,7 @@ def test_one_text_is_one_wherever_several_are_taken():
 
 @pytest.mark.parametrize("ids", [1, "12", [1.5], [True], ["a"]])
 def test_text_is_of_whole_numbers(ids: object):
-    with pytest.raises(TypeError, match="ids must be several whole numbers"):
+    with pytest.raises(TypeError, match="ids must be a list of whole numbers"):
         pythia_gguf.load(nano_files()["Q8_0"]).tokenizer.decode(ids)  # type: ignore[arg-type]
 
 

@@ -84,8 +84,8 @@ def flag(name: str, value: Any) -> bool:
 def whole_numbers(name: str, value: Any) -> list[int]:
     """Several of them, of an array of integers too."""
     if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
-        raise _wrong_type(name, "several whole numbers", value)
-    return [_whole(name, each, "several whole numbers") for each in value]
+        raise _wrong_type(name, "a list of whole numbers", value)
+    return [_whole(name, each, "a list of whole numbers") for each in value]
 
 
 def texts(name: str, value: Any) -> tuple[str, ...]:
@@ -93,22 +93,22 @@ def texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, bytes | bytearray) or not isinstance(value, Iterable):
-        raise _wrong_type(name, "a text, or several", value)
+        raise _wrong_type(name, "a text or a list of texts", value)
     found = tuple(value)
     for each in found:
         if not isinstance(each, str):
-            raise _wrong_type(name, "a text, or several", each)
+            raise _wrong_type(name, "a text or a list of texts", each)
     return found
 
 
 def pairs_of_texts(name: str, value: Any) -> list[tuple[str, str]]:
     """Pairs in their order; neither a text of two characters nor a pair by itself is one."""
     if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
-        raise _wrong_type(name, "pairs of texts", value)
+        raise _wrong_type(name, "a list of pairs of texts", value)
     found = []
     for pair in value:
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise _wrong_type(name, "pairs of texts", pair)
+            raise _wrong_type(name, "a list of pairs of texts", pair)
         found.append((pair[0], pair[1]))
     return found
 

@@ -189,7 +189,7 @@ def test_numbers_of_numpy_are_numbers():
 
 @pytest.mark.parametrize("ids", [1, True, None, "ab", b"ab", [1.5], [True], ["a"], [[1]], np.ones(1), np.array([[1]])])
 def test_logits_are_of_whole_numbers(ids: object):
-    with pytest.raises(TypeError, match="^ids must be several whole numbers"):
+    with pytest.raises(TypeError, match="^ids must be a list of whole numbers"):
         model().logits(ids)  # type: ignore[arg-type]
 
 

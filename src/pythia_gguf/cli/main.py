@@ -76,7 +76,7 @@ class Commands(click.Group):
         except click.NoSuchOption as e:
             if e.possibilities or not e.ctx or not any(isinstance(p, click.Argument) for p in e.ctx.command.params):
                 raise
-            hint = f'{e.message}. Put "--" before an argument that begins with a dash.'
+            hint = f'{e.message.rstrip(".")}. Put "--" before an argument that begins with a dash.'
             raise click.NoSuchOption(e.option_name, hint, ctx=e.ctx) from e
         except PythiaGGUFError as e:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
@@ -134,7 +134,8 @@ def main() -> None:
         except BrokenPipeError:  # a reader that has gone, such as `head`, wants no more
             code = 1
         except OSError as e:
-            code = _say(f"Error: {one_line(str(e))}", 74)
+            place = f"{one_line(str(e.filename))}: " if e.filename else ""
+            code = _say(f"Error: {place}{one_line(e.strerror or str(e))}", 74)
         except MemoryError as e:
             code = _say(f"Error: not enough memory{': ' if str(e) else ''}{one_line(str(e))}", 71)
         except RecursionError:
