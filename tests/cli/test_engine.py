@@ -33,7 +33,8 @@ def test_generate_as_json_can_be_made_again(pythia):
         pythia("generate", path, "import", "--seed", str(first["seed"]), "--threads", "1", "--output-format", "json")[1]
     )
     assert again["text"] == first["text"]
-    assert (first["activations"], first["gelu"], first["finish_reason"]) == ("int8", "erf", "length")
+    assert (first["quant"], first["activations"], first["gelu"]) == ("Q4_K_M", "int8", "erf")
+    assert first["finish_reason"] == "length"
     assert len(first["logprobs"]) == len(first["tokens"]) == 64
     assert len(first["logprobs"][0]["top"]) == 2
     assert again["logprobs"] is None

@@ -96,7 +96,7 @@ def _quant(gguf: GGUFFile) -> str | None:
     file_type = gguf.metadata.get("general.file_type")
     if isinstance(file_type, np.integer) and quant_of_file_type(int(file_type)) is None:
         return f"file type {file_type}"
-    return quant_of(gguf.metadata, {name: t.format for name, t in gguf.tensors.items()}) if gguf.tensors else None
+    return quant_of(gguf.metadata, gguf.formats) if gguf.tensors else None
 
 
 def _metadata_rows(gguf: GGUFFile) -> list[tuple[str, str, str]]:

@@ -113,8 +113,11 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def described(model: Model) -> dict[str, Any]:
     """How the numbers of a model came about, for JSON."""
+    from pythia_gguf.plan.recognize import quant_of
+
     return {
         "model": str(model.path),
+        "quant": quant_of(model.gguf.metadata, model.gguf.formats),
         "activations": model.activations,
         "gelu": model.gelu,
         "kv": model.cache,

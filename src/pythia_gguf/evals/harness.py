@@ -179,7 +179,7 @@ class PythiaLM(TemplateLM):
             "tool_version": metadata.version("pythia-gguf"),
             "file": model.path.name,
             "sha256": sha256,
-            "quant": quant_of(model.gguf.metadata, {name: t.format for name, t in model.gguf.tensors.items()}),
+            "quant": quant_of(model.gguf.metadata, model.gguf.formats),
             "gelu": model.gelu,
             "activations": model.activations,
             "kv": model.cache,

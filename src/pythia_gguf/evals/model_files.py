@@ -131,7 +131,7 @@ def _described(paths: Sequence[Path]) -> ModelFile:
     return ModelFile(
         path=path,
         links=tuple(links),
-        quant=quant_of(keys, {name: t.format for name, t in tensors.items()}),
+        quant=quant_of(keys, gguf.formats),
         is_plain=is_unquantized(matrix_formats(gguf)),
         kind=(keys.get("general.architecture"), keys.get("general.type", "model")),
         name=keys.get("general.name"),

@@ -78,6 +78,11 @@ class GGUFFile:
     alignment: int
     n_bytes: int
 
+    @property
+    def formats(self) -> dict[str, str]:
+        """Format of each tensor, by name."""
+        return {name: tensor.format for name, tensor in self.tensors.items()}
+
 
 @checked
 def open_gguf(path: str | os.PathLike[str], *, allow_trailing: bool = False) -> GGUFFile:

@@ -103,7 +103,7 @@ def no_such_file(folder: Path, quant: str | None) -> PythiaGGUFError:
 
 
 def _quant(gguf: GGUFFile) -> str:
-    return canonical(quant_of(gguf.metadata, {name: tensor.format for name, tensor in gguf.tensors.items()}))
+    return canonical(quant_of(gguf.metadata, gguf.formats))
 
 
 def _said(gguf: GGUFFile) -> str:
