@@ -20,6 +20,11 @@ MAX_BYTES = 64 << 20  # the largest real one, a tokenizer.json, has 2.5 MB
 _MOST_DIGITS = 40  # no size, count, seed or hash has more
 MAX_DEPTH = 64  # real ones nest some six deep; what is deeper could end the stack of whoever prints it
 
+
+class OtherJSONError(ValueError):
+    """JSON that holds something else than was expected."""
+
+
 # A type; a tuple of shapes, of which one must fit; [shape] for a list; {key: shape} for an object, where "key?" need
 # not be there, and "*" stands for all keys that are not named; without it they may hold anything.
 Shape = Any
@@ -76,7 +81,7 @@ def parse_json_object(text: str, *, allow_nan: bool = False) -> dict[str, Any]:
     if _is_deeper(value, MAX_DEPTH):
         raise ValueError(f"not usable JSON: nested deeper than {MAX_DEPTH}")
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+        raise OtherJSONError(f"expected a JSON object, got {type(value).__name__}")
     # Half of a surrogate pair can be written as an escape, but not as UTF-8.
     if "\\ud" in text.lower() and any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False)):
         raise ValueError("has half of a surrogate pair in a string")

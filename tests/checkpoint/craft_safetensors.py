@@ -121,7 +121,7 @@ CASES = [
         shaped("[10000000000000000000]"),
         "expected numbers from 0 to 9223372036854775807, got 10000000000000000000",
     ),
-    Case("shape of 100000 digits", shaped("[" + "9" * 100_000 + "]"), "value has 100000 digits"),
+    Case("shape of 100000 digits", shaped("[" + "9" * 100_000 + "]"), "is a number of 100000 digits"),
     Case("shape with text", shaped('["2"]'), "a.shape[0]: expected a whole number, got '2'"),
     Case("shape with true", shaped("[true]"), "a.shape[0]: expected a whole number, got True"),
     Case("shape with NaN", shaped("[NaN]"), "NaN is no number"),

@@ -31,6 +31,13 @@ sys.argv = ["pythia", *arguments]
 from pythia_gguf.cli.main import main
 main()
 """
+# Whoever runs the tests in the background may have told them to ignore these signals.
+HEARD = """
+import signal
+for each in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(each, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
 # Command -> when it is in the middle of its work. The others are done at once.
 MOMENTS = {
     "pull": ("socket.connect", "127.0.0.1"),
@@ -73,7 +80,7 @@ def ended(
     number: int, moment: tuple[str, str], line: list[str | Path], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """A run of the program that sends itself a signal."""
-    program = [sys.executable, "-c", PROGRAM, str(int(number)), *moment, *map(str, line)]
+    program = [sys.executable, "-c", HEARD + PROGRAM, str(int(number)), *moment, *map(str, line)]
     return subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 

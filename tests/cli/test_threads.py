@@ -81,7 +81,8 @@ def test_one_thread_is_one(tmp_path: Path):
         if name == "eval":  # the harness watches its bars, reads data sets and asks the machine what it is
             assert not [each for each in started if each.startswith(OURS)]
         else:
-            assert (started, n_alive) == ([], 1), name
+            # Whoever says after two seconds that something is going on does no work.
+            assert set(started) <= {"progress"} and n_alive <= 1 + len(started), name
 
 
 @pytest.mark.slow

@@ -76,9 +76,13 @@ def test_gelu_is_what_the_folder_says(tmp_path: Path):
     assert load(path).gelu == "tanh"
     (tmp_path / "manifest.json").write_text('{"hidden_act": "gelu"}')  # of the press itself: it comes first
     assert load(path).gelu == "erf"
-    for odd in ("[]", "{", '{"hidden_act": 3}', "\xff"):
+    for odd in ("[]", '{"hidden_act": 3}', '{"hidden_act": "relu"}'):
         (tmp_path / "manifest.json").write_text(odd)
         assert load(path).gelu == "tanh"
+    for damaged in (b"{", b"\xff", b""):  # to take the other GELU in silence would change every number
+        (tmp_path / "manifest.json").write_bytes(damaged)
+        with pytest.raises(ModelFileError, match=r"should tell which GELU m.gguf has.* say gelu='erf' or tanh"):
+            load(path)
     assert load(path, gelu="erf").gelu == "erf"
     (tmp_path / "manifest.json").unlink()
     os.mkfifo(tmp_path / "manifest.json")  # opening it would wait for ever

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.errors import Argument, ModelFileError, PythiaGGUFError
-from pythia_gguf.json_file import read_json_object
+from pythia_gguf.json_file import OtherJSONError, read_json_object
 
 # Of a manifest or config.json.
 _LARGEST_BYTES = 256 << 20
@@ -28,6 +28,8 @@ def act_beside(path: Path) -> str | None:
         try:
             act = read_json_object(beside, most_bytes=_LARGEST_BYTES, allow_nan=True).get("hidden_act")
         except PythiaGGUFError as e:
+            if isinstance(e.__cause__, OtherJSONError):  # another program's file of that name
+                continue
             raise ModelFileError(
                 f"should tell which GELU {path.name} has, but: {e}",
                 (". Mend it, or say ", Argument("gelu", "erf"), " or tanh"),

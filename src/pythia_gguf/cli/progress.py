@@ -79,7 +79,7 @@ class LineProgress:
             click.echo(f"{compiling_text(total)} ... ", err=True, nl=False)
         else:
             self._timer = threading.Timer(_SHORT_S, self._say, [f"{name} ..."])
-            self._timer.daemon = True
+            self._timer.daemon, self._timer.name = True, "progress"
             self._timer.start()
 
     def advance(self, what: str, n: int) -> None:

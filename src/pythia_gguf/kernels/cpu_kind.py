@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from numba.core.registry import cpu_target
-
 from pythia_gguf.kernels.amx import has_tiles
+from pythia_gguf.kernels.numba_private import cpu_context, target_of
 from pythia_gguf.kernels.simd import has_feature
 
 # Of those that kernels make something of, the ones that people ask for.
@@ -36,11 +35,11 @@ class CpuKind:
 
 def cpu_kind() -> CpuKind:
     """That of this process; NUMBA_CPU_NAME may name another."""
-    context = cpu_target.target_context
+    context = cpu_context()
     features = tuple(name for name in _FEATURES if has_feature(context, name))
     kinds = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "neon": "NEON"}
     return CpuKind(
-        name=str(context.codegen().magic_tuple()[1]),
+        name=str(target_of(context)[1]),
         features=features,
         vectors=next((kind for name, kind in kinds.items() if name in features), "baseline"),
         products="VNNI" if "avx512vnni" in features else "16-bit products",
