@@ -209,7 +209,7 @@ class Generation(ProcessBound):
         left = self._wanted.max_tokens
         while True:
             for i, row in enumerate(rows):
-                logprobs = None if self._wanted.logprobs is None else Logprobs(row, room[0])
+                logprobs = None if self._wanted.logprobs is None else Logprobs(row)
                 token = sampler.choose(row, self._ids, None if logprobs is None else logprobs.odds_sum, room)
                 yield token, logprobs
                 left -= 1

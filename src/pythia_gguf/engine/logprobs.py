@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pythia_gguf.kernels.odds import odds_sum
+
 # Slices of the vocabulary; more than the tokens that may be asked for.
 _N_SLICES = 512
 
@@ -34,11 +36,11 @@ class Logprobs:
     odds_sum  of the odds of each token to the most likely one
     """
 
-    def __init__(self, logits: np.ndarray, room: np.ndarray | None = None) -> None:
-        """Of logits f32 [n_vocab]; room f64 [n_vocab] is memory to work in, None takes new memory."""
-        self._logits = logits
-        self.odds_sum = odds_sum(logits, room)
-        self._total = float(logits.max()) + math.log(self.odds_sum)
+    def __init__(self, logits: np.ndarray) -> None:
+        """Of logits f32 [n_vocab]."""
+        self._logits, most = logits, float(logits.max())
+        self.odds_sum = odds_sum(logits, most)
+        self._total = most + math.log(self.odds_sum)
 
     def of(self, token: int, n_top: int) -> TokenLogprob:
         """Of one token, and of the n most likely ones."""
@@ -49,17 +51,10 @@ class Logprobs:
         return float(self._logits[token]) - self._total
 
 
-def odds_sum(logits: np.ndarray, room: np.ndarray | None = None) -> float:
-    """sum(exp(logits - max(logits))), float64."""
-    odds = np.empty(logits.size, np.float64) if room is None else room
-    odds[:] = logits
-    odds -= float(logits.max())
-    return float(np.exp(odds, out=odds).sum())
-
-
 def log_sum_exp(logits: np.ndarray) -> float:
     """log(sum(exp(logits))), float64."""
-    return float(logits.max()) + math.log(odds_sum(logits))
+    most = float(logits.max())
+    return most + math.log(odds_sum(logits, most))
 
 
 def _most_likely(logits: np.ndarray, n: int) -> np.ndarray:
@@ -71,9 +66,10 @@ def _most_likely(logits: np.ndarray, n: int) -> np.ndarray:
         # The n-th of the slices' largest is no larger than the n-th of all.
         largest = logits[: width * _N_SLICES].reshape(width, _N_SLICES).max(axis=0)
         least = np.partition(largest, -n)[-n]
-    above = np.flatnonzero(logits > least)
-    if above.size > n:
-        least = np.partition(logits[above], -n)[-n]
-        above = above[logits[above] > least]
-    ids = np.concatenate([above, np.flatnonzero(logits == least)[: n - above.size]])
+    ids = np.flatnonzero(logits >= least)
+    values = logits[ids]
+    if ids.size > n:  # of many equals only the first are wanted
+        least = np.partition(values, -n)[-n]
+        above, equal = ids[values > least], ids[values == least]
+        ids = np.concatenate([above, equal[: n - above.size]])
     return ids[np.lexsort((ids, -logits[ids]))]

@@ -33,6 +33,7 @@ from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs, run_ops_job
 from pythia_gguf.kernels.matmul import known_activations, product_jobs, quantizer_jobs
+from pythia_gguf.kernels.odds import odds_job
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.machine import require_memory
 from pythia_gguf.progress import Progress, Silence
@@ -248,7 +249,7 @@ def engine_jobs() -> list[Job]:
 def _jobs(formats: Iterable[str], activations: Iterable[str], ops: Iterable[str]) -> list[Job]:
     kinds = list(activations)
     products = [job for kind in kinds for job in product_jobs(formats, kind)]
-    return [*products, *quantizer_jobs(kinds), *op_jobs(ops), run_ops_job()]
+    return [*products, *quantizer_jobs(kinds), *op_jobs(ops), run_ops_job(), odds_job()]
 
 
 def gelu_beside(path: Path) -> str:

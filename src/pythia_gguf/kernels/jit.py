@@ -53,7 +53,7 @@ def inlined(function: Callable) -> Any:
     return numba.njit(**_INLINED)(function)
 
 
-def is_compiled(compiled: Any, *arguments: np.ndarray | int) -> bool:
+def is_compiled(compiled: Any, *arguments: np.ndarray | np.floating | int) -> bool:
     """Whether a kernel has machine code for such arguments already, in this process or on disk."""
     types = tuple(map(numba.typeof, arguments))
     return has_code(compiled, types) or is_kept(compiled, types)
