@@ -61,10 +61,10 @@ report: $(VENV)/.installed
 	$(BIN)/pythia card out/nano-GGUF
 
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not campaign"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not campaign"
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
