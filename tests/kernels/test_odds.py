@@ -21,12 +21,12 @@ print(*(odds_sum(logits[:n], float(logits.max())).hex() for n in (1, 255, 256, 2
 
 
 def logits_of(kind: str, n: int) -> np.ndarray:
-    random = np.random.default_rng(n)
+    dice = np.random.default_rng(n)
     made = {
-        "normal": random.normal(0, 4, n),
+        "normal": dice.normal(0, 4, n),
         "zipf": -np.log(np.arange(1, n + 1)),
         "flat": np.full(n, -7.25),
-        "far": random.normal(0, 400, n),
+        "far": dice.normal(0, 400, n),
         "impossible": np.where(np.arange(n) % 3 == 0, 1.5, -np.inf),
         "large": np.where(np.arange(n) == n // 2, 3e38, -3e38),
     }
