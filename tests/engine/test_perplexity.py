@@ -27,8 +27,8 @@ def perplexity(quant: str, gelu: str) -> float:
         seq = session.open()
         window = ids[at : at + CONTEXT]
         scored = window[CONTEXT // 2 + 1 :]
-        rows = session.step([Part(seq=seq, ids=window, n_wanted=CONTEXT // 2)])[:-1].astype(np.float64)
-        total += sum(log_sum_exp(row) - row[i] for row, i in zip(rows, scored, strict=True))
+        rows = session.step([Part(seq=seq, ids=window, n_wanted=CONTEXT // 2)])[:-1]
+        total += sum(log_sum_exp(row) - float(row[i]) for row, i in zip(rows, scored, strict=True))
         n += len(scored)
         session.close(seq)
     return math.exp(total / n)
@@ -49,7 +49,7 @@ def test_nearest_wrong_window_misses():
     losses = []
     for at in range(0, len(ids), CONTEXT):
         window = ids[at : at + CONTEXT]
-        rows = model.logits(window).astype(np.float64)
-        losses += [log_sum_exp(row) - row[i] for row, i in zip(rows[:-1], window[1:], strict=True)]
+        rows = model.logits(window)
+        losses += [log_sum_exp(row) - float(row[i]) for row, i in zip(rows[:-1], window[1:], strict=True)]
     wrong = math.exp(float(np.mean(losses)))
     assert abs(wrong / GOLDEN["perplexity"]["F16"]["ppl"] - 1) > 2 * TOLERANCE

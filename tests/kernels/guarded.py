@@ -17,6 +17,7 @@ import numpy as np
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.divergence import compare
 from pythia_gguf.kernels.encode import ENCODABLE, encode
+from pythia_gguf.kernels.odds import odds_sum
 from pythia_gguf.kernels.widen import widen
 
 _PAGE = mmap.PAGESIZE
@@ -65,10 +66,16 @@ def good_calls() -> Iterator[tuple[Callable[..., object], list[object]]]:
         yield widen, [name, np.zeros(FORMATS[name].row_bytes(n), np.uint8), np.zeros(n, np.float32)]
     for n, n_vocab in itertools.product((1, 5), (2, 31, 33, 300)):
         yield compare, [_numbers(n, n_vocab), _numbers(n, n_vocab) + 1, np.arange(n) % n_vocab]
+    for n in (1, 255, 256, 257, 600):
+        yield odds_sum, [_numbers(n), 9.0]
 
 
 def bad_calls(function: Callable[..., object], arguments: list[object]) -> Iterator[list[object]]:
     """The same with one array that does not fit: too short, too long, of another type, with gaps, with another axis."""
+    if function is odds_sum:  # takes any number of logits
+        logits = np.asarray(arguments[0])
+        yield from ([guarded(bad, at_end=True), 9.0] for bad in (logits[None], logits.astype(np.float64)))
+        return
     for i, array in enumerate(arguments):
         if not isinstance(array, np.ndarray) or (function is encode and i == 3 and arguments[0] == "Q8_0"):
             continue  # of names there are others; Q8_0 does not look at importances
