@@ -32,6 +32,6 @@ def is_refused(path: Path, activations: str) -> bool:
     if activations in known_activations():
         return False
     assert activations == "bf16x3"
-    with pytest.raises(UsageError, match="bf16x3 needs Linux on a processor with AMX; float32 runs anywhere"):
+    with pytest.raises(UsageError, match="bf16x3' needs Linux on a processor with AMX; float32 runs anywhere"):
         load(path, activations=activations)
     return True
