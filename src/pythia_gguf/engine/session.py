@@ -190,13 +190,17 @@ class Session(ProcessBound):
         return slices
 
     def _checked(self, part: Part) -> np.ndarray:
-        ids = whole_numbers("ids", part.ids)
-        if not ids:
+        ids: Sequence[int] | np.ndarray = part.ids
+        # One by one only where they may be anything: a step of a small model takes no longer than that.
+        if not (isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind == "i"):
+            ids = whole_numbers("ids", ids)
+        if not len(ids):
             raise ValueError("ids must be at least one token")
         if not 0 <= part.n_wanted <= len(ids):
             raise ValueError(f"logits wanted after {part.n_wanted} of {len(ids)} tokens")
-        if min(ids) < 0 or max(ids) >= self.model.n_vocab:
-            raise ValueError(f"ids must be in 0..{self.model.n_vocab - 1}, got {shown(min(ids))}..{shown(max(ids))}")
+        least, most = (ids.min(), ids.max()) if isinstance(ids, np.ndarray) else (min(ids), max(ids))
+        if least < 0 or most >= self.model.n_vocab:
+            raise ValueError(f"ids must be in 0..{self.model.n_vocab - 1}, got {shown(int(least))}..{shown(int(most))}")
         needed = self.length(part.seq) + len(ids)
         if needed > self.n_context:
             raise UsageError(f"{needed} tokens do not fit into a context of {self.n_context}")
