@@ -13,7 +13,7 @@ import inspect
 import numbers
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from pythia_gguf.errors import Argument, UsageError, nearest, one_line
@@ -71,6 +71,13 @@ def place(name: str, value: Any) -> str | os.PathLike[str]:
     """A path, or a name of the Hub."""
     if not isinstance(value, str | os.PathLike):
         raise _wrong_type(name, "a path", value)
+    return value
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    """A name of a list; raises UsageError with the nearest ones for another."""
+    if value not in known:
+        raise UsageError(Argument(name), f" must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
     return value
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
-from pythia_gguf.arguments import checked, pairs_of_texts, whole_number, whole_numbers
+from pythia_gguf.arguments import checked, one_of, pairs_of_texts, whole_number, whole_numbers
 from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, options_of
@@ -26,7 +26,7 @@ from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Part, Session, Watch, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
 from pythia_gguf.engine.workers import Workers
-from pythia_gguf.errors import Argument, UsageError, nearest, one_line
+from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.intake.gguf_model import open_gguf_model
@@ -190,10 +190,7 @@ def load(
         ("activations", activations, ACTIVATIONS),
         ("cache", cache, CACHES),
     ):
-        if value not in known:
-            raise UsageError(
-                Argument(option), f" must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}"
-            )
+        one_of(option, value, known)
     if activations not in known_activations():
         raise UsageError(
             Argument("activations", activations), " needs Linux on a processor with AMX; float32 runs anywhere"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pythia_gguf.arguments import one_of
 from pythia_gguf.choices import ENCODINGS
 from pythia_gguf.engine.logprobs import log_sum_exp
 from pythia_gguf.engine.session import Part, Session
@@ -65,8 +66,7 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
               prompt by itself, and the rest is the continuation, as lm_eval 0.4 does it; "separate": each by itself
     An empty prompt becomes the token that ends a text.
     """
-    if encoding not in ENCODINGS:
-        raise UsageError(Argument("encoding"), f" must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
+    one_of("encoding", encoding, ENCODINGS)
     encode = model.tokenizer.encode
     if encoding == "separate":
         before, after = encode(prompt), encode(continuation)

@@ -13,9 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pythia_gguf.arguments import one_of
 from pythia_gguf.engine.model import gelu_beside, load, model_jobs
 from pythia_gguf.engine.windows import Windows
-from pythia_gguf.errors import Argument, UsageError, nearest, one_line
+from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.evals.measure import Candidate, measure, scored_windows
 from pythia_gguf.evals.model_files import (
     ModelFile,
@@ -75,11 +76,7 @@ def measure_files(
     Raises       UsageError, also for files that are of another model than their reference, ModelFileError,
                  StorageError, NetworkError, LockedError when another run is writing the report
     """
-    if activations not in ACTIVATIONS:
-        hint = nearest(activations, ACTIVATIONS)
-        raise UsageError(
-            Argument("activations"), f" must be one of {', '.join(ACTIVATIONS)}, got {activations!r}{hint}"
-        )
+    one_of("activations", activations, ACTIVATIONS)
     heard, destination = progress or Silence(), None if out is None else Path(out)
     with alone_with(destination), contextlib.ExitStack() as stack:
         found, base = find_files(files), None

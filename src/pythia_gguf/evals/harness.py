@@ -19,6 +19,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from pythia_gguf.arguments import one_of
 from pythia_gguf.choices import ENCODINGS
 from pythia_gguf.engine.scoring import Request, score_requests
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
@@ -71,11 +72,7 @@ class PythiaLM(TemplateLM):
         Raises    UsageError for an unknown encoding or a device other than "cpu", and as `load` does
         """
         super().__init__()
-        if encoding not in ENCODINGS:
-            raise UsageError(
-                Argument("encoding"),
-                f" must be one of {', '.join(ENCODINGS)}, got {encoding!r}{nearest(encoding, ENCODINGS)}",
-            )
+        one_of("encoding", encoding, ENCODINGS)
         if device not in (None, "cpu"):
             raise UsageError(f"device must be cpu, got {device!r}: models run on the CPU")
         if options and not isinstance(model, str | os.PathLike):

@@ -20,9 +20,7 @@ from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.intake.mistaken import refuse_other_folder
 from pythia_gguf.plan.quants import QUANTS
 from pythia_gguf.plan.recognize import is_unquantized, quant_of
-
-# Where one model is there in several types, the first of these is what others are compared with.
-_PLAIN = ("F16", "BF16", "F32")
+from pythia_gguf.press.source import UNQUANTIZED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +167,7 @@ def _nearest(file: ModelFile, fitting: Sequence[ModelFile]) -> ModelFile:
         return ours == theirs, len(os.path.commonprefix([ours, theirs]))
 
     most = max(map(likeness, fitting))
-    best = sorted((f for f in fitting if likeness(f) == most), key=lambda f: _PLAIN.index(f.quant))
+    best = sorted((f for f in fitting if likeness(f) == most), key=lambda f: UNQUANTIZED.index(f.quant))
     if len(best) > 1 and best[0].quant == best[1].quant and _identity(best[0].path) != _identity(best[1].path):
         raise UsageError(
             f"{one_line(str(file.path))}: compared with which, {one_line(best[0].path.name)} or"

@@ -18,7 +18,7 @@ import numpy as np
 from pythia_gguf.arch import hf_name, qkv_runs, role_of
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT, GPTNeoXConfig
-from pythia_gguf.arguments import checked
+from pythia_gguf.arguments import checked, one_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import check_folder_place, storage_error, write_all, write_beside
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
@@ -118,11 +118,8 @@ def check_export(to: str | os.PathLike[str]) -> None:
 
 def check_act(hidden_act: str | None) -> None:
     """Raise UsageError for an activation that is no GELU; None: what the files beside say."""
-    if hidden_act is not None and hidden_act not in GELU_OF_ACT:
-        raise UsageError(
-            Argument("hidden_act"),
-            f" must be one of {', '.join(GELU_OF_ACT)}, got {hidden_act!r}{nearest(hidden_act, GELU_OF_ACT)}",
-        )
+    if hidden_act is not None:
+        one_of("hidden_act", hidden_act, tuple(GELU_OF_ACT))
 
 
 def dtype_of(gguf: GGUFFile) -> str:

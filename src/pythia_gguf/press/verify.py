@@ -104,7 +104,6 @@ def _verify_file(
 ) -> Verdict:
     entry = listed.get(path.name)
     fault: str | None = None
-    path = Path(path)
     if not os.path.exists(path):  # a link to nothing too: in a cache of the Hub, a file that was not fetched
         other = (
             f". It is another name of {by_quant[alias]['file']}" if entry and (alias := _alias(entry, by_quant)) else ""
