@@ -60,7 +60,9 @@ report: $(VENV)/.installed
 	$(BIN)/pythia plot out/nano-GGUF/report.json -o out/nano-GGUF
 	$(BIN)/pythia card out/nano-GGUF
 
+# Kernels are compiled before, by both processors: two tests that need the same ones would each compile them.
 test: $(VENV)/.test-installed
+	$(BIN)/pythia warmup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.test-installed

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import pythia_gguf
+from patience import HANGS_S
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pythia_gguf"
@@ -193,7 +194,7 @@ def run(code: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANGS_S,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

@@ -24,6 +24,7 @@ import yaml
 
 import pythia_gguf
 from engine.nano import nano_files
+from patience import HANGS_S
 from portable import is_portable, portable_tests
 from pythia_gguf import Completion, PressResult, errors, load
 from pythia_gguf.cli.main import COMMANDS
@@ -77,7 +78,7 @@ def test_examples_of_a_page_run(path: Path, source: str, tmp_path: Path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=HANGS_S,
     )
     assert done.returncode == 0, done.stderr
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import HANGS_S
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=HANGS_S)
     return next(out.glob("*.whl"))
 
 
@@ -39,7 +41,7 @@ def test_bare_environment_makes_the_menu(wheel: Path, tmp_path: Path):
     env |= {"PATH": str(bin_folder), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
     def run(*command: str) -> str:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, cwd=tmp_path)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANGS_S, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

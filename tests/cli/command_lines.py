@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.nano import HELDOUT, NANO
 from hub.loopback import LoopbackHub
+from patience import HANGS_S
 from pythia_gguf import quantize
 from pythia_gguf.json_file import json_text
 
@@ -69,7 +70,7 @@ class Material:
     def run(self, command: str, arguments: list[str | Path], **how: object) -> subprocess.CompletedProcess[str]:
         """The command in a process of its own; `how` as for subprocess.run."""
         program = [sys.executable, "-m", "pythia_gguf", command, *map(str, arguments)]
-        return subprocess.run(program, env=self.environment, text=True, check=False, timeout=120, **how)  # type: ignore
+        return subprocess.run(program, env=self.environment, text=True, check=False, timeout=HANGS_S, **how)  # type: ignore
 
 
 def write_task(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from conftest import TOKEN
 from hub.loopback import LoopbackHub
+from patience import HANGS_S
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.kernels.cache import stored_code
 from pythia_gguf.kernels.matmul import known_activations
@@ -79,7 +80,7 @@ def test_it_works_where_all_is_broken(tmp_path: Path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=HANGS_S,
         )
     assert time.perf_counter() - started < 30
     assert (done.returncode, done.stderr) == (0, "")
@@ -98,4 +99,6 @@ def test_it_imports_no_library_that_takes_long():
         "assert not {'torch', 'transformers', 'lm_eval', 'matplotlib', 'datasets'} & sys.modules.keys()"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL, timeout=HANGS_S
+    )

@@ -17,6 +17,7 @@ import pytest
 
 from cli.command_lines import NANO, Material, make_material
 from hub.loopback import loopback_hub
+from patience import HANGS_S
 from pythia_gguf.cli.main import COMMANDS
 
 PROGRAM = """
@@ -81,7 +82,7 @@ def ended(
 ) -> subprocess.CompletedProcess[str]:
     """A run of the program that sends itself a signal."""
     program = [sys.executable, "-c", HEARD + PROGRAM, str(int(number)), *moment, *map(str, line)]
-    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_S)
 
 
 def all_files(folder: Path) -> set[str]:
@@ -122,7 +123,7 @@ def test_under_nohup_a_terminal_that_closes_ends_nothing(material: Material, tmp
     line = material.lines(tmp_path)["quantize"]
     program = [sys.executable, "-c", PROGRAM, str(int(signal.SIGHUP)), *MOMENTS["quantize"], "quantize"]
     run = ["bash", "-c", 'trap "" HUP; exec "$@"', "bash", *program, *map(str, line)]
-    done = subprocess.run(run, env=material.environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(run, env=material.environment, capture_output=True, text=True, check=False, timeout=HANGS_S)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "nano.Q4_0.gguf").is_file()
 
@@ -144,7 +145,7 @@ with signals.EndingSignals() as ending:
 @pytest.mark.parametrize(("apart_s", "said"), [(-1.0, ""), (1e9, "tidied up\n")])
 def test_a_second_signal_ends_at_once_unless_it_comes_with_the_first(apart_s: float, said: str):
     """timeout(1) sends two; who sends another one later does not want to wait."""
-    done = subprocess.run([sys.executable, "-c", SECOND, str(apart_s)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", SECOND, str(apart_s)], capture_output=True, text=True, timeout=HANGS_S)
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, said)
 
 
@@ -154,7 +155,7 @@ def test_the_library_leaves_signals_alone():
         f"pythia_gguf.quantize({str(NANO)!r}, dry_run=True)\nimport pythia_gguf.cli.main\n"
         "assert before == [signal.getsignal(n) for n in (1, 2, 15)]"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANGS_S)
 
 
 @pytest.mark.slow
@@ -213,7 +214,7 @@ def test_a_partial_file_of_a_living_process_stays(tmp_path: Path):
         assert strange.exists()
         assert len(list(tmp_path.glob(f".file.{living.pid}.*.partial"))) == 1
         living.stdin.close()
-        assert living.wait(timeout=60) == 0
+        assert living.wait(timeout=HANGS_S) == 0
     assert (tmp_path / "file").read_bytes() == b"first"
     assert {p.name for p in tmp_path.iterdir()} == {"file", "other", ".file.partial"}
 

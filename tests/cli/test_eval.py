@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 
 from engine.nano import NANO, nano_files
 from evals.local_tasks import PUBLISHED, write_tasks
+from patience import HANGS_S
 from pythia_gguf import load
 from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.evals.tasks import as_json, load_tasks, pythia_layout, rows, run_tasks
@@ -165,7 +166,7 @@ def test_tasks_run_without_torch_and_transformers(folder: Path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HANGS_S,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "USE_TORCH": "0"},
     )
     assert done.returncode == 0, done.stderr

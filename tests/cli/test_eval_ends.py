@@ -13,6 +13,7 @@ import yaml
 
 from engine.nano import nano_files
 from evals.local_tasks import write_tasks
+from patience import HANGS_S
 from pythia_gguf import load
 from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.evals.tasks import load_tasks, run_tasks
@@ -128,7 +129,7 @@ def test_git_tells_nothing_of_a_folder_that_is_none_of_its_own(folder: Path, tmp
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [*map(str, program), "--include-path", folder],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "fatal" not in done.stderr and "git" not in done.stderr

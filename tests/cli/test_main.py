@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import HANGS_S
 from pythia_gguf.cli.main import COMMANDS
 
 NANO = "examples/nano"
@@ -135,7 +136,7 @@ def test_interrupt_leaves_nothing_half_written(tmp_path: Path):
     while run.poll() is None and not (out.exists() and any(out.iterdir())):
         pass
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=HANGS_S)
     if run.returncode == 0:  # it was faster than we are: then all is there
         assert len(list(out.glob("*.gguf"))) == 19
     else:
@@ -159,7 +160,7 @@ def on_a_terminal(columns: int, *args: str) -> str:
     while part := read_terminal(master):
         shown += part
     os.close(master)
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=HANGS_S) == 0
     return shown.decode()
 
 
@@ -187,7 +188,8 @@ def test_output_that_nobody_can_take_is_no_traceback():
         assert closed.stdout is not None
         assert closed.stderr is not None
         closed.stdout.close()
-        assert (closed.stderr.read(), closed.wait(timeout=60)) == ("", 1)  # click's code for a reader that has gone
+        # click's code for a reader that has gone
+        assert (closed.stderr.read(), closed.wait(timeout=HANGS_S)) == ("", 1)
     if Path("/dev/full").exists():
         with open("/dev/full", "w") as full:
             done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)

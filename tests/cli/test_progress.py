@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.nano import HELDOUT, NANO
+from patience import HANGS_S
 from pythia_gguf.cli.progress import LineProgress, Pace
 from pythia_gguf.progress import COMPILING
 
@@ -88,7 +89,7 @@ def test_a_first_run_says_once_that_it_compiles_and_the_next_nothing(tmp_path: P
         environment = os.environ | {"PYTHIA_GGUF_CACHE": str(tmp_path / "cache")}
         done = subprocess.run(
             [sys.executable, "-m", "pythia_gguf", *line],
-            env=environment, capture_output=True, text=True, check=True, timeout=300,
+            env=environment, capture_output=True, text=True, check=True, timeout=HANGS_S,
         )  # fmt: skip
         return done.stderr
 

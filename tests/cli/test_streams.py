@@ -15,6 +15,7 @@ import pytest
 
 from cli.command_lines import Material, make_material
 from hub.loopback import loopback_hub
+from patience import HANGS_S
 from pythia_gguf.cli.main import COMMANDS
 
 # What a shell writes behind the command line, the exit code, and whether stderr says why.
@@ -47,7 +48,7 @@ def in_shell(material: Material, arguments: list[str | Path], streams: str) -> t
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HANGS_S,
     )
     return done.returncode, done.stderr
 

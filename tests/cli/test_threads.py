@@ -16,6 +16,7 @@ import pytest
 
 from cli.command_lines import write_task
 from engine.nano import HELDOUT, NANO, nano_files
+from patience import HANGS_S
 from pythia_gguf.cli.main import COMMANDS, cli
 
 PROGRAM = """
@@ -70,7 +71,7 @@ def run(n_threads: int, tmp_path: Path) -> dict[str, tuple[int, list[str], int]]
     given = json.dumps([[name, *arguments] for name, arguments in lines(tmp_path).items()])
     command = [sys.executable, "-c", PROGRAM, str(n_threads), given]
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=HANGS_S)
     told: dict[str, tuple[int, list[str], int]] = json.loads(done.stderr.splitlines()[-1])
     assert {name: code for name, (code, _, _) in told.items()} == dict.fromkeys(told, 0), done.stderr
     return told

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import HANGS_S
 from pythia_gguf.cli.main import main
 from pythia_gguf.kernels.encode import ENCODABLE
 
@@ -38,7 +39,9 @@ def test_after_it_no_run_compiles_anything(tmp_path: Path):
     def pythia(*args: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
         environment = os.environ | ({} if cache is None else {"PYTHIA_GGUF_CACHE": str(cache)})
         run = [sys.executable, "-c", PROGRAM, *args]
-        return subprocess.run(run, env=environment, capture_output=True, text=True, check=True, timeout=600, cwd=ROOT)
+        return subprocess.run(
+            run, env=environment, capture_output=True, text=True, check=True, timeout=HANGS_S, cwd=ROOT
+        )
 
     pythia("warmup")
     kept = pythia("warmup").stderr.splitlines()

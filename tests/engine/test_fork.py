@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from engine.nano import NANO, nano_files
+from patience import HANGS_S
 from pythia_gguf.engine.model import load
 from pythia_gguf.engine.session import Session
 from pythia_gguf.engine.windows import Windows
@@ -165,7 +166,7 @@ def test_forked_children_work_and_the_parent_too(case: str, tmp_path: Path):
         str(NANO),
         str(tmp_path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from engine.nano import nano_files
+from patience import HANGS_S
 from pythia_gguf.engine.model import load
 
 
@@ -83,7 +84,7 @@ def test_ctrl_c_ends_generate_within_a_moment():
     assert run.stdout.read(20)
     until_then = seconds_of(run.pid)
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=HANGS_S)
     # Of its own time, two threads: how long that takes on the clock is up to who shares the processors. All the text
     # would take 20 s and more.
     assert seconds_of_children() - others - until_then < 2

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import pythia_gguf
+from patience import HANGS_S
 from pythia_gguf.kernels.cache import CacheWarning, stored_code
 from pythia_gguf.kernels.encode import ENCODABLE
 from pythia_gguf.kernels.jit import is_compiled, kernel
@@ -193,7 +194,7 @@ def golden(names: str, cache: Path, **env: str) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=HANGS_S)
     assert (process.returncode, err) == (0, "")
     return out
 
@@ -268,7 +269,7 @@ def test_compiling_encoders_fills_the_cache_and_names_each_format_once(tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=HANGS_S,
     )
     assert shown.stderr == ""
     assert shown.stdout.splitlines() == ["[('Q4_1', 1), ('Q5_0', 1), ('Q8_0', 1)]", "stopped"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernels.encode_golden import differing
+from patience import HANGS_S
 from pythia_gguf.kernels.encode import ENCODABLE
 
 # One format of each family of kernels; `make campaign` takes all.
@@ -32,7 +33,7 @@ def run_on(cpu: str, names: tuple[str, ...]) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=HANGS_S,
     ).stdout.splitlines()
 
 

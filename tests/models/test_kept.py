@@ -18,6 +18,7 @@ from huggingface_hub import constants
 
 from hub.loopback import LoopbackHub
 from models.commands import MODEL_COMMANDS, NAME_COMMANDS, OTHERS, SOURCE_COMMANDS, prepare, words
+from patience import HANGS_S
 from press import tiny
 from pythia_gguf import load, quantize
 from pythia_gguf.cli.main import COMMANDS
@@ -69,7 +70,7 @@ def test_processes_that_want_one_file_wait_for_the_one_that_makes_it(own_cache: 
     with lock(lock_of(entry)):
         runs = [start(f"{folder}:Q4_0", ("-c", FIND, "{}")) for _ in range(4)]
         told = [run.stderr.readline() for run in runs if run.stderr]
-    found, ends = zip(*(run.communicate(timeout=300) for run in runs), strict=True)
+    found, ends = zip(*(run.communicate(timeout=HANGS_S) for run in runs), strict=True)
     assert [run.returncode for run in runs] == [0] * 4, ends
     assert found == (f"{entry / 'tiny.Q4_0.gguf'}\n",) * 4
     assert told == [f"process {os.getpid()} is making {folder} Q4_0: waiting for it\n"] * 4
@@ -80,7 +81,7 @@ def test_processes_that_want_one_file_wait_for_the_one_that_makes_it(own_cache: 
 @pytest.mark.slow
 def test_eight_processes_that_start_together_all_get_it(own_cache: Path):
     runs = [start(f"{NANO}:Q4_K_M", GENERATE) for _ in range(8)]
-    ends = [run.communicate(timeout=600)[1] for run in runs]
+    ends = [run.communicate(timeout=HANGS_S)[1] for run in runs]
     assert [run.returncode for run in runs] == [0] * 8, ends
     assert sum("pressed" in err for err in ends) == 1
     assert all("pressed" in err or err.count("waiting for it") <= 1 for err in ends)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from patience import HANGS_S
 from press import tiny
 
 # Three files and an alias, with and without search for scales.
@@ -50,7 +51,7 @@ class Forks:
         assert self._server.stdout is not None
         self._server.stdin.close()
         self._server.stdout.close()
-        assert self._server.wait(timeout=60) == 0
+        assert self._server.wait(timeout=HANGS_S) == 0
 
     def run(self, cwd: Path, args: Sequence[str] = QUANTIZE, at: int = 0, harm: str = "kill") -> Run:
         """Until it has ended or stopped; `cwd` is made beside the model."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from patience import HANGS_S
 from pythia_gguf import quantize
 from pythia_gguf.export.folder import export
 
@@ -32,7 +33,7 @@ for folder, options in (("safetensors", {}), ("bins", {"safe_serialization": Fal
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample saved again, as safetensors and as sharded .bin files."""
     out = tmp_path_factory.mktemp("transformers4")
-    done = subprocess.run([PYTHON, "-c", SAVE, NANO, out], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([PYTHON, "-c", SAVE, NANO, out], capture_output=True, text=True, timeout=HANGS_S)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -64,7 +65,7 @@ def test_transformers_4_loads_what_is_exported(tmp_path: Path):
     for folder in (NANO, tmp_path / "again"):
         out = tmp_path / f"{folder.name}.npz"
         command = [PYTHON, "-c", LOGITS, folder, NANO / "heldout.txt", out]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S)
         assert done.returncode == 0, done.stderr
         results.append(np.load(out))
     assert np.array_equal(results[0]["ids"], results[1]["ids"])
