@@ -10,13 +10,15 @@ import math
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
-from pythia_gguf.errors import ModelFileError, one_line
+from pythia_gguf.errors import ModelFileError, Part, PythiaGGUFError, one_line
 from pythia_gguf.files import RegularFile
 
 MAX_BYTES = 64 << 20  # the largest real one, a tokenizer.json, has 2.5 MB
+_LARGEST_BESIDE = 256 << 20  # a manifest names every tensor of every file
 _MOST_DIGITS = 40  # no size, count, seed or hash has more
 MAX_DEPTH = 64  # real ones nest some six deep; what is deeper could end the stack of whoever prints it
 
@@ -66,6 +68,29 @@ def read_json_object(
     except ValueError as e:
         raise ModelFileError(f"not {what}: {e}" if what else str(e), path=path) from e
     return value
+
+
+def objects_beside(
+    path: Path, names: Iterable[str], tells: str, *ways_out: Part
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The JSON files of these names in the folder of a file, those that are there and hold an object.
+
+    tells     what they should tell of the file, for messages
+    ways_out  what to do but mend them, for messages
+    Raises  ModelFileError for one that cannot be read: doing without would be a guess that changes numbers.
+    """
+    for name in names:
+        beside = path.parent / name
+        if not beside.is_file():
+            continue
+        try:
+            yield beside, read_json_object(beside, most_bytes=_LARGEST_BESIDE, allow_nan=True)
+        except PythiaGGUFError as e:
+            if isinstance(e.__cause__, OtherJSONError):  # another program's file of that name
+                continue
+            raise ModelFileError(
+                f"should tell {tells} of {path.name}, but: {e}. Mend it", *ways_out, path=beside
+            ) from e
 
 
 def parse_json_object(text: str, *, allow_nan: bool = False) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
@@ -17,6 +17,7 @@ from pythia_gguf.engine.generation import Wanted
 from pythia_gguf.engine.model import Model
 from pythia_gguf.engine.sampling import Sampling
 from pythia_gguf.engine.session import Session
+from pythia_gguf.engine.written import Written
 from pythia_gguf.errors import UsageError
 
 PROMPT = "def main(self):\n    for i in range("
@@ -96,12 +97,33 @@ def test_stop_text_is_not_part_of_the_text():
     assert "".join(model().stream(PROMPT, max_tokens=60, temperature=0, stop=[stop])) == whole[:at]
 
 
+def end_at(m: Model, *ids: int) -> None:
+    """Texts of the model end at these tokens."""
+    m.tokenizer.special = replace(m.tokenizer.special, ends=frozenset(ids))
+
+
+def test_control_tokens_are_not_shown_and_a_stop_text_may_name_one():
+    tokenizer = model().tokenizer
+    control = tokenizer.encode("<|padding|>")
+    assert set(control) < tokenizer.special.control
+    tokens = [*tokenizer.encode("ab"), *control, *tokenizer.encode("cd")]
+    for stops, told in (
+        ((), "abcd"),
+        (("<|padding|>",), "ab"),
+        (("b<|padding|>c",), "a"),
+        (("bc",), "abcd"),
+        (("g", "d"), "abc"),
+    ):
+        written = Written(tokenizer, stops)
+        pieces = [written.add(token) for token in tokens] + [written.end()]
+        assert ("".join(pieces), written.is_stopped) == (told, told != "abcd")
+
+
 def test_end_of_text_ends_it():
     """The token that is chosen first counts as the end of a text here."""
     m = load(nano_files()["F16"], threads=1)
-    i = m.tokenizer.i_eos
-    assert i is not None
-    m.tokenizer.i_eos = m.generate(PROMPT, max_tokens=1, temperature=0).tokens[0]
+    assert m.tokenizer.special.end in m.tokenizer.special.ends
+    end_at(m, m.generate(PROMPT, max_tokens=1, temperature=0).tokens[0])
     done = m.generate(PROMPT, max_tokens=9, temperature=0)
     assert (done.text, done.tokens, done.finish_reason) == ("", (), "stop")
 
@@ -283,14 +305,18 @@ def test_text_is_that_of_the_tokens_up_to_the_first_stop():
     """
     m = load(nano_files()["Q4_K_M"], threads=1)
     dice = np.random.default_rng(3)
-    i_eos, ended = m.tokenizer.i_eos, set()
+    ends, control = m.tokenizer.special.ends, m.tokenizer.special.control
+    ended = set()
     anything = {"temperature": 1e5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     for seed in range(150):
         options = anything | {"max_tokens": int(dice.integers(1, 14))}
-        m.tokenizer.i_eos = i_eos
+        end_at(m, *ends)
         tokens = m.generate("a", seed=seed, **options).tokens
-        m.tokenizer.i_eos = tokens[-1] if seed % 3 == 0 else i_eos
-        tokens = tokens[: tokens.index(m.tokenizer.i_eos)] if m.tokenizer.i_eos in tokens else tokens
+        if seed % 3 == 0 and tokens:
+            end_at(m, tokens[-1])
+            tokens = tokens[: tokens.index(tokens[-1])]
+        if control & set(tokens):  # the test above is of these
+            continue
         text = m.tokenizer.decode(tokens)
         first, length = dice.integers(0, len(text) + 1), dice.integers(1, 5)
         stops = [s for s in (text[first : first + length], text[-1:] + "?", text[-2:]) if s][: seed % 4]
@@ -305,16 +331,15 @@ def test_text_is_that_of_the_tokens_up_to_the_first_stop():
         assert "" not in pieces
         assert done.tokens == tokens[: len(done.tokens)]
         assert found or done.tokens == tuple(tokens)
-        why = "stop" if found or m.tokenizer.i_eos == tokens[-1:] else done.finish_reason
-        assert done.finish_reason == why
+        assert done.finish_reason == "stop" or not found
         ended.add((done.finish_reason, bool(found), text.endswith("\ufffd")))
     # Every kind of end has been seen, with and without a character that was never completed.
     assert ended >= {(r, f, u) for r, f in (("stop", True), ("stop", False), ("length", False)) for u in (True, False)}
 
 
-def test_empty_prompt_begins_after_the_end_of_another_text():
+def test_empty_prompt_begins_with_the_token_that_begins_a_text():
     m = model()
     assert (
         m.generate("", max_tokens=4, temperature=0).tokens
-        == m.generate([m.tokenizer.i_eos], max_tokens=4, temperature=0).tokens
+        == m.generate([m.tokenizer.special.begin], max_tokens=4, temperature=0).tokens
     )

@@ -80,6 +80,15 @@ TEMPLATE = {
 }
 
 
+FIRST = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+
+
+def around(*ids: int) -> dict[str, object]:
+    """A template with a token before every text, of which the file says that it stands for these ids."""
+    known = {"<|endoftext|>": {"id": "<|endoftext|>", "ids": list(ids), "tokens": []}} if ids else {}
+    return TEMPLATE | {"single": [FIRST, *TEMPLATE["single"]], "special_tokens": known}
+
+
 def test_byte_symbols_are_those_of_the_library():
     assert sorted(BYTE_SYMBOLS) == SYMBOLS
     assert [BYTE_SYMBOLS[b] for b in (0x00, 0x20, 0x41, 0x7F, 0xAD, 0xFF)] == [
@@ -109,6 +118,14 @@ def test_byte_symbols_are_those_of_the_library():
         ("decoder.trim_offsets", ...),
         ("post_processor", BYTE_LEVEL),
         ("post_processor", TEMPLATE),
+        ("post_processor", {"type": "Sequence", "processors": [BYTE_LEVEL, TEMPLATE]}),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}]}),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [BYTE_LEVEL]}),
+        ("decoder", {"type": "Sequence", "decoders": [BYTE_LEVEL]}),
+        ("truncation", {"max_length": 5}),
+        ("padding", {"strategy": {"Fixed": 10**9}}),
+        ("model.unk_token", "<unk>"),
+        ("model.byte_fallback", True),
         ("truncation", ...),
         ("version", ...),
     ],
@@ -126,11 +143,11 @@ def test_the_normalizer_decides_the_pre_tokenizer_name():
     ("where", "value", "message"),
     [
         ("version", "2.0", "version: only '1.0' is supported, got '2.0'"),
-        ("truncation", {"max_length": 5}, "truncation: only None is supported"),
-        ("padding", {"strategy": {"Fixed": 10**9}}, "padding: only None is supported"),
         ("paddings", None, "paddings: unknown field. Did you mean padding"),
         ("normalizer", {"type": "NFKC"}, "normalizer.type: only 'NFC' is supported, got 'NFKC'. Did you mean NFC"),
-        ("normalizer", {"type": "Sequence", "normalizers": []}, "normalizer.type: only 'NFC' is supported"),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFD"}]}, "only 'NFC' is supported, got 'NFD'"),
+        ("normalizer", {"type": "Sequence"}, "normalizer: expected a list of normalizers"),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": []}, "pre_tokenizer: expected one step, got 0"),
         ("normalizer", {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}, "only 'NFC' is supported"),
         ("normalizer", {}, "normalizer.type: key is missing"),
         ("normalizer", "NFC", "normalizer: expected an object, got 'NFC'"),
@@ -142,18 +159,16 @@ def test_the_normalizer_decides_the_pre_tokenizer_name():
         ("pre_tokenizer.use_regex", False, "pre_tokenizer.use_regex: only True is supported, got False"),
         ("decoder", None, "decoder: expected an object, got None"),
         ("decoder", {"type": "WordPiece"}, "decoder.type: only 'ByteLevel' is supported, got 'WordPiece'"),
-        ("post_processor", {"type": "BertProcessing"}, "post_processor.type: only 'ByteLevel' is supported"),
-        (
-            "post_processor",
-            TEMPLATE | {"single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, *TEMPLATE["single"]]},
-            "post_processor.type: only 'ByteLevel' is supported, got 'TemplateProcessing'",
-        ),
+        ("post_processor", {"type": "BertProcessing"}, "post_processor.cls: expected a token and its id"),
+        ("post_processor", {"type": "Metaspace"}, "post_processor.type: only 'ByteLevel' is supported"),
+        ("post_processor", TEMPLATE | {"single": [FIRST]}, "post_processor.special_tokens: '<|endoftext|>' has no ids"),
+        ("post_processor", around(), "post_processor.special_tokens: '<|endoftext|>' has no ids"),
+        ("post_processor", around(0, 0), "post_processor: puts 2 and 0 tokens around every text"),
+        ("post_processor", around(9999), "post_processor: no token has id 9999"),
         ("model.type", "Unigram", "model.type: only 'BPE' is supported, got 'Unigram'"),
         ("model.dropout", 0.1, "model.dropout: only None or 0.0 is supported, got 0.1"),
-        ("model.unk_token", "<unk>", "model.unk_token: only None is supported, got '<unk>'"),
         ("model.continuing_subword_prefix", "##", "model.continuing_subword_prefix: only None or '' is supported"),
         ("model.end_of_word_suffix", "</w>", "model.end_of_word_suffix: only None or '' is supported"),
-        ("model.byte_fallback", True, "model.byte_fallback: only False is supported, got True"),
         ("model.ignore_merges", True, "model.ignore_merges: only False is supported, got True"),
         ("model.droput", None, "model.droput: unknown field. Did you mean dropout"),
         ("model", [], "model: expected an object, got []"),
@@ -230,11 +245,16 @@ def test_a_vocabulary_without_a_byte_is_refused():
         ({"merges": np.arange(3, dtype=np.int32)}, "tokenizer.ggml.merges: expected an array of texts"),
         ({"merges": ["ab"]}, "tokenizer.ggml.merges: merge 0: expected two tokens and a space, got 'ab'"),
         ({"merges": ["a b", "b a"]}, "vocabulary: merge 1 ('b', 'a'): 'ba' is not a token"),
-        ({"add_bos_token": True}, "tokenizer.ggml.bos_token_id: expected the id of a token, got None"),
-        ({"add_bos_token": np.uint32(1)}, "tokenizer.ggml.add_bos_token: expected true or false"),
+        (
+            {"add_bos_token": True},
+            "tokenizer.ggml.bos_token_id: expected the id of a token, as every text is to get it",
+        ),
         ({"add_eos_token": True, "eos_token_id": np.uint32(260)}, "tokenizer.ggml.eos_token_id: expected the id of"),
         ({"add_eos_token": True, "eos_token_id": np.uint32(2**32 - 1)}, "tokenizer.ggml.eos_token_id: expected the id"),
-        ({"add_eos_token": True, "eos_token_id": np.uint32(259)}, "tokenizer.ggml.eos_token_id: token 259 is unused"),
+        (
+            {"add_eos_token": True, "eos_token_id": np.uint32(259)},
+            "tokenizer.ggml.eos_token_id: expected the id of a token, as every text",
+        ),
     ],
 )
 def test_gguf_keys_that_are_no_such_tokenizer_are_refused_by_name(change, message):

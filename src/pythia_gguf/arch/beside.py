@@ -8,11 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
-from pythia_gguf.errors import Argument, ModelFileError, PythiaGGUFError
-from pythia_gguf.json_file import OtherJSONError, read_json_object
-
-# Of a manifest or config.json.
-_LARGEST_BYTES = 256 << 20
+from pythia_gguf.errors import Argument
+from pythia_gguf.json_file import objects_beside
 
 
 def act_beside(path: Path) -> str | None:
@@ -21,20 +18,9 @@ def act_beside(path: Path) -> str | None:
     Raises ModelFileError where one of them is there and cannot be read: to take the usual GELU in silence would be a
     guess that changes every number.
     """
-    for name in ("manifest.json", "config.json"):
-        beside = path.parent / name
-        if not beside.is_file():
-            continue
-        try:
-            act = read_json_object(beside, most_bytes=_LARGEST_BYTES, allow_nan=True).get("hidden_act")
-        except PythiaGGUFError as e:
-            if isinstance(e.__cause__, OtherJSONError):  # another program's file of that name
-                continue
-            raise ModelFileError(
-                f"should tell which GELU {path.name} has, but: {e}",
-                (". Mend it, or say ", Argument("gelu", "erf"), " or tanh"),
-                path=beside,
-            ) from e
+    way_out = (", or say ", Argument("gelu", "erf"), " or tanh")
+    for _, keys in objects_beside(path, ("manifest.json", "config.json"), "which GELU", way_out):
+        act = keys.get("hidden_act")
         if isinstance(act, str) and act in GELU_OF_ACT:
             return act
     return None

@@ -93,7 +93,7 @@ def _collect(
 ) -> ImportanceMatrix:
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.evals.importance import collect
-    from pythia_gguf.evals.state import state_path
+    from pythia_gguf.evals.state import state_path, text_ids
     from pythia_gguf.text_file import read_text_file
 
     contents = [(path.name, read_text_file(path)) for path in texts]
@@ -103,7 +103,7 @@ def _collect(
         progress.stage("tokenizing", sum(len(content) for _, content in contents), "characters")
         ids = []
         for name, content in contents:
-            ids.append((name, loaded.tokenizer.encode(content)))
+            ids.append((name, text_ids(loaded.tokenizer, content, context)))
             progress.advance(name, len(content))
         return collect(
             loaded,

@@ -29,8 +29,8 @@ from pythia_gguf.engine.lookup import Drafts
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.sampling import Sampler, Sampling, room_for
 from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.written import Written
 from pythia_gguf.errors import Argument, UsageError
-from pythia_gguf.tokenizer import TextStream
 
 if TYPE_CHECKING:
     from pythia_gguf.engine.model import Model
@@ -59,8 +59,8 @@ class Timings:
 class Completion:
     """What a model wrote.
 
-    text           after the prompt, without the stop text
-    tokens         ids, without the one that ends a text
+    text           after the prompt, without the stop text and without control tokens
+    tokens         ids, control tokens too, without the one that ends a text
     logprobs       one for each token, or None when they were not asked for
     finish_reason  "stop" (end of text, or a stop text), "length", or None: it has not come to its end
     seed           that gives the same text again
@@ -117,13 +117,22 @@ class Generation(ProcessBound):
     model  that writes it
     """
 
-    def __init__(self, model: Model, prompt: str | Iterable[int], wanted: Wanted, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        model: Model,
+        prompt: str | Iterable[int],
+        wanted: Wanted,
+        sampling: Sampling,
+        ends: frozenset[int] | None = None,
+    ) -> None:
         """Raises UsageError when prompt and new tokens do not fit into the context, or for an id that there is not.
 
-        prompt  text, or ids; an empty one stands for the token that ends a text
+        prompt  text, or ids; an empty one stands for the token that begins a text, else the one that ends it
+        ends    tokens at which it ends; None: all of `tokenizer.special_tokens`
         """
         self.model, self._wanted, self._sampling = model, wanted, sampling
-        self._ids = _ids_of(model, prompt) or [model.tokenizer.i_eos or 0]
+        self._ids = _ids_of(model, prompt) or [model.tokenizer.prefix]
+        self._ends = model.tokenizer.special.ends if ends is None else ends
         self._n_prompt = len(self._ids)
         self._n_context = _context(self._n_prompt, wanted, model.n_context)
         self._logprobs: list[TokenLogprob] = []
@@ -144,31 +153,24 @@ class Generation(ProcessBound):
         return self._pieces()
 
     def _pieces(self) -> Iterator[str]:
-        stream, held, stops = TextStream(self.model.tokenizer), "", self._wanted.stops
-        finish = "length"
+        written, finish = Written(self.model.tokenizer, self._wanted.stops), "length"
         for token, logprobs in self._tokens():
-            if token == self.model.tokenizer.i_eos:
+            if token in self._ends:
                 finish = "stop"
                 break
             self._ids.append(token)
             if logprobs is not None:
                 self._logprobs.append(logprobs.of(token, self._wanted.logprobs or 0))
-            held += stream.add(token)
+            piece = written.add(token)
             self._times[2] = time.perf_counter()
-            if _first_stop(held, stops) is not None:
+            if written.is_stopped:
                 break
-            safe = len(held) - _may_be_stop(held, stops)
-            if safe:
-                yield self._told(held[:safe])
-            held = held[safe:]
-        at = _first_stop(held, stops)
-        if at is None:
-            # A character that was never completed may be one of a stop text too.
-            held += stream.end()
-            at = _first_stop(held, stops)
-        self._finish = finish if at is None else "stop"
-        if held := held[:at]:
-            yield self._told(held)
+            if piece:
+                yield self._told(piece)
+        last = written.end()
+        self._finish = "stop" if written.is_stopped else finish
+        if last:
+            yield self._told(last)
 
     @property
     def completion(self) -> Completion:
@@ -275,15 +277,3 @@ def _context(n_prompt: int, wanted: Wanted, n_context: int) -> int:
             (", or ", Argument("shift", True), " to forget the oldest text"),
         )
     return min(needed, n_context)
-
-
-def _first_stop(text: str, stops: tuple[str, ...]) -> int | None:
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return min(found) if found else None
-
-
-def _may_be_stop(text: str, stops: tuple[str, ...]) -> int:
-    """Length of the longest end of a text with which a stop text begins."""
-    return max(
-        (n for stop in stops for n in range(1, min(len(stop), len(text)) + 1) if text.endswith(stop[:n])), default=0
-    )

@@ -64,12 +64,15 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
 
     encoding  "joint": white space at the prompt's end goes to the continuation, both are encoded as one text and the
               prompt by itself, and the rest is the continuation, as lm_eval 0.4 does it; "separate": each by itself
-    An empty prompt becomes the token that ends a text.
+    What the model wants around every text counts once, and an empty prompt becomes the token that begins a text, else
+    the one that ends it; where the continuation begins with that token itself, what follows it is scored.
     """
     one_of("encoding", encoding, ENCODINGS)
     encode = model.tokenizer.encode
-    if encoding == "separate":
-        before, after = encode(prompt), encode(continuation)
+    if encoding == "separate" or not prompt:
+        before, after = encode(prompt) if prompt else [], encode(continuation, special=False)
+        if not before and len(after) > 1 and after[0] == model.tokenizer.special.prefix:
+            before, after = after[:1], after[1:]
     else:
         bare = prompt.rstrip()
         continuation = prompt[len(bare) :] + continuation
@@ -83,7 +86,7 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
         )
     if not after:
         raise UsageError(Argument("continuation"), " must have at least one token")
-    before = before or [model.tokenizer.i_eos or 0]
+    before = before or [model.tokenizer.prefix]
     return Request(ids=(*before, *after), start=len(before))
 
 

@@ -27,7 +27,7 @@ from pythia_gguf.evals.model_files import (
 )
 from pythia_gguf.evals.report import SCHEMA_VERSION, lost_report
 from pythia_gguf.evals.result_file import alone_with, refuse_to_lose, write_and_show
-from pythia_gguf.evals.state import state_path
+from pythia_gguf.evals.state import state_path, text_ids
 from pythia_gguf.files import read_whole, write_text
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text
@@ -85,7 +85,7 @@ def measure_files(
         pairs = pair_with_references(found, base)
         content = read_whole(text)
         heard.stage("tokenizing", len(content), "bytes")
-        ids = _ids(pairs, decode_text(content, text), tell)
+        ids = _ids(pairs, decode_text(content, text), context, tell)
         heard.advance("", len(content))
         windows = scored_windows(ids, context, n_windows)
         jobs = _Jobs(found, gelu, activations, threads, context)
@@ -183,7 +183,9 @@ class _Jobs:
         )
 
 
-def _ids(pairs: Sequence[tuple[ModelFile, list[ModelFile]]], text: str, tell: Callable[[str], None]) -> list[int]:
+def _ids(
+    pairs: Sequence[tuple[ModelFile, list[ModelFile]]], text: str, context: int, tell: Callable[[str], None]
+) -> list[int]:
     """The text as tokens; raises UsageError where references have several vocabularies."""
     first = pairs[0][0]
     for other, _ in pairs:
@@ -195,7 +197,7 @@ def _ids(pairs: Sequence[tuple[ModelFile, list[ModelFile]]], text: str, tell: Ca
     metadata = open_gguf(first.path).metadata
     if (note := pre_tokenizer_note(metadata)) is not None:
         tell(note)
-    return TextTokenizer(metadata, first.path).encode(text)
+    return text_ids(TextTokenizer(metadata, first.path), text, context)
 
 
 def _decode_speed(windows: Windows) -> float:

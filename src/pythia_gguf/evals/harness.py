@@ -21,6 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from pythia_gguf.arguments import one_of
 from pythia_gguf.choices import ENCODINGS
+from pythia_gguf.engine.generation import Generation, options_of
 from pythia_gguf.engine.scoring import Request, score_requests
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import RegularFile, sha256_range
@@ -84,8 +85,14 @@ class PythiaLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The token that ends a text; it stands for an empty context."""
-        return self._model.tokenizer.i_eos or 0
+        """The token that ends a text."""
+        end = self._model.tokenizer.special.end
+        return self.prefix_token_id if end is None else end
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that stands for an empty context: the one that begins a text, else the one that ends it."""
+        return self._model.tokenizer.prefix
 
     @property
     def max_length(self) -> int:
@@ -113,8 +120,8 @@ class PythiaLM(TemplateLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
-        """Ids of a text. No token is ever added, whatever the harness asks for: the suite's tokenizer adds none."""
-        return self._model.tokenizer.encode(string)
+        """Ids of a text, with the tokens that the model wants around every text once."""
+        return self._model.tokenizer.encode(string, special=add_special_tokens)
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """For each (context, continuation) its log-likelihood in nats, and whether greedy text would be the same.
@@ -185,7 +192,7 @@ class PythiaLM(TemplateLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         if self._encoding == "separate":
-            return self.tok_encode(context), self.tok_encode(continuation)
+            return self.tok_encode(context), self.tok_encode(continuation, add_special_tokens=False)
         before, after = super()._encode_pair(context, continuation)
         return before, after
 
@@ -212,7 +219,7 @@ class PythiaLM(TemplateLM):
                 f"a continuation of {len(continuation)} tokens, {one_line(texts[1], 40)!r}, does not fit into the"
                 f" context of {self.max_length}"
             )
-        ids = [*(context or [self.eot_token_id]), *continuation][-(self.max_length + 1) :]
+        ids = [*(context or [self.prefix_token_id]), *continuation][-(self.max_length + 1) :]
         return Request(ids=tuple(ids), start=len(ids) - len(continuation))
 
     def check_generation(self, options: Mapping[str, Any]) -> None:
@@ -234,13 +241,15 @@ class PythiaLM(TemplateLM):
 
     def _written(self, context: str, options: Mapping[str, Any]) -> str:
         until, n_tokens, sampling = self._wanted(options)
-        seed, text = self._seed + self._n_written, ""
+        seed = self._seed + self._n_written
         self._n_written += 1
         ids = self.tok_encode(context)[n_tokens - self.max_length :]
-        for piece in self._model.stream(ids, max_tokens=n_tokens, seed=seed, **sampling):
-            text += piece
-            if any(term and term in text for term in until):
-                break
+        stops = [term for term in until if term]
+        options = {"max_tokens": n_tokens, "seed": seed, "stop": stops} | sampling
+        # transformers goes on where only the text of a token tells that it ends a text.
+        ends = self._model.tokenizer.special.named_ends
+        generation = Generation(self._model, ids, *options_of(options), ends=ends)
+        text = "".join(generation)
         cut: str = postprocess_generated_text(text, until, None)
         return cut
 

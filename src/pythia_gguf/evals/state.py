@@ -16,10 +16,25 @@ import numpy as np
 
 from pythia_gguf.errors import PythiaGGUFError, one_line
 from pythia_gguf.files import read_whole, write_all, write_beside
+from pythia_gguf.tokenizer import TextTokenizer
 
 _SAVED_EVERY_S = 30.0
 _MAGIC = b"pythia-gguf state 1\n"
 _HEAD_BYTES = len(_MAGIC) + 32
+
+
+def text_ids(tokenizer: TextTokenizer, text: str, context: int) -> list[int]:
+    """The tokens of a text that is cut into windows of `context`.
+
+    Where the model wants its begin token before every text, each window has it in place of its own first token, as in
+    llama.cpp 0c1e57098, tools/perplexity and tools/imatrix; an end token is put nowhere.
+    """
+    ids = tokenizer.encode(text, special=False)
+    begin = tokenizer.special.begin
+    if tokenizer.special.adds_begin and begin is not None:
+        ids = [begin, *ids]
+        ids[::context] = [begin] * len(ids[::context])
+    return ids
 
 
 def windows_of(ids: Sequence[int], context: int) -> np.ndarray:

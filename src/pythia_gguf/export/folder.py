@@ -25,7 +25,7 @@ from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.json_file import json_text
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer import try_tokenizer
+from pythia_gguf.tokenizer import special_tokens, try_tokenizer
 
 DTYPES: dict[str, tuple[str, np.dtype]] = {
     "float16": ("F16", np.dtype("<f2")),
@@ -145,15 +145,15 @@ def hf_config(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str
     share = config.rotary_dims / config.head_dim
     if int(share * config.head_dim) != config.rotary_dims:  # rounded down where transformers multiplies again
         share = float(np.nextafter(share, 2))
-    ids = {name: _token_id(gguf, name) for name in ("bos", "eos")}
+    special = special_tokens(gguf.metadata, gguf.path)
     return {
         "architectures": ["GPTNeoXForCausalLM"],
         "attention_bias": True,
         "attention_dropout": 0.0,
-        "bos_token_id": ids["bos"],
+        "bos_token_id": special.begin,
         "classifier_dropout": 0.1,
         "dtype": dtype,
-        "eos_token_id": ids["eos"],
+        "eos_token_id": special.end,
         "hidden_act": hidden_act or act_beside(gguf.path) or "gelu",
         "hidden_dropout": 0.0,
         "hidden_size": config.hidden,
@@ -184,14 +184,11 @@ def config_files(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: 
     """The JSON files beside tokenizer.json, by name."""
     tokens = gguf.metadata.get("tokenizer.ggml.tokens", [])
     assert isinstance(tokens, list)
-    special: dict[str, Any] = {}
-    for name in ("bos", "eos", "unk", "pad"):
-        key = {"unk": "unknown", "pad": "padding"}.get(name, name)
-        i = _token_id(gguf, key)
-        if i is not None and i < len(tokens):
-            special[f"{name}_token"] = tokens[i]
+    special = special_tokens(gguf.metadata, gguf.path)
+    named = {"bos": special.begin, "eos": special.end, "unk": special.unknown, "pad": special.pad}
+    texts = {f"{kind}_token": tokens[i] for kind, i in named.items() if i is not None}
     tokenizer_config = {
-        **special,
+        **texts,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": config.n_context,
@@ -200,17 +197,19 @@ def config_files(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: 
     template = gguf.metadata.get("tokenizer.chat_template")
     if isinstance(template, str):
         tokenizer_config["chat_template"] = template
+    ends = sorted(special.named_ends)
+    generation = {
+        "bos_token_id": special.begin,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends,
+        "pad_token_id": special.pad,
+    }
     files = {
         "config.json": hf_config(gguf, config, dtype, hidden_act),
-        "special_tokens_map.json": special,
+        "generation_config.json": {key: value for key, value in generation.items() if value not in (None, [])},
+        "special_tokens_map.json": texts,
         "tokenizer_config.json": tokenizer_config,
     }
     return {name: json_text(value, indent=2, ascii_only=False) + "\n" for name, value in files.items()}
-
-
-def _token_id(gguf: GGUFFile, name: str) -> int | None:
-    value = gguf.metadata.get(f"tokenizer.ggml.{name}_token_id")
-    return int(value) if isinstance(value, np.integer) else None
 
 
 def _write_weights(out: BinaryIO, gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, progress: Progress) -> None:

@@ -23,7 +23,7 @@ from pythia_gguf.hub.remote_file import RemoteFile
 from pythia_gguf.progress import Progress, Silence
 
 _TEXTS = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json|README\.md|LICEN[CS]E(\.\w+)?|NOTICE"
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|README\.md|LICEN[CS]E(\.\w+)?|NOTICE"
     r"|chat_template\.(jinja|json)|additional_chat_templates/[\w-]+\.jinja"
 )
 _WAITS_S = (0.5, 2, 8)  # before it is tried again where a server is busy or a connection breaks

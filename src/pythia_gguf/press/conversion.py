@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,16 +26,7 @@ from pythia_gguf.json_file import read_json_object, read_text
 
 QUANTIZATION_VERSION = np.uint32(2)  # GGML_QNT_VERSION
 
-_TEXT_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "README.md",
-)
+_TEXT_FILES = ("config.json", "generation_config.json", *tokenizer.TOKENIZER_FILES, "README.md")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +35,14 @@ class HFModel:
 
     config    its sizes
     metadata  all keys of the GGUF that the converter would write, in order
+    special_tokens  what the manifest has to tell of them beside the keys
+    notes     what the user should know, one line each
     """
 
     config: arch.GPTNeoXConfig
     metadata: Metadata
+    special_tokens: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
@@ -61,22 +57,24 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     config_path = folder / "config.json"
     hf_config = read_json_object(config_path, allow_nan=True)
     config = arch.config_from_hf(hf_config, config_path)
+    generation_config = _generation_config(folder / "generation_config.json")
+    tokens = tokenizer.read_tokenizer(folder, hf_config, generation_config, config.n_vocab)
     metadata: Metadata = {"general.architecture": arch.ARCHITECTURE}
     metadata |= identity_metadata(
         name=name,
         n_params=sum(prod(shape) for shape in arch.tensor_shapes(config).values()),
         card=_model_card(folder / "README.md"),
         config=hf_config,
-        generation_config=_generation_config(folder / "generation_config.json"),
+        generation_config=generation_config,
         folder=folder,
     )
     metadata |= arch.metadata_of(config)
     metadata["general.quantization_version"] = QUANTIZATION_VERSION
-    metadata |= _tokenizer_metadata(folder, hf_config, config.n_vocab)
+    metadata |= tokens.metadata
     for key, value in metadata.items():
         if isinstance(value, str) and len(value.encode()) > STRING_BYTES_MAX:
             raise ModelFileError(f"a text for the GGUF is longer than {STRING_BYTES_MAX} bytes", path=folder, field=key)
-    return HFModel(config=config, metadata=metadata)
+    return HFModel(config=config, metadata=metadata, special_tokens=tokens.beside, notes=tokens.notes)
 
 
 def text_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -110,29 +108,6 @@ def matrix_format(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
 def stored_format(shape: tuple[int, ...], matrices: str) -> str:
     """The format of one tensor when matrices have the format `matrices`: biases and norms are always "F32"."""
     return matrices if len(shape) >= 2 else "F32"
-
-
-def _tokenizer_metadata(folder: Path, hf_config: dict[str, object], n_vocab: int) -> Metadata:
-    path, config_path = folder / "tokenizer.json", folder / "config.json"
-    data = read_json_object(path, allow_nan=True)
-    vocabulary = tokenizer.vocabulary_of(data, path)
-    tokenizer_config = _optional_object(folder / "tokenizer_config.json")
-    tokenizer.check_named_tokens(vocabulary, tokenizer_config, folder / "tokenizer_config.json")
-    names_path = folder / "special_tokens_map.json"
-    tokenizer.check_named_tokens(vocabulary, _optional_object(names_path), names_path)
-    metadata: Metadata = {}
-    metadata |= tokenizer.vocabulary_metadata(vocabulary, n_vocab, config_path)
-    metadata |= tokenizer.special_metadata(
-        vocabulary,
-        post_processor=data.get("post_processor"),
-        tokenizer_config=tokenizer_config,
-        config=hf_config,
-        n_vocab=n_vocab,
-        path=config_path,
-    )
-    metadata |= tokenizer.chat_template_metadata(folder, tokenizer_config)
-    tokenizer.check_tokenizer_keys(metadata, path)  # ids without a token are called [PADi], which a token may be called
-    return metadata
 
 
 def _model_card(path: Path) -> dict[str, object]:

@@ -13,6 +13,7 @@ from typing import Any
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.press.menu import MenuItem
+from pythia_gguf.tokenizer import MANIFEST_KEY
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -47,6 +48,7 @@ def manifest_text(
     tensors: Mapping[tuple[str, str], str],
     card_sha256: str,
     hidden_act: str | None,
+    special_tokens: Mapping[str, Any],
 ) -> str:
     """The text of manifest.json.
 
@@ -55,6 +57,7 @@ def manifest_text(
     tensors  (tensor name, format) -> hash of the encoded bytes
     card_sha256  hash of the card as it was written: one that has another was edited since
     hidden_act   the activation as the source's config.json names it; a GGUF has no key for it
+    special_tokens  what no key of a GGUF says of them; see `tokenizer.special_tokens`
     """
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -64,6 +67,7 @@ def manifest_text(
         "mix": mix,
         "source": source,
         **({} if hidden_act is None else {"hidden_act": hidden_act}),
+        **({MANIFEST_KEY: dict(special_tokens)} if special_tokens else {}),
         "card_sha256": card_sha256,
         "files": [_file_entry(item, sha256[item.file], tensors) for item in items],
     }

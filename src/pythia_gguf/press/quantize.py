@@ -231,6 +231,7 @@ def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
             tensors=tensors,
             card_sha256=card_sha256,
             hidden_act=job.source.hidden_act,
+            special_tokens=job.source.special_tokens,
         )
     )
     return sums

@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pythia_gguf.arch import check_shapes, gguf_name, qkv_runs, role_of, tensor_shapes
+from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from pythia_gguf.checkpoint.neox import NeoXCheckpoint, neox_folder, open_neox
 from pythia_gguf.checkpoint.tensor import LazyTensor
@@ -33,7 +35,7 @@ from pythia_gguf.json_file import read_text
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 from pythia_gguf.press.names import repo_of, snapshot_of
-from pythia_gguf.tokenizer import try_tokenizer
+from pythia_gguf.tokenizer import tokens_beside, try_tokenizer
 
 UNQUANTIZED = ("F16", "BF16", "F32")
 _EMBEDDINGS = ("token_embd.weight", "output.weight")
@@ -110,7 +112,8 @@ class Source:
     repo_id       "EleutherAI/pythia-70m" when the source lies in a Hub cache, else None
     commit        the commit of that cache entry, or None
     revision      the branch of it that was asked for by name, or None
-    hidden_act    the activation as config.json names it; None from a GGUF, which has no key for it
+    hidden_act    the activation as config.json names it, for which a GGUF has no key; None: not known
+    special_tokens  what the manifest has to tell of them beside the keys; see `tokenizer.special_tokens`
     elsewhere     files that are not on this machine, by path
     imatrix       importances of columns; None: without
     copies        tensors that are another one again, by name: the matrix of tied embeddings
@@ -129,6 +132,7 @@ class Source:
     commit: str | None = None
     revision: str | None = None
     hidden_act: str | None = None
+    special_tokens: Mapping[str, Any] = field(default_factory=dict)
     elsewhere: Mapping[Path, FileElsewhere] = field(default_factory=dict)
     imatrix: UsedMatrix | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
@@ -203,6 +207,8 @@ def _open_gguf(path: Path, name: str) -> Source:
         tensors=tuple(tensors),
         file_order=tuple(gguf.tensors),
         files=(path,),
+        hidden_act=act_beside(path),
+        special_tokens=tokens_beside(gguf.metadata, path),
         notes=try_tokenizer(gguf.metadata, path)[1],
     )
 
@@ -225,7 +231,7 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
         checkpoint = open_neox(neox)
         kind, elsewhere = "neox", dict(checkpoint.elsewhere)
     found = _by_gguf_names(checkpoint.tensors.values())
-    notes = [_ADAPTER_NOTE] if os.path.lexists(folder / ADAPTER) else []
+    notes = [*model.notes, *([_ADAPTER_NOTE] if os.path.lexists(folder / ADAPTER) else [])]
     found, copies = _with_both_embeddings(found, model.config.tied_embeddings, folder, notes)
     shapes = tensor_shapes(model.config)
     check_shapes({n: t.shape for n, t in found.items()}, shapes, folder)
@@ -258,6 +264,7 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
         commit=snapshot.name if (snapshot := snapshot_of(folder)) else None,
         revision=place.revision if place else None,
         hidden_act=model.config.hidden_act,
+        special_tokens=model.special_tokens,
         elsewhere=elsewhere,
         copies=copies,
         notes=tuple(notes),

@@ -3,7 +3,7 @@
 Knows no model. BPE itself is the `tokenizers` library's.
 """
 
-from pythia_gguf.tokenizer.chat_template import chat_template_metadata
+from pythia_gguf.tokenizer.folder import TOKENIZER_FILES, FolderTokenizer, read_tokenizer
 from pythia_gguf.tokenizer.foreign_keys import check_tokenizer_keys
 from pythia_gguf.tokenizer.metadata import (
     pre_tokenizer_note,
@@ -12,22 +12,26 @@ from pythia_gguf.tokenizer.metadata import (
     vocabulary_from_metadata,
     vocabulary_metadata,
 )
-from pythia_gguf.tokenizer.special_tokens import check_named_tokens, special_metadata
+from pythia_gguf.tokenizer.special_tokens import MANIFEST_KEY, SpecialTokens, special_tokens, tokens_beside
 from pythia_gguf.tokenizer.text import TextStream, TextTokenizer
 from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer, vocabulary_of
 from pythia_gguf.tokenizer.vocabulary import AddedToken, Vocabulary
 
 __all__ = [
     "AddedToken",
+    "FolderTokenizer",
+    "MANIFEST_KEY",
+    "SpecialTokens",
+    "TOKENIZER_FILES",
     "TextStream",
     "TextTokenizer",
     "Vocabulary",
-    "chat_template_metadata",
-    "check_named_tokens",
     "check_tokenizer_keys",
     "load_tokenizer",
     "pre_tokenizer_note",
-    "special_metadata",
+    "read_tokenizer",
+    "special_tokens",
+    "tokens_beside",
     "tokenizer_from_metadata",
     "try_tokenizer",
     "vocabulary_from_metadata",

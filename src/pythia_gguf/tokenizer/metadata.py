@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -14,9 +15,10 @@ from tokenizers import Tokenizer
 
 from pythia_gguf.errors import ModelFileError, nearest
 from pythia_gguf.tokenizer.build import build_tokenizer
+from pythia_gguf.tokenizer.special_tokens import CONTROL, UNUSED, SpecialTokens, special_tokens
 from pythia_gguf.tokenizer.vocabulary import NFC_OF_PRE, PRE_OF_GPT_NEOX, AddedToken, Vocabulary, check_vocabulary
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama_token_type
+NORMAL, USER_DEFINED = 1, 4  # llama_token_type
 _PREFIX = "tokenizer.ggml."
 # Added tokens that are not marked special but look it: (start, end).
 _SPECIAL_LOOKS = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
@@ -111,17 +113,28 @@ def try_tokenizer(
 
 
 def tokenizer_from_metadata(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> Tokenizer:
-    """The working tokenizer of a GGUF, from its keys alone.
+    """The working tokenizer of a GGUF.
 
     It gives the ids of the tokenizer.json that the keys came from, and puts the begin and end tokens around a text
-    when the keys ask for it.
-    Raises  ModelFileError as `vocabulary_from_metadata`, and when such a token is asked for but not named.
+    where `special_tokens` says so.
+    Raises  ModelFileError as `vocabulary_from_metadata`, `special_tokens` and `tokenizer_of`.
     """
-    vocabulary = vocabulary_from_metadata(metadata, path)
+    return tokenizer_of(vocabulary_from_metadata(metadata, path), special_tokens(metadata, path), path)
+
+
+def tokenizer_of(vocabulary: Vocabulary, special: SpecialTokens, path: str | os.PathLike[str]) -> Tokenizer:
+    """The working tokenizer of a checked vocabulary, in which control tokens are those of `special`.
+
+    Raises  ModelFileError where every text is to get a token that there is not.
+    """
+    for adds, i, name in ((special.adds_begin, special.begin, "bos"), (special.adds_end, special.end, "eos")):
+        if adds and i is None:
+            _fail("expected the id of a token, as every text is to get it", f"{name}_token_id", path)
+    added = {i: replace(kind, special=i in special.control) for i, kind in vocabulary.added.items()}
     return build_tokenizer(
-        vocabulary,
-        i_bos=_edge(metadata, "bos", vocabulary, path),
-        i_eos=_edge(metadata, "eos", vocabulary, path),
+        replace(vocabulary, added=added),
+        i_bos=special.begin if special.adds_begin else None,
+        i_eos=special.end if special.adds_end else None,
     )
 
 
@@ -134,23 +147,6 @@ def _type_of(text: str | None, added: AddedToken | None) -> int:
         text.startswith(start) and text.endswith(end) for start, end in _SPECIAL_LOOKS
     )
     return CONTROL if added.special or looks_special else USER_DEFINED
-
-
-def _edge(
-    metadata: Mapping[str, object], name: str, vocabulary: Vocabulary, path: str | os.PathLike[str]
-) -> int | None:
-    """Id of the begin or end token when every text gets it."""
-    wanted = metadata.get(f"{_PREFIX}add_{name}_token", False)
-    if not isinstance(wanted, bool):
-        _fail(f"expected true or false, got {wanted!r}", f"add_{name}_token", path)
-    if not wanted:
-        return None
-    i = metadata.get(f"{_PREFIX}{name}_token_id")
-    if isinstance(i, bool) or not isinstance(i, (int, np.integer)) or not 0 <= i < len(vocabulary.tokens):
-        _fail(f"expected the id of a token, got {i!r}", f"{name}_token_id", path)
-    if vocabulary.tokens[int(i)] is None:
-        _fail(f"token {i} is unused", f"{name}_token_id", path)
-    return int(i)
 
 
 def _expect_name(metadata: Mapping[str, object], key: str, known: tuple[str, ...], path: str | os.PathLike[str]) -> str:

@@ -1,132 +1,168 @@
-"""Which ids begin, end and pad a text: from the files beside tokenizer.json to GGUF keys.
+"""The special tokens of a model: which begin, end and pad a text, and which are no text. Whoever needs one asks here.
 
-Knows no text that is tokenized. The order of the keys, and which file wins, are those of llama.cpp 0c1e57098,
-gguf-py/gguf/vocab.py (`SpecialVocab`).
+Knows no text. They come from the keys of a GGUF; where a GGUF has no key for what the original's files say, or the
+converter's key says something else than transformers does, the manifest beside the file tells it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.tokenizer.vocabulary import Vocabulary
+from pythia_gguf.json_file import check_shape, objects_beside
 
-# Kind of token -> GGUF key of its id; None for a kind that a GGUF has no key for.
-_ID_KEYS = {
-    "bos": "bos_token_id",
-    "eos": "eos_token_id",
-    "unk": "unknown_token_id",
-    "sep": "seperator_token_id",  # the key is spelled so
-    "pad": "padding_token_id",
-    "cls": None,
-    "mask": "mask_token_id",
+_PREFIX = "tokenizer.ggml."
+CONTROL, UNUSED = 3, 5  # llama_token_type
+# At each of these a text ends, whatever the keys say: llama.cpp 0c1e57098, src/llama-vocab.cpp, `special_eog_ids`.
+_END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+_END_TEXTS = frozenset(
+    ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>")
+    + ("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<eos>")
+    + ("<end_of_utterance>", "<turn|>", "<|tool_response>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "[e~[")
+    + ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]")
+    + ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>")
+)
+# A token that ends no text where these are there too.
+_NO_END_WITH = (
+    ("<|end|>", frozenset({"<|return|>", "<|call|>"})),
+    ("<|end|>", frozenset({"<|return|>", "<|calls|>"})),
+    ("<|end|>", frozenset({"<|call|>", "<|flush|>"})),
+    ("<|end|>", frozenset({"<|calls|>", "<|flush|>"})),
+    ("</s>", frozenset({"<|tool_response>"})),
+)
+MANIFEST_KEY = "special_tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialTokens:
+    """Ids, all of tokens that there are; None for none.
+
+    begin, end, pad   what a text begins and ends with, and is filled up with
+    unknown           what stands for text without a token, of which a byte-level tokenizer has none
+    ends              every token at which a text ends: the named ones, and those known by their texts as in llama.cpp
+    named_ends        those that the model's own files name, at which transformers ends a text
+    control           tokens that are no text; decoding may leave them out
+    adds_begin, adds_end  whether every text that is encoded gets the token, which a tokenizer then needs
+    """
+
+    begin: int | None
+    end: int | None
+    pad: int | None
+    unknown: int | None
+    ends: frozenset[int]
+    named_ends: frozenset[int]
+    control: frozenset[int]
+    adds_begin: bool
+    adds_end: bool
+
+    @property
+    def prefix(self) -> int | None:
+        """What stands for an empty text: the token that begins one, else the one that ends one.
+
+        Source: lm_eval 0.4.12, models/huggingface.py, `prefix_token_id`.
+        """
+        return self.end if self.begin is None else self.begin
+
+
+def special_tokens(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> SpecialTokens:
+    """The special tokens of a GGUF.
+
+    metadata  its keys, which `check_tokenizer_keys` has passed
+    path      the file; a manifest.json beside it may say more
+    Raises    ModelFileError for a manifest that cannot be read, or is of another model.
+    """
+    of_keys = tokens_of_keys(metadata)
+    for beside, manifest in objects_beside(Path(path), ("manifest.json",), "which tokens begin and end a text"):
+        if (told := manifest.get(MANIFEST_KEY)) is not None:
+            return _as_told(of_keys, told, _n_tokens(metadata), beside)
+    return of_keys
+
+
+def tokens_of_keys(metadata: Mapping[str, object]) -> SpecialTokens:
+    """The special tokens of a GGUF as its keys alone tell them."""
+    texts, types = metadata.get(f"{_PREFIX}tokens"), metadata.get(f"{_PREFIX}token_type")
+    tokens: list[str | None] = list(texts) if isinstance(texts, list) else []
+    kinds = types[: len(tokens)] if isinstance(types, np.ndarray) else np.zeros(len(tokens), np.int32)
+    tokens = [None if kind == UNUSED else text for text, kind in zip(tokens, kinds, strict=False)]
+
+    def id_of(name: str) -> int | None:
+        i = metadata.get(f"{_PREFIX}{name}_token_id")
+        return int(i) if isinstance(i, np.integer) and i < len(tokens) and tokens[i] is not None else None
+
+    named = {i for name in _END_KEYS if (i := id_of(name)) is not None}
+    ends = named | {i for i, text in enumerate(tokens) if text in _END_TEXTS}
+    for text, others in _NO_END_WITH:
+        if others <= {tokens[i] for i in ends}:
+            ends = {i for i in ends if tokens[i] != text}
+    begin, end = id_of("bos"), id_of("eos")
+    return SpecialTokens(
+        begin=begin,
+        end=end,
+        pad=id_of("padding"),
+        unknown=id_of("unknown"),
+        ends=frozenset(ends),
+        named_ends=frozenset(named),
+        control=frozenset(np.flatnonzero(kinds == CONTROL).tolist()),
+        adds_begin=metadata.get(f"{_PREFIX}add_bos_token") is True,
+        adds_end=metadata.get(f"{_PREFIX}add_eos_token") is True,
+    )
+
+
+def tokens_beside(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the manifest beside a GGUF tells of special tokens and its keys do not; {} for nothing."""
+    return what_keys_lack(tokens_of_keys(metadata), special_tokens(metadata, path))
+
+
+def what_keys_lack(of_keys: SpecialTokens, wanted: SpecialTokens) -> dict[str, Any]:
+    """What the manifest has to tell beside keys that say `of_keys`, so that readers have `wanted`; {} for nothing."""
+    told = {name: getattr(wanted, name) for name in _TOLD if getattr(wanted, name) != getattr(of_keys, name)}
+    if more := sorted(wanted.named_ends - of_keys.named_ends):
+        told["ends"] = more
+    if shown := sorted(of_keys.control - wanted.control):
+        told["text"] = shown
+    return told
+
+
+_TOLD: dict[str, Any] = {
+    "begin": (int, None),
+    "end": (int, None),
+    "pad": (int, None),
+    "adds_begin": bool,
+    "adds_end": bool,
 }
-_ADD_KINDS = ("bos", "eos", "sep")  # kinds with an add_*_token key
+_SHAPE = {f"{name}?": shape for name, shape in _TOLD.items()} | {"ends?": [int], "text?": [int]}
 
 
-def special_metadata(
-    vocabulary: Vocabulary,
-    *,
-    post_processor: object,
-    tokenizer_config: Mapping[str, object],
-    config: Mapping[str, object],
-    n_vocab: int,
-    path: str | os.PathLike[str],
-) -> dict[str, np.generic | bool]:
-    """The `tokenizer.ggml.*_token_id` and `add_*_token` keys, in order.
-
-    post_processor    that field of tokenizer.json
-    tokenizer_config  parsed tokenizer_config.json, {} when there is none; its tokens come first
-    config            parsed config.json; its ids fill the gaps
-    n_vocab           rows of the embedding
-    path              the config.json, for messages
-    Raises  ModelFileError for an id that no token has.
-    """
-    adds = {"bos": False, "eos": False} if _is_byte_level(post_processor) else {}
-    texts = {kind: _text_of(tokenizer_config.get(f"{kind}_token")) for kind in _ID_KEYS}
-    texts["bos"] = texts["bos"] or texts["cls"]
-    texts["eos"] = texts["eos"] or texts["sep"]
-    i_added = {vocabulary.tokens[i]: i for i in vocabulary.added}
-    ids: dict[str, int] = {}
-    for kind, text in texts.items():
-        add = tokenizer_config.get(f"add_{kind}_token")
-        if isinstance(add, bool):
-            adds.setdefault(kind, add)
-        if text in i_added:
-            ids[kind] = i_added[text]
-    for kind in _ID_KEYS:
-        i = config.get(f"{kind}_token_id")
-        if type(i) is int:  # some models list several ids; a GGUF has room for one, and the converter takes none
-            if not 0 <= i < n_vocab:
-                _fail(f"expected an id in 0..{n_vocab - 1}, got {i}", f"{kind}_token_id", path)
-            ids.setdefault(kind, i)
-    keys: dict[str, np.generic | bool] = {}
-    for kind, i in ids.items():
-        if (key := _ID_KEYS[kind]) is not None:
-            keys[f"tokenizer.ggml.{key}"] = np.uint32(i)
-    keys |= {f"tokenizer.ggml.add_{kind}_token": add for kind, add in adds.items() if kind in _ADD_KINDS}
-    return keys
+def _as_told(tokens: SpecialTokens, told: object, n_tokens: int, path: Path) -> SpecialTokens:
+    """The same with what the manifest tells otherwise."""
+    try:
+        check_shape(told, _SHAPE)
+        assert isinstance(told, dict)
+        given = {name: told[name] for name in _TOLD if name in told}
+        more = frozenset(told.get("ends", ()))
+        tokens = replace(
+            tokens,
+            **given,
+            ends=tokens.ends | more,
+            named_ends=tokens.named_ends | more,
+            control=tokens.control - set(told.get("text", ())),
+        )
+        ids = [i for i in (tokens.begin, tokens.end, tokens.pad, *tokens.ends) if i is not None]
+        if not 0 <= min(ids, default=0) <= max(ids, default=0) < max(n_tokens, 1):
+            raise ValueError(f"expected ids in 0..{n_tokens - 1}: is it of another model?")
+        if (tokens.adds_begin and tokens.begin is None) or (tokens.adds_end and tokens.end is None):
+            raise ValueError("a token that is not named is to be put around every text")
+    except ValueError as e:
+        raise ModelFileError(str(e), path=path, field=MANIFEST_KEY) from e
+    return tokens
 
 
-def check_named_tokens(vocabulary: Vocabulary, names: Mapping[str, object], path: str | os.PathLike[str]) -> None:
-    """Refuse a file that adds to or contradicts tokenizer.json.
-
-    transformers lets tokenizer_config.json and its relatives add tokens and change flags when it loads them, so the
-    tokenizer would no longer be the one in tokenizer.json.
-
-    names   parsed tokenizer_config.json or special_tokens_map.json
-    path    where they came from, for messages
-    Raises  ModelFileError for a token that tokenizer.json does not have or has with other flags.
-    """
-    added = {vocabulary.tokens[i]: (i, kind) for i, kind in vocabulary.added.items()}
-    for field, text in _named(names):
-        if text not in added:
-            _fail(f"{text!r} is no added token of tokenizer.json: save the tokenizer again", field, path)
-    changes = {"add_prefix_space"}
-    if str(names.get("tokenizer_class")).startswith("GPTNeoXTokenizer"):
-        changes |= {"add_bos_token", "add_eos_token"}  # other classes leave this to tokenizer.json
-    for field in sorted(changes):
-        if names.get(field):
-            _fail("what is put around every text must be in tokenizer.json: save it again", field, path)
-    decoder = names.get("added_tokens_decoder", {})
-    if not isinstance(decoder, dict):
-        _fail("expected an object", "added_tokens_decoder", path)
-    for key, entry in decoder.items():
-        name = _text_of(entry)
-        i, kind = added.get(name, (None, None))
-        same = str(i) == key and kind is not None and isinstance(entry, dict)
-        flags = {} if kind is None else {"special": kind.special, "normalized": kind.normalized}
-        flags |= {"lstrip": False, "rstrip": False, "single_word": False}
-        if not same or any(entry.get(flag, value) != value for flag, value in flags.items()):
-            _fail(f"token {key} ({name!r}) is not as in tokenizer.json", "added_tokens_decoder", path)
-
-
-def _named(names: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """(field, text) of every token that a tokenizer_config.json or special_tokens_map.json names."""
-    fields = {f"{kind}_token": names.get(f"{kind}_token") for kind in _ID_KEYS}
-    for field in ("additional_special_tokens", "extra_special_tokens"):
-        value = names.get(field)
-        entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        fields |= {f"{field}[{i}]": entry for i, entry in enumerate(entries)}
-    for field, entry in fields.items():
-        text = _text_of(entry)
-        if text is not None:
-            yield field, text
-
-
-def _text_of(entry: object) -> str | None:
-    """A token is written as its text or as an object with its text in `content`."""
-    text = entry.get("content") if isinstance(entry, dict) else entry
-    return text if isinstance(text, str) else None
-
-
-def _is_byte_level(post_processor: object) -> bool:
-    return isinstance(post_processor, dict) and post_processor.get("type") == "ByteLevel"
-
-
-def _fail(message: str, field: str, path: str | os.PathLike[str]) -> NoReturn:
-    raise ModelFileError(message, path=path, field=field)
+def _n_tokens(metadata: Mapping[str, object]) -> int:
+    tokens = metadata.get(f"{_PREFIX}tokens")
+    return len(tokens) if isinstance(tokens, list) else 0

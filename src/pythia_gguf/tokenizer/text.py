@@ -10,11 +10,10 @@ import codecs
 import os
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from pythia_gguf.arguments import checked, shown, whole_numbers
-from pythia_gguf.errors import UsageError
-from pythia_gguf.tokenizer.metadata import tokenizer_from_metadata, vocabulary_from_metadata
+from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.tokenizer.metadata import tokenizer_of, vocabulary_from_metadata
+from pythia_gguf.tokenizer.special_tokens import special_tokens
 from pythia_gguf.tokenizer.vocabulary import BYTE_SYMBOLS
 
 _BYTE_OF = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
@@ -23,25 +22,45 @@ _BYTE_OF = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
 class TextTokenizer:
     """The tokenizer of a model.
 
-    i_eos  id of the token that ends a text, or None
+    special  its special tokens
     """
 
     def __init__(self, metadata: Mapping[str, object], path: str | os.PathLike[str]) -> None:
-        """From the keys of a GGUF; raises ModelFileError when they are broken or of another kind of tokenizer."""
+        """From the keys of a GGUF and what lies beside it; raises ModelFileError when they are broken or of another
+        kind of tokenizer.
+        """
         vocabulary = vocabulary_from_metadata(metadata, path)
-        self._tokenizer = tokenizer_from_metadata(metadata, path)
+        self.special = special_tokens(metadata, path)
+        self._path = path
+        self._tokenizer = tokenizer_of(vocabulary, self.special, path)
         self._pieces = [_piece(token, i in vocabulary.added) for i, token in enumerate(vocabulary.tokens)]
-        eos = metadata.get("tokenizer.ggml.eos_token_id")
-        self.i_eos = int(eos) if isinstance(eos, np.integer) and eos < len(self._pieces) else None
+
+    @property
+    def prefix(self) -> int:
+        """The token that stands for an empty text; raises UsageError where the model names none."""
+        if self.special.prefix is None:
+            raise UsageError(
+                f"{one_line(os.fspath(self._path))} names no token that begins or ends a text, so nothing stands for an"
+                " empty one"
+            )
+        return self.special.prefix
 
     @checked
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text; raises UsageError for half a surrogate pair, which no text in UTF-8 has."""
+    def encode(self, text: str, *, special: bool | None = None) -> list[int]:
+        """Ids of a text.
+
+        special  whether the tokens that the model wants around every text are put there; None: where the text does not
+                 begin with its begin token itself
+        Raises   UsageError for half a surrogate pair, which no text in UTF-8 has
+        """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as e:
             raise UsageError(f"character {e.start} of the text is half of a surrogate pair") from e
-        ids: list[int] = self._tokenizer.encode(text).ids
+        if special is None:
+            first = self.special.prefix
+            special = first is None or not text.startswith(self.decode([first]))
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -7,7 +7,8 @@ brings text to NFC first, and the plain one. Fields are those of the `tokenizers
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from tokenizers import Tokenizer
 
@@ -21,8 +22,8 @@ _ANY = None
 _FIELDS: dict[str, dict[str, tuple[object, ...] | None]] = {
     "": {
         "version": ("1.0",),
-        "truncation": (None,),
-        "padding": (None,),
+        "truncation": _ANY,  # these two shape batches, not the tokens of a text
+        "padding": _ANY,
         "added_tokens": _ANY,
         "normalizer": _ANY,
         "pre_tokenizer": _ANY,
@@ -33,11 +34,11 @@ _FIELDS: dict[str, dict[str, tuple[object, ...] | None]] = {
     "model": {
         "type": ("BPE",),
         "dropout": (None, 0.0),
-        "unk_token": (None,),
+        "unk_token": _ANY,  # every byte has a token
         "continuing_subword_prefix": (None, ""),
         "end_of_word_suffix": (None, ""),
-        "fuse_unk": (False, True),  # means nothing without unk_token
-        "byte_fallback": (False,),
+        "fuse_unk": (False, True),  # as is nothing unknown, these mean nothing
+        "byte_fallback": (False, True),
         "ignore_merges": (False,),
         "vocab": _ANY,
         "merges": _ANY,
@@ -66,6 +67,13 @@ _FIELDS: dict[str, dict[str, tuple[object, ...] | None]] = {
     },
 }
 _FIELDS["post_processor"] = _FIELDS["decoder"]
+# Of a `Sequence`: the name of its list.
+_STEPS = {
+    "normalizer": "normalizers",
+    "pre_tokenizer": "pretokenizers",
+    "decoder": "decoders",
+    "post_processor": "processors",
+}
 _REQUIRED = {
     "normalizer": ("type",),
     "pre_tokenizer": ("type", "add_prefix_space"),
@@ -73,6 +81,14 @@ _REQUIRED = {
     "post_processor": ("type",),
     "added token": ("id", "content", "special", "normalized"),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """Ids of the tokens that stand before and after every text; None for none."""
+
+    before: int | None
+    after: int | None
 
 
 def vocabulary_of(data: dict[str, object], path: str | os.PathLike[str]) -> Vocabulary:
@@ -83,17 +99,19 @@ def vocabulary_of(data: dict[str, object], path: str | os.PathLike[str]) -> Voca
             that lead nowhere.
     """
     _check_fields(data, "", path)
-    _check_fields(data.get("pre_tokenizer"), "pre_tokenizer", path)
-    _check_fields(data.get("decoder"), "decoder", path)
-    if data.get("normalizer") is not None:
-        _check_fields(data["normalizer"], "normalizer", path)
-    if data.get("post_processor") is not None and not _adds_nothing(data["post_processor"]):
-        _check_fields(data["post_processor"], "post_processor", path)
+    for part in ("pre_tokenizer", "decoder"):
+        steps = _steps(data.get(part), part, path)
+        if len(steps) != 1:
+            _fail(f"expected one step, got {len(steps)}", part, path)
+        _check_fields(steps[0], part, path)
+    normalizers = [] if data.get("normalizer") is None else _steps(data["normalizer"], "normalizer", path)
+    for step in normalizers:
+        _check_fields(step, "normalizer", path)
     model = _check_fields(data.get("model"), "model", path)
     tokens = _tokens(model.get("vocab"), path)
     added = _added_tokens(data.get("added_tokens"), tokens, path)
     vocabulary = Vocabulary(
-        pre="gpt-2" if data.get("normalizer") is None else "olmo",
+        pre="olmo" if normalizers else "gpt-2",
         tokens=_dense(tokens, path),
         added=added,
         merges=_merges(model.get("merges"), path),
@@ -102,13 +120,42 @@ def vocabulary_of(data: dict[str, object], path: str | os.PathLike[str]) -> Voca
     return vocabulary
 
 
+def around_of(data: dict[str, object], vocabulary: Vocabulary, path: str | os.PathLike[str]) -> Around:
+    """What the post-processor of a parsed tokenizer.json puts around every text.
+
+    Raises  ModelFileError for a post-processor that is none of the four kinds, or puts several tokens on one side, or
+            one that there is not.
+    """
+    before: list[int] = []
+    after: list[int] = []
+    value, part = data.get("post_processor"), "post_processor"
+    for step in [] if value is None else _steps(value, part, path):
+        fields = step if isinstance(step, dict) else {}
+        if fields.get("type") == "TemplateProcessing":
+            first, last = _template(fields, path)
+        elif fields.get("type") in ("RobertaProcessing", "BertProcessing"):
+            first, last = ([_pair(fields, side, path)] for side in ("cls", "sep"))
+        else:
+            _check_fields(step, part, path)
+            continue
+        before, after = [*first, *before], [*after, *last]
+    if max([*before, *after], default=0) >= len(vocabulary.tokens):
+        _fail(f"no token has id {max([*before, *after])}", part, path)
+    if max(len(before), len(after)) > 1:
+        _fail(f"puts {len(before)} and {len(after)} tokens around every text, and a GGUF can say one", part, path)
+    return Around(before=before[0] if before else None, after=after[0] if after else None)
+
+
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """The working tokenizer of a tokenizer.json file.
 
     It is built from the checked vocabulary: the library never parses the file itself.
-    Raises  StorageError and what `read_json_object` and `vocabulary_of` raise.
+    Raises  StorageError and what `read_json_object`, `vocabulary_of` and `around_of` raise.
     """
-    return build_tokenizer(vocabulary_of(read_json_object(path, allow_nan=True), path))
+    data = read_json_object(path, allow_nan=True)
+    vocabulary = vocabulary_of(data, path)
+    around = around_of(data, vocabulary, path)
+    return build_tokenizer(vocabulary, i_bos=around.before, i_eos=around.after)
 
 
 def _check_fields(value: object, part: str, path: str | os.PathLike[str]) -> dict[str, object]:
@@ -130,14 +177,45 @@ def _check_fields(value: object, part: str, path: str | os.PathLike[str]) -> dic
     return value
 
 
-def _adds_nothing(post_processor: object) -> bool:
-    """Whether it is the template without special tokens that transformers 4.57 and 5 write for GPT-NeoX."""
-    if not isinstance(post_processor, dict) or post_processor.get("type") != "TemplateProcessing":
-        return False
-    single, pair = post_processor.get("single"), post_processor.get("pair")
-    pieces = [*single, *pair] if isinstance(single, list) and isinstance(pair, list) else []
-    names = [p["Sequence"].get("id") for p in pieces if isinstance(p, dict) and isinstance(p.get("Sequence"), dict)]
-    return len(names) == len(pieces) and names == ["A", "A", "B"]
+def _steps(value: object, part: str, path: str | os.PathLike[str]) -> list[object]:
+    """A part of the pipeline as the steps that it is made of; those of a `Sequence` are listed under its own name."""
+    if not isinstance(value, dict) or value.get("type") != "Sequence":
+        return [value]
+    steps = value.get(_STEPS[part])
+    if not isinstance(steps, list):
+        _fail(f"expected a list of {_STEPS[part]}", part, path)
+    return [step for inner in steps for step in _steps(inner, part, path)]
+
+
+def _template(step: dict[str, Any], path: str | os.PathLike[str]) -> tuple[list[int], list[int]]:
+    """The ids that a template puts before and after a single text."""
+    part = "post_processor"
+    single, names = step.get("single"), step.get("special_tokens")
+    if not isinstance(single, list) or not isinstance(step.get("pair"), list) or not isinstance(names, dict):
+        _fail("expected a template with single, pair and special_tokens", part, path)
+    sides: list[list[int]] = [[]]
+    for piece in single:
+        match piece:
+            case {"Sequence": {"id": "A"}}:
+                sides.append([])
+            case {"SpecialToken": {"id": str(name)}}:
+                match names.get(name):
+                    case {"ids": [*ids]} if all(type(i) is int and i >= 0 for i in ids):
+                        sides[-1] += ids
+                    case _:
+                        _fail(f"{name[:80]!r} has no ids", f"{part}.special_tokens", path)
+            case _:
+                _fail(f"expected a text or a token, got {str(piece)[:80]}", f"{part}.single", path)
+    if len(sides) != 2:
+        _fail("expected one text in it", f"{part}.single", path)
+    return sides[0], sides[1]
+
+
+def _pair(step: dict[str, Any], side: str, path: str | os.PathLike[str]) -> int:
+    pair = step.get(side)
+    if not isinstance(pair, list) or [type(part) for part in pair] != [str, int] or pair[1] < 0:
+        _fail("expected a token and its id", f"post_processor.{side}", path)
+    return int(pair[1])
 
 
 def _tokens(vocab: object, path: str | os.PathLike[str]) -> dict[int, str]:
