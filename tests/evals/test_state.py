@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pythia_gguf.evals.state import read_state, save_state
+from engine.nano import nano_files
+from pythia_gguf.evals.state import read_state, save_state, text_ids
+from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.tokenizer import TextTokenizer
 
 KEPT = {"a": np.arange(12, dtype=np.float64).reshape(2, 2, 3), "b": np.array([np.nan, 1.5])}
 
@@ -106,3 +109,22 @@ def test_a_state_of_something_else_and_a_folder_in_its_place_are_fresh_starts(tm
     (tmp_path / "folder").mkdir()
     assert arrays(tmp_path / "folder") == ({}, [])
     assert arrays(tmp_path / "nothing") == ({}, [])
+
+
+def test_each_window_begins_with_the_begin_token_where_the_model_wants_it():
+    """As llama-perplexity and llama-imatrix do it: that token is put before the text, and in place of the first of each
+    window.
+    """
+    path = nano_files()["Q8_0"]
+    keys = dict(open_gguf(path).metadata)
+    plain = TextTokenizer(keys, path)
+    text = "import os\nimport sys\n\n\ndef main(argv):\n    return os.path.join(*argv)\n"
+    ids = plain.encode(text)
+    assert text_ids(plain, text, 8) == ids
+    flags = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": np.uint32(1)}
+    wanted = [1, *ids]
+    wanted[::8] = [1] * len(wanted[::8])
+    for more in ({}, {"tokenizer.ggml.add_eos_token": True}):
+        begun = TextTokenizer(keys | flags | more, path)
+        assert begun.encode(text) == [1, *ids, *([0] if more else [])]
+        assert text_ids(begun, text, 8) == wanted

@@ -21,11 +21,13 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from patience import HANGS_S
+from press.test_conversion import described
 from press.toy_gguf import widened
 from pythia_gguf import load, quantize
 from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.export.folder import export
 from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.press.conversion import read_hf_model
 from pythia_gguf.tokenizer import TextTokenizer, special_tokens
 from tokenizer.adversarial_texts import TEXTS
 from tokenizer.special_folders import FOLDERS, write_folder
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.slow
 PYTHON_4 = (
     Path(__file__).parents[2] / ".venv-transformers4" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 )
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "conversion_special.json").read_text("utf-8"))["cases"]
 CONTEXTS = ("def main(", "import os\n\n\nclass A:\n    ", "x", "for i in range(")
 # Nats, of sums over up to 900 tokens; our logits are float32, `hf` runs in float64. The nearest wrong reading, another
 # token before an empty context, is 0.1 and more away.
@@ -104,7 +107,7 @@ def test_ids_and_named_tokens_are_those_of_both_transformers(
     special = ours.special
     if theirs.bos_token_id is not None or theirs.eos_token_id is not None:
         assert (special.begin, special.end) == (theirs.bos_token_id, theirs.eos_token_id)
-    if "pad_token" in theirs.init_kwargs:  # the class of transformers 5 has one where no file names it
+    if special.pad is not None or type(theirs).__name__ != "GPTNeoXTokenizer":  # which has one by itself
         assert theirs.pad_token_id == special.pad
     marked = {i for i, token in theirs.added_tokens_decoder.items() if token.special}
     assert marked == set(special.control)
@@ -126,6 +129,16 @@ def test_a_text_ends_where_it_ends_for_llama_cpp_and_transformers(
     named = {listed} if isinstance(listed, int) else set(listed or ())
     assert named <= special.named_ends
     assert ends | named == special.ends
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_keys_are_the_converters(folders: dict[str, Path], name: str):
+    """As frozen by scripts/golden_conversion.py; what they say wrongly is in the manifest."""
+    metadata = read_hf_model(folders[name], name=name).metadata
+    ours = [row for row in described(metadata) if str(row[0]).startswith("tokenizer.")]
+    pre = "olmo" if name == "sequences_and_unknown" else "gpt-2"
+    wanted = [[key, kind, pre if key == "tokenizer.ggml.pre" else value] for key, kind, value in GOLDEN[name]]
+    assert ours == wanted
 
 
 class Pair:
