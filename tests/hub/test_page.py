@@ -41,6 +41,11 @@ HOSTS = (
         ("me/x:Q8_0", "me/x:Q8_0"),
         ("me/x/tree/refs%2Fpr%2F1", "me/x@refs/pr/1"),
         (f"me/x/commit/{'0a' * 20}", f"me/x@{'0a' * 20}"),
+        ("me/x/blob/main/x.Q4_K_M.gguf", "me/x:x.Q4_K_M.gguf"),
+        ("me/x/resolve/main/x.Q4_K_M.gguf?download=true", "me/x:x.Q4_K_M.gguf"),
+        ("me/x/resolve/v1/deep/er/a%20b.GGUF", "me/x@v1:deep/er/a b.GGUF"),
+        ("me/x:x.Q4_K_M.gguf", "me/x:x.Q4_K_M.gguf"),
+        ("me/x:UD-Q4_K_XL", "me/x:UD-Q4_K_XL"),
     ],
 )
 def test_addresses_are_names(host: str, rest: str, name: str):
@@ -60,11 +65,14 @@ def test_addresses_are_names(host: str, rest: str, name: str):
         ("me/x/discussions/3", "no page of a revision. Give me/x"),
         ("me/x/tree", "no page of a revision. Give me/x"),
         ("me/x/blob/main/config.json", "is one file of a repository. Give me/x@main"),
-        ("me/x/resolve/main/x.Q4_K_M.gguf?download=true", "is one file of a repository. Give me/x@main"),
+        ("me/x/resolve/main/model.safetensors?download=true", "is one file of a repository. Give me/x@main"),
+        ("me/x/tree/main/gguf", "is one file of a repository. Give me/x@main"),
         ("me/x@step1/tree/step2", "names two revisions"),
         ("me/x/tree/step1@step2", "names two revisions"),
         ("EleutherAI/pythia-70m/tree/step3001", "step3000 and step4000"),
         ("me/..", "is no file"),
+        ("me/x/blob/main/..%2F..%2Fx.gguf", "is no file"),
+        ("me/x/blob/main/../../x.gguf", "is no file"),
         ("me/x/tree/..%2F..%2Fetc", "no branch"),
     ],
 )

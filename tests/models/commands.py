@@ -27,13 +27,13 @@ SOURCE_COMMANDS: dict[str, tuple[str, ...]] = {
     "quants": ("{model}", "--quants", "Q8_0"),
 }
 NAME_COMMANDS: dict[str, tuple[str, ...]] = {"pull": ("{model}",)}
+# What looks at a GGUF by its name or place, and makes none.
+PATH_COMMANDS: dict[str, tuple[str, ...]] = {"inspect": ("{model}:Q8_0",), "verify": ("{model}:Q8_0",)}
 # What takes no model that could be on this machine by its name, and why.
 OTHERS = {
     "models": "a list in the package",
     "check-revisions": "compares what the Hub holds now",
     "publish": "sends to the Hub",
-    "inspect": "takes a file",
-    "verify": "takes a folder or a file",
     "plot": "takes reports",
     "card": "takes a folder",
     "cache": "takes no model",

@@ -17,7 +17,7 @@ import pytest
 from huggingface_hub import constants
 
 from hub.loopback import LoopbackHub
-from models.commands import MODEL_COMMANDS, NAME_COMMANDS, OTHERS, SOURCE_COMMANDS, prepare, words
+from models.commands import MODEL_COMMANDS, NAME_COMMANDS, OTHERS, PATH_COMMANDS, SOURCE_COMMANDS, prepare, words
 from patience import HANGS_S
 from press import tiny
 from pythia_gguf import load, quantize
@@ -261,7 +261,7 @@ def test_a_cache_that_is_read_only_serves(own_cache: Path, folder: Path):
 
 
 def test_every_command_is_looked_at():
-    assert {*MODEL_COMMANDS, *SOURCE_COMMANDS, *NAME_COMMANDS, *OTHERS} == set(COMMANDS)
+    assert {*MODEL_COMMANDS, *SOURCE_COMMANDS, *NAME_COMMANDS, *PATH_COMMANDS, *OTHERS} == set(COMMANDS)
 
 
 def test_without_a_network_every_command_takes_what_is_here(pythia, hub: LoopbackHub, own_cache: Path, tmp_path: Path):

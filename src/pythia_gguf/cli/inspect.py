@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,14 +26,21 @@ _LONG_TEXT = 90
 
 
 @click.command("inspect", cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("place", metavar="FILE|NAME")
 @click.option("--tensors", is_flag=True, help="List every tensor too.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(file: Path, tensors: bool, output_format: str) -> None:
-    """Show what a GGUF file is: quant, size, keys and tensors. Reads the header only."""
+def command(place: str, tensors: bool, output_format: str) -> None:
+    """Show what a GGUF file is: quant, size, keys and tensors. Reads the header only.
+
+    USER/NAME:QUANT of the Hub is fetched first.
+    """
+    from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.intake.gguf_model import open_any_gguf
     from pythia_gguf.intake.mistaken import refuse_other_folder
+    from pythia_gguf.press.named import find_path
 
+    with make_progress() as progress:
+        file = find_path(place, progress)
     if file.is_dir():
         found = sorted(p.name for p in file.glob("*.gguf"))
         if not found:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command("verify", cls=Command)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("place", metavar="PATH|NAME")
 @click.option("--ignore-missing", is_flag=True, help="Check only those of the listed files that are here.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="Only the exit code, and faults on stderr.")
-def command(path: Path, ignore_missing: bool, output_format: str, quiet: bool) -> None:
-    """Check a folder made by `pythia quantize`, or one GGUF file.
+def command(place: str, ignore_missing: bool, output_format: str, quiet: bool) -> None:
+    """Check a folder made by `pythia quantize`, or one GGUF file, here or as USER/NAME:QUANT of the Hub.
 
     With a manifest.json beside the files every byte is compared with it, and a difference is named by its tensor; where
     there is only SHA256SUMS, with that. Without either, header, sizes and offsets are checked. Exit code 0 when all is
@@ -40,10 +40,12 @@ def command(path: Path, ignore_missing: bool, output_format: str, quiet: bool) -
     if output_format == "json":
         refuse_given("quiet", "with ", Argument("output_format", "json"))
     from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.press.named import find_path
     from pythia_gguf.press.verify import verify
 
     show = contextlib.nullcontext() if quiet else make_progress()
     with show as progress:
+        path = find_path(place, progress)
         if progress is not None:
             progress.stage("verifying", _total_bytes(path), "bytes")
         advance = [progress.advance] if progress is not None else []

@@ -34,7 +34,7 @@ from pythia_gguf.json_file import json_text
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.divergence import compare_job
 from pythia_gguf.machine import available_memory_bytes
-from pythia_gguf.models.find import found_gguf
+from pythia_gguf.models.find import found_gguf, found_path
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.text_file import decode_text
 from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
@@ -60,7 +60,7 @@ def measure_files(
 ) -> dict[str, Any]:
     """Perplexity of files, and their divergence from the unquantized model.
 
-    files        GGUFs, and folders of them
+    files        GGUFs, folders of them, and models of the Hub by name
     text         file of a text that the models have not seen
     reference    what all are compared with, as `models.find.find_gguf` takes it; None: each file with the unquantized
                  one of its model, in its own folder or else among the files
@@ -79,9 +79,10 @@ def measure_files(
     one_of("activations", activations, ACTIVATIONS)
     heard, destination = progress or Silence(), None if out is None else Path(out)
     with alone_with(destination), contextlib.ExitStack() as stack:
-        found, base = find_files(files), None
+        options: dict[str, Any] = {"threads": threads, "progress": heard, "tell": tell}
+        found, base = find_files([stack.enter_context(found_path(file, **options)) for file in files]), None
         if reference is not None:
-            base = stack.enter_context(found_gguf(reference, threads=threads, progress=heard, tell=tell))
+            base = stack.enter_context(found_gguf(reference, **options))
         pairs = pair_with_references(found, base)
         content = read_whole(text)
         heard.stage("tokenizing", len(content), "bytes")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 class UnreachableError(NetworkError):
     """No answer, or none that counts: what is on this machine may have to do."""
+
+
+class NoRepositoryError(NetworkError):
+    """There is no repository of that name, or it shows itself to others only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +127,42 @@ class Hub:
 
     def is_public(self, repo_id: str) -> bool:
         """Whether there is a repository of that name that anybody may see."""
-        from huggingface_hub import errors
-
-        with errors_as_one_line(repo_id):
-            try:
+        try:
+            with errors_as_one_line(repo_id):
                 return self.api.model_info(repo_id).private is False
-            except errors.RepositoryNotFoundError:
-                return False
+        except NoRepositoryError:
+            return False
+
+    def refused_in_card(self, readme: str) -> list[str]:
+        """What the Hub would refuse in the front matter of a README.md, in its own words; raises NetworkError."""
+        from huggingface_hub import get_session
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+        headers = build_hf_headers(library_name="pythia-gguf")
+        body = {"content": readme, "repoType": "model"}
+        with errors_as_one_line("a model card"):
+            answer = get_session().post(f"{self.endpoint}/api/validate-yaml", json=body, headers=headers)
+            if answer.status_code == 400 and (errors := answer.json().get("errors")):
+                return [one_line(str(error.get("message")), _MOST_CHARS) for error in errors]
+            hf_raise_for_status(answer)
+        return []
+
+    def commit_files(
+        self, repo_id: str, branch: str, *, add: Mapping[str, Path], delete: Iterable[str], parent: str, message: str
+    ) -> None:
+        """Put files onto a branch, by their paths in the repository, and take others away, all in one commit.
+
+        parent   the commit that the branch is expected to lead to; at another one nothing is changed
+        Raises   NetworkError, StorageError
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            *(CommitOperationDelete(path_in_repo=path) for path in delete),
+            *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(file)) for path, file in add.items()),
+        ]
+        with errors_as_one_line(repo_id, branch):
+            self.api.create_commit(repo_id, operations, commit_message=message, revision=branch, parent_commit=parent)
 
     def branches(self, repo_id: str) -> dict[str, str]:
         """The commit that each branch leads to."""
@@ -141,9 +175,13 @@ class Hub:
             return next(iter(self.api.list_repo_commits(repo_id, revision=commit))).created_at
 
 
+# Of what the Hub says.
+_MOST_CHARS = 200
+_TOKEN = re.compile(r"hf_\w+")
 _STATUS = {
     401: "the Hub asks who you are (401). Run: hf auth login",
     403: "the Hub refuses (403): your token may not do this. Run: hf auth login",
+    412: "somebody has changed it meanwhile (412). Look at it, and run again",
     429: "too many requests (429). Wait a little and run again",
 }
 
@@ -161,7 +199,7 @@ def errors_as_one_line(repo_id: str, revision: str = "", path: Path | None = Non
     except errors.GatedRepoError:
         raise NetworkError(f"{name}: gated. Accept its terms on its page, then run: hf auth login") from None
     except errors.RepositoryNotFoundError:
-        raise NetworkError(f"{name}: no such repository, or it is private. If it is, run: hf auth login") from None
+        raise NoRepositoryError(f"{name}: no such repository, or it is private. If it is, run: hf auth login") from None
     except errors.RevisionNotFoundError:
         raise UsageError(f"{name}: the repository has no such branch or commit") from None
     except errors.EntryNotFoundError as e:
@@ -173,16 +211,28 @@ def errors_as_one_line(repo_id: str, revision: str = "", path: Path | None = Non
     except errors.HFValidationError:
         raise UsageError(f"{one_line(repo_id, 100)!r} is no name of a repository") from None
     except errors.HfHubHTTPError as e:
-        code = e.response.status_code
-        kind = UnreachableError if code == 429 or code >= 500 else NetworkError
-        raise kind(f"{name}: {_STATUS.get(code, f'the Hub answered {code}. Running again goes on')}") from None
+        raise _of_status(name, e.response.status_code, e.server_message or "") from None
     except errors.HTTPError:
         raise UnreachableError(f"{name}: cannot reach the Hub. Is there a network? Running again goes on") from None
     except RuntimeError as e:  # how huggingface_hub says that an upload failed
         if not isinstance(e.__cause__, errors.HTTPError):
             raise
         raise UnreachableError(f"{name}: an upload broke off. Running again goes on") from None
+    except ValueError as e:  # how it says that the Hub refuses a card; or what came is no JSON
+        raise NetworkError(f"{name}: {_said(str(e))}") from None
     except OSError as e:
         if e.errno is None:
             raise NetworkError(f"{name}: the answer of the Hub makes no sense ({type(e).__name__})") from None
         raise storage_error(Path(os.fspath(e.filename or path or "the cache")), e) from None
+
+
+def _of_status(name: str, code: int, said: str) -> NetworkError:
+    """What the Hub answers, as an error; what it refuses it may say why."""
+    if code == 429 or code >= 500:
+        return UnreachableError(f"{name}: {_STATUS.get(code, f'the Hub answered {code}. Running again goes on')}")
+    return NetworkError(f"{name}: {_STATUS.get(code) or f'the Hub refuses ({code}). {_said(said)}'}")
+
+
+def _said(text: str) -> str:
+    """What a library or a server says, short, in one line and without a token."""
+    return one_line(_TOKEN.sub("hf_...", " ".join(text.split())), _MOST_CHARS)

@@ -1,5 +1,7 @@
 """NAME[@STEP][:QUANT]: how a model of the Hub is named on a command line, or by the address of its page.
 
+Instead of a quant, a GGUF of the repository may stand there: OWNER/NAME[@STEP]:FILE.gguf.
+
 Knows no network: whether such a repository exists, it cannot say.
 """
 
@@ -13,7 +15,10 @@ from pythia_gguf.hub.page import is_page, name_on_page
 from pythia_gguf.hub.suite import MODELS, ORGANIZATION, SuiteModel, find_model
 
 MAIN = "main"
-_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<step>[^@:]+))?(?::(?P<quant>[\w]+))?")
+_NAME = re.compile(
+    r"(?P<name>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<step>[^@:]+))?"
+    r"(?::(?:(?P<file>(?!.*(?:^|/)\.\.?/)[^:/\\][^:\\]*\.(?i:gguf))|(?P<quant>[\w-]+)))?"
+)
 # As git names branches and commits, without what would lead out of a folder.
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,199}")
 _STEP = re.compile(r"(?:step)?(\d{1,9})")
@@ -32,7 +37,8 @@ class ModelName:
 
     repo_id   "EleutherAI/pythia-70m-deduped"
     revision  branch or commit, "main" when none is given
-    quant     of the menu, as given, or None
+    quant     as given, or None
+    file      path of a GGUF in the repository, or None
     model     where the repository is one of the suite
     notice    what the user should know, such as a newer name
     """
@@ -40,13 +46,14 @@ class ModelName:
     repo_id: str
     revision: str = MAIN
     quant: str | None = None
+    file: str | None = None
     model: SuiteModel | None = None
     notice: str | None = None
 
     def __str__(self) -> str:
         """The name in full, as it can be given again."""
         step = "" if self.revision == MAIN else f"@{self.revision}"
-        return f"{self.repo_id}{step}{f':{self.quant}' if self.quant else ''}"
+        return f"{self.repo_id}{step}{f':{self.file or self.quant}' if self.file or self.quant else ''}"
 
 
 def parse_model_name(text: str, endpoint: str | None = None) -> ModelName:
@@ -79,7 +86,14 @@ def parse_model_name(text: str, endpoint: str | None = None) -> ModelName:
     if match["quant"] and _STEP.fullmatch(match["quant"].lower()):
         raise UsageError(f"{match['quant']!r} is no quant{_meant(text)}")
     revision = _revision(match["step"], model)
-    return ModelName(repo_id=repo_id, revision=revision, quant=match["quant"], model=model, notice=notice)
+    quant, file = match["quant"], match["file"]
+    return ModelName(repo_id=repo_id, revision=revision, quant=quant, file=file, model=model, notice=notice)
+
+
+def names_a_file(text: str) -> bool:
+    """Whether a text can be the name of a GGUF of a repository, and not only a path."""
+    match = _NAME.fullmatch(text)
+    return match is not None and match["file"] is not None and "/" in match["name"]
 
 
 def _endpoint() -> str:

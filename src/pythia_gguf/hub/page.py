@@ -38,9 +38,11 @@ def is_page(text: str) -> bool:
 def name_on_page(text: str, endpoint: str) -> str:
     """The name of the model whose page it is: "OWNER/NAME[@REVISION][:QUANT]", where both may stand at its end.
 
+    The page of a GGUF, or the address that it is fetched from, is "OWNER/NAME@REVISION:FILE".
+
     endpoint  of the hub that is asked; addresses there are taken, and those of huggingface.co
-    Raises    UsageError for other hosts, for pages of anything but a model, for one file of a repository, and for two
-              revisions
+    Raises    UsageError for other hosts, for pages of anything but a model, for any other file of a repository, and for
+              two revisions
     """
     text = _USER.sub(r"\1", text.strip())
     shown = one_line(text, 150)
@@ -57,10 +59,12 @@ def name_on_page(text: str, endpoint: str) -> str:
     if parts[2] not in _OF_REVISIONS or len(parts) == 3:
         raise UsageError(f"{shown} is no page of a revision. Give {name}")
     revision, colon, quant = parts[3].partition(":")
-    if len(parts) > 4:
-        raise UsageError(f"{shown} is one file of a repository. Give {name}@{revision}")
     if "@" in name + revision:
         raise UsageError(f"{shown} names two revisions")
+    if len(parts) > 4:
+        if not parts[-1].lower().endswith(".gguf"):
+            raise UsageError(f"{shown} is one file of a repository. Give {name}@{revision}")
+        colon, quant = ":", "/".join(parts[4:])
     return f"{name}@{revision}{colon}{quant}"
 
 

@@ -26,6 +26,7 @@ _TEXTS = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|README\.md|LICEN[CS]E(\.\w+)?|NOTICE"
     r"|chat_template\.(jinja|json)|additional_chat_templates/[\w-]+\.jinja"
 )
+_COMMIT = re.compile("[0-9a-f]{40}")
 _WAITS_S = (0.5, 2, 8)  # before it is tried again where a server is busy or a connection breaks
 # Best first: one file, or an index and its shards.
 _WEIGHTS = (
@@ -61,6 +62,11 @@ def weights_of(revision: Revision) -> tuple[str, list[str]]:
     raise NoWeightsError(revision)
 
 
+def holds_checkpoint(revision: Revision) -> bool:
+    """Whether there are weights that `weights_of` gives."""
+    return any(path in revision.files for _, single, _ in _WEIGHTS for path in (single, f"{single}.index.json"))
+
+
 def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = None) -> Path:
     """Fetch a model; the folder it lies in, where huggingface_hub and transformers find it too.
 
@@ -72,11 +78,21 @@ def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = No
 
 
 def kept_snapshot(name: ModelName) -> Path | None:
-    """Where an earlier run put a revision, by what a branch was then; no network is needed."""
-    from huggingface_hub import try_to_load_from_cache
+    """Where an earlier run put files of a revision, by what a branch was then; no network is needed."""
+    folder = _repository_folder(name)
+    commit = name.revision
+    with contextlib.suppress(OSError):  # a commit has no note of where it leads
+        commit = (folder / "refs" / name.revision).read_text("utf-8", errors="replace").strip()
+    snapshot = folder / "snapshots" / commit
+    return snapshot if _COMMIT.fullmatch(commit) and snapshot.is_dir() else None
 
-    path = try_to_load_from_cache(name.repo_id, "config.json", revision=name.revision)
-    return Path(path).parent if isinstance(path, str) else None
+
+def _repository_folder(name: ModelName) -> Path:
+    """Where huggingface_hub keeps a repository."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name.repo_id, repo_type="model")
 
 
 def _kept(name: ModelName, unreachable: UnreachableError) -> Path:
@@ -171,10 +187,7 @@ def note_branch(name: ModelName, commit: str) -> None:
 
     Without files of the commit there is nothing to note.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name.repo_id, repo_type="model")
+    folder = _repository_folder(name)
     path = folder / "refs" / name.revision
     with contextlib.suppress(OSError, StorageError):  # a cache that is read-only serves as it is
         is_noted = name.revision == commit or (path.is_file() and path.read_bytes() == commit.encode())

@@ -11,17 +11,21 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.files import cache_root
+from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.hub.client import Hub, UnreachableError
 from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
 from pythia_gguf.hub.pull import kept_snapshot, note_branch
-from pythia_gguf.models.folder import canonical, file_in, files_in, no_such_file, quant_of_file
+from pythia_gguf.models.folder import file_in, files_in, no_such_quant
 from pythia_gguf.models.kept import PLAIN, commits_of, home_of, in_use, keep, note_origin, sound_file, sound_file_in
-from pythia_gguf.plan.quants import select_quants
+from pythia_gguf.plan.quants import QUANTS, canonical, select_quants
+from pythia_gguf.plan.recognize import quants_of
+from pythia_gguf.press.gguf_repository import kept_gguf, repository_gguf
 from pythia_gguf.press.named import Found, name_in
 from pythia_gguf.press.names import legal_name, name_of
 from pythia_gguf.press.quantize import quantize
@@ -43,9 +47,10 @@ def find_gguf(
 ) -> Path:
     """The file to run.
 
-    model     a GGUF; a folder of them or a Hugging Face folder, with :QUANT or without; NAME[@STEP][:QUANT] of the Hub
+    model     a GGUF; a folder of them or a Hugging Face folder, with :QUANT or without; NAME[@STEP][:QUANT] of the Hub,
+              a checkpoint or a repository of GGUF files
     revision  branch or commit of a name that has none
-    quant     of the menu; without one the only file of a folder, or the unquantized model
+    quant     of the menu; without one the only file of a folder or repository, or the unquantized model
     tell      hears in one line of what had to be made
     Raises    UsageError, StorageError, ModelFileError, NetworkError
     """
@@ -56,7 +61,9 @@ def find_gguf(
     name = name_in(text) if not isinstance(model, os.PathLike) else None
     if name is not None:
         name = _full_name(name, revision)
-        return _Making(_only_one("quant", quant, name.quant), threads, progress, tell).of_name(name)
+        quant = _only_one("quant", quant, name.file or name.quant)
+        name = replace(name, quant=None if name.file else quant)
+        return _Making(name.quant, threads, progress, tell).of_name(name)
     if revision is not None:
         raise UsageError(Argument("revision"), f": {one_line(text)}: this is a path, not a model of the Hub")
     path = Path(text)
@@ -68,7 +75,7 @@ def find_gguf(
     if found is not None:
         return found
     if not (path / "config.json").is_file() and any(files_in(path)):
-        raise no_such_file(path, quant)
+        raise no_such_quant(path, quant)
     return _Making(quant, threads, progress, tell).of_folder(path)
 
 
@@ -83,6 +90,16 @@ def found_gguf(model: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
                 return
 
 
+@contextlib.contextmanager
+def found_path(place: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
+    """A file or folder that is here, as it is; for a name, or FOLDER:QUANT, the file as `found_gguf` gives it."""
+    if os.path.lexists(place):
+        yield Path(place)
+        return
+    with found_gguf(place, **options) as path:
+        yield path
+
+
 def _only_one(what: str, first: str | None, second: str | None) -> str | None:
     if first is not None and second is not None and first.lower() != second.lower():
         raise UsageError(f"two of them: {what} {first} and {second}")
@@ -94,7 +111,8 @@ def _full_name(name: ModelName, revision: str | None) -> ModelName:
     if revision is None:
         return name
     given = None if name.revision == MAIN else name.revision
-    return replace(parse_model_name(f"{name.repo_id}@{_only_one('revision', given, revision)}"), quant=name.quant)
+    whole = parse_model_name(f"{name.repo_id}@{_only_one('revision', given, revision)}")
+    return replace(whole, quant=name.quant, file=name.file)
 
 
 class _Making:
@@ -105,10 +123,16 @@ class _Making:
     ) -> None:
         self.quant, self.threads, self.progress, self.tell = quant, threads, progress, tell
         self.is_plain = quant is None or quant.upper() in UNQUANTIZED
-        chosen = () if self.is_plain else select_quants(quant or "", "quant")
+
+    @cached_property
+    def wanted(self) -> str:
+        """The quant by its own name, or PLAIN; raises UsageError for what cannot be made."""
+        if self.is_plain:
+            return PLAIN
+        chosen = select_quants(self.quant or "", "quant")
         if len(chosen) > 1:
-            raise UsageError(f"{quant}: a model to run has one quant")
-        self.wanted = PLAIN if self.is_plain else canonical(chosen[0].name)
+            raise UsageError(f"{self.quant}: a model to run has one quant")
+        return canonical(chosen[0].name)
 
     def of_folder(self, folder: Path) -> Path:
         """The file of a Hugging Face folder; raises as `open_source` for another."""
@@ -125,13 +149,33 @@ class _Making:
         """The file of a model of the Hub; what is here already needs no network."""
         if name.notice:
             self.tell(name.notice)
+        if name.model is not None:  # a checkpoint: a quant that cannot be made is refused before anything is asked
+            _ = self.wanted
         try:
             commit = name.revision if _COMMIT.fullmatch(name.revision) else Hub().commit_of(name.repo_id, name.revision)
+            path = self._of_repository(name, commit)
         except UnreachableError as e:
             return self._without_network(name, e)
-        path = self._of_commit(name, commit)
+        if path is None:
+            path = self._of_commit(name, commit)
         note_branch(name, commit)
         return path
+
+    def _of_repository(self, name: ModelName, commit: str) -> Path | None:
+        """The GGUF of a repository that is meant, fetched; None where a checkpoint is, or its file was made before."""
+        if name.model is not None or self._made(name, commit):
+            return None
+        snapshot = kept_snapshot(name) if commit == name.revision else None
+        with contextlib.suppress(UnreachableError):  # what a commit holds does not change
+            if snapshot is not None and (name.file or name.quant) and (path := kept_gguf(name, snapshot)):
+                return path
+        hub = Hub()
+        return repository_gguf(name, hub.commit(name.repo_id, commit), hub, self.progress)
+
+    def _made(self, name: ModelName, commit: str) -> Path | None:
+        """The file that an earlier run made of a checkpoint."""
+        is_of_menu = self.is_plain or str(self.quant).upper() in QUANTS
+        return sound_file(_home_of_name(name, commit), self.wanted) if is_of_menu and name.file is None else None
 
     def _of_commit(self, name: ModelName, commit: str) -> Path:
         display = str(replace(name, quant=None))
@@ -147,10 +191,14 @@ class _Making:
         commits += commits_of(cache_root(), name.repo_id, name.revision)
         if not commits:
             raise unreachable
-        there = [commit for commit in commits if sound_file(_home_of_name(name, commit), self.wanted)]
-        commit = (there or commits)[0]
-        self.tell(f"the Hub cannot be reached: {replace(name, quant=None)} is taken as it was at commit {commit[:7]}")
-        return self._of_commit(name, commit)
+        there = [commit for commit in commits if self._made(name, commit)]
+        path = kept_gguf(name, snapshot) if snapshot is not None and not there else None
+        if path is None and name.file is not None:
+            raise unreachable
+        commit = snapshot.name if snapshot is not None and path is not None else (there or commits)[0]
+        what = replace(name, quant=None, file=None) if path is None else f"{name.repo_id}: {path.name}"
+        self.tell(f"the Hub cannot be reached: {what} is taken as it was at commit {commit[:7]}")
+        return path or self._of_commit(name, commit)
 
     def _keep(
         self, source: str | Path, display: str, own_name: str | None, home: Path, origin: Mapping[str, Any]
@@ -171,7 +219,10 @@ class _Making:
         except StorageError as e:  # of options for a place that are not this command's
             raise StorageError(e.said(lambda argument: None)) from e
         note_origin(path.parent, origin)
-        quant = quant_of_file(path) if self.is_plain else self.wanted
+        quant = self.wanted
+        if self.is_plain:
+            gguf = open_gguf(path)
+            quant, _ = quants_of(gguf.metadata, gguf.formats)
         if made:
             self.tell(f"pressed {display} to {quant}, kept in {path.parent}")
         if self.is_plain and self.quant is not None and quant != self.quant.upper():

@@ -175,6 +175,12 @@ def select_quants(names: str, argument: str = "quants") -> tuple[Quant, ...]:
     return tuple(q for q in QUANTS.values() if q.name in chosen)
 
 
+def canonical(quant: str) -> str:
+    """A quant's own name: "Q4_K_M" for "q4_k"; what is no quant stays, in capitals."""
+    found = QUANTS.get(quant.upper())
+    return quant.upper() if found is None else found.alias_of or found.name
+
+
 def quant_of_file_type(file_type: int) -> str | None:
     """The name that belongs to `general.file_type`; None for one that is not known here."""
     by_number = {q.file_type: q.name for q in QUANTS.values() if q.alias_of is None}

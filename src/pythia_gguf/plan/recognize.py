@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from numbers import Integral
 
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.plan.quants import FALLBACKS, QUANTS, quant_of_file_type
+from pythia_gguf.plan.quants import FALLBACKS, QUANTS, canonical, quant_of_file_type
 
 
 def quant_of(metadata: Mapping[str, object], formats: Mapping[str, str]) -> str:
@@ -21,17 +21,26 @@ def quant_of(metadata: Mapping[str, object], formats: Mapping[str, str]) -> str:
     """
     matrices = [name for tensor, name in formats.items() if _is_matrix(tensor)] or list(formats.values())
     found, most = set(matrices), Counter(matrices).most_common(1)[0][0] if matrices else "F32"
-    file_type = metadata.get("general.file_type")
-    said = quant_of_file_type(int(file_type)) if isinstance(file_type, Integral) else None
+    said = _said(metadata)
     if said in QUANTS:
         base = QUANTS[said].base
         return said if found & {base, *(instead.get(base) for instead in FALLBACKS.values())} else most
     return said if said in found and is_unquantized(found) else most
 
 
+def quants_of(metadata: Mapping[str, object], formats: Mapping[str, str]) -> tuple[str, str]:
+    """The same, never a second name; and what the key says, another where nothing could be quantized, or ""."""
+    return canonical(quant_of(metadata, formats)), _said(metadata) or ""
+
+
 def is_unquantized(formats: set[str]) -> bool:
     """Whether none of some formats is of blocks."""
     return all(FORMATS[name].block_weights == 1 for name in formats)
+
+
+def _said(metadata: Mapping[str, object]) -> str | None:
+    file_type = metadata.get("general.file_type")
+    return quant_of_file_type(int(file_type)) if isinstance(file_type, Integral) else None
 
 
 def _is_matrix(tensor: str) -> bool:
