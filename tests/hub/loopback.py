@@ -18,8 +18,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from hub.card_refusals import refusals
+
 LFS = re.compile(r".*\.(safetensors|bin|gguf|pt)")
 DATE = "2023-04-01T12:00:00.000Z"
+# What a new repository holds.
+FIRST = {".gitattributes": b"*.gguf filter=lfs diff=lfs merge=lfs -text\n"}
 
 
 def blob_id(content: bytes) -> str:
@@ -64,12 +71,15 @@ class LoopbackHub:
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
         self.history: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.starts: dict[tuple[str, str], tuple[str, dict[str, bytes]]] = {}
         self.objects: dict[str, bytes] = {}
         self.gated: set[str] = set()
         self.private: set[str] = set()
+        self.is_read_only = False
         self.faults = Faults()
         self.requests: list[Request] = []
         self.uploaded: list[str] = []
+        self.commits: list[tuple[str, str, list[dict[str, object]]]] = []
         self.lock = threading.Lock()
         self.is_closed = False
         hub = self
@@ -79,7 +89,7 @@ class LoopbackHub:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.other_url = f"http://localhost:{self._server.server_port}"
 
@@ -101,6 +111,9 @@ class LoopbackHub:
     def commit(self, repo_id: str, branch: str) -> str:
         """A commit is named by what it holds, and by its branch: equal branches are different commits."""
         files = self.repos[repo_id][branch]
+        start = self.starts.get((repo_id, branch))
+        if start is not None and start[1] == files:
+            return start[0]
         listing = repr((repo_id, branch, sorted((p, sha256(c)) for p, c in files.items())))
         return hashlib.sha1(listing.encode()).hexdigest()
 
@@ -112,6 +125,10 @@ class LoopbackHub:
                 return commit, files
         old = self.history.get((repo_id, revision))
         return None if old is None else (revision, old)
+
+    def held(self, repo_id: str, branch: str = "main") -> dict[str, bytes]:
+        """What a branch holds that somebody has put there."""
+        return {path: content for path, content in self.repos[repo_id][branch].items() if path not in FIRST}
 
 
 @contextlib.contextmanager
@@ -221,13 +238,27 @@ class _Answer(BaseHTTPRequestHandler):
             if move is not None:
                 move()
 
+    def validate_yaml(self) -> None:
+        if errors := refusals(json.loads(self.payload)["content"]):
+            self.send_json({"errors": [{"message": message} for message in errors], "warnings": []}, 400)
+        else:
+            self.send_json({"errors": [], "warnings": []})
+
     def create(self) -> None:
         wanted = json.loads(self.payload)
         repo_id = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        try:
+            validate_repo_id(repo_id)
+        except HFValidationError as e:
+            self.send_json({"error": str(e)}, 400)
+            return
+        if self.owner.is_read_only:
+            self.send_json({"error": "You don't have the rights to create a model under this namespace"}, 403)
+            return
         if repo_id in self.owner.repos:
             self.send_json({"error": "exists", "url": f"{self.owner.url}/{repo_id}"}, 409)
             return
-        self.owner.repos[repo_id] = {"main": {}}
+        self.owner.add(repo_id, FIRST)
         if wanted.get("private") or wanted.get("visibility") == "private":
             self.owner.uploaded.append(f"private {repo_id}")
         self.send_json({"url": f"{self.owner.url}/{repo_id}", "name": repo_id, "id": repo_id})
@@ -239,21 +270,16 @@ class _Answer(BaseHTTPRequestHandler):
             if branch in branches:
                 self.send_json({"error": "exists"}, 409)
                 return
-            branches[branch] = dict(branches.get(start, {}))
-            self.send_json({})
+            found = self.found(repo_id, start)
+            if found is not None:  # it leads to the same commit
+                branches[branch], self.owner.starts[repo_id, branch] = dict(found[1]), (found[0], dict(found[1]))
+                self.send_json({})
 
     def preupload(self, repo_id: str, revision: str) -> None:
         files = json.loads(self.payload)["files"]
-        modes = [
-            {
-                "path": f["path"],
-                "uploadMode": "lfs" if LFS.fullmatch(f["path"]) else "regular",
-                "shouldIgnore": False,
-                "oid": None,
-            }
-            for f in files
-        ]
-        self.send_json({"files": modes})
+        same = {"shouldIgnore": False, "oid": None}
+        modes = [{"path": f["path"], "uploadMode": "lfs" if LFS.fullmatch(f["path"]) else "regular"} for f in files]
+        self.send_json({"files": [mode | same for mode in modes]})
 
     def lfs_batch(self, repo_id: str) -> None:
         objects = []
@@ -277,17 +303,35 @@ class _Answer(BaseHTTPRequestHandler):
     def make_commit(self, repo_id: str, revision: str) -> None:
         if self.refused(repo_id):
             return
-        files = self.owner.repos[repo_id].setdefault(revision, {})
-        for line in filter(bytes.strip, self.payload.splitlines()):
-            item = json.loads(line)
+        items = [json.loads(line) for line in filter(bytes.strip, self.payload.splitlines())]
+        if revision not in self.owner.repos[repo_id]:
+            self.send_json({"error": "Invalid rev id"}, 404, X_Error_Code="RevisionNotFound")
+            return
+        files = dict(self.owner.repos[repo_id][revision])
+        for item in items:
             value = item["value"]
-            if item["key"] == "file":
+            if item["key"] == "header":
+                parent = value.get("parentCommit")
+                if parent and parent != self.owner.commit(repo_id, revision):
+                    self.send_json({"error": "A commit has happened since. Please refresh and try again."}, 412)
+                    return
+            elif item["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "lfsFile":
+                if value["oid"] not in self.owner.objects:
+                    self.send_json({"error": f"LFS pointer pointed to a file that does not exist: {value}"}, 400)
+                    return
                 files[value["path"]] = self.owner.objects[value["oid"]]
             elif item["key"] == "deletedFile":
-                files.pop(value["path"], None)
-        commit = self.owner.commit(repo_id, revision)
+                if value["path"] not in files:
+                    self.send_json({"error": "A file with this name doesn't exist"}, 404, X_Error_Code="EntryNotFound")
+                    return
+                files.pop(value["path"])
+        if errors := refusals(files.get("README.md", b"").decode("utf-8", "replace")):
+            self.send_json({"error": "Invalid metadata in README.md: " + errors[0]}, 400)
+            return
+        commit = self.owner.add(repo_id, files, revision)
+        self.owner.commits.append((repo_id, revision, items))
         self.send_json({"success": True, "commitOid": commit, "commitUrl": f"{self.owner.url}/{repo_id}/commit/x"})
 
     def resolve(self, repo_id: str, revision: str, path: str) -> None:
@@ -340,7 +384,7 @@ def _entry(path: str, content: bytes) -> dict[str, object]:
 _REPO = r"([^/]+/[^/]+)"
 _ROUTES: list[tuple[str, Callable[..., None]]] = [
     (r"/api/repos/create", _Answer.create),
-    (r"/api/validate-yaml", lambda h: h.send_json({"errors": [], "warnings": []})),
+    (r"/api/validate-yaml", _Answer.validate_yaml),
     (rf"/api/models/{_REPO}/preupload/(.+)", _Answer.preupload),
     (rf"/{_REPO}\.git/info/lfs/objects/batch", _Answer.lfs_batch),
     (r"/_lfs/(\w+)", _Answer.lfs_upload),

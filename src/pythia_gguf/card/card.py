@@ -17,10 +17,10 @@ import yaml
 from pythia_gguf.card.headings import demoted
 from pythia_gguf.card.inert import code, command_block, fenced, inert
 from pythia_gguf.card.measured import NOT_ASSESSED, NOT_CHOSEN, NOT_MEASURED
-from pythia_gguf.card.original import MAX_BODY_CHARS, MAX_FRONT_CHARS, Original, Passage, take_apart
+from pythia_gguf.card.original import LOCAL_PATH, MAX_BODY_CHARS, MAX_FRONT_CHARS, Original, Passage, take_apart
+from pythia_gguf.hub.card_keys import is_repo_id
 
 _HUB = "https://huggingface.co/"
-_REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 # Programs find the table of a quantized model's card by these two comments.
 _MARKER = "<!-- README_GGUF.md-provided-files {} -->"
 _FOREIGN_MARKER = re.compile(r"<(?=!--\s*README_GGUF)", re.IGNORECASE)
@@ -128,7 +128,7 @@ def size_text(n_bytes: int) -> str:
 
 def _repo_url(source: CardSource) -> str | None:
     """Address of the original model, without a slash at the end."""
-    return _HUB + source.repo_id if source.repo_id and _REPO_ID.fullmatch(source.repo_id) else None
+    return _HUB + source.repo_id if source.repo_id and "/" in source.repo_id and is_repo_id(source.repo_id) else None
 
 
 def _front_matter(source: CardSource, run: CardRun, url: str | None, original: Original | None) -> str:
@@ -307,6 +307,8 @@ def _original_card(original: Original | None, url: str | None) -> str:
         return "\n\n".join(parts)
     if original.problem:
         parts.append(f"The original's front matter {inert(original.problem)}; nothing was taken from it.")
+    if LOCAL_PATH in original.front + original.body:
+        parts.append(f"Paths of somebody's disk are called {LOCAL_PATH} here.")
     if original.front.strip() and len(original.front) <= MAX_FRONT_CHARS:
         parts.append(fenced(original.front, "yaml"))
     if len(original.body) > MAX_BODY_CHARS:

@@ -1,6 +1,7 @@
 """The README.md of the original model, taken apart: front matter, body, and what it says about use and limits.
 
-Knows nothing of the card it will be part of. The text is foreign: no README makes this raise, hang or grow.
+Knows nothing of the card it will be part of. The text is foreign: no README makes this raise, hang or grow. Values that
+the Hub would refuse are no keys, and paths of somebody's disk that stand for a model or data set are nowhere.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import yaml
 
 from pythia_gguf.card.headings import Heading, find_headings
 from pythia_gguf.errors import one_line
+from pythia_gguf.hub.card_keys import local_paths_in, takes
 
 # Real front matter has a few hundred characters, real bodies a few ten thousand. Parsing as much YAML as this takes a
 # second; finding the headings of the worst body that is known takes two.
 MAX_FRONT_CHARS = 1 << 16
 MAX_BODY_CHARS = 1 << 16
 _MAX_TEXTS = 100
+# What a path of a disk is called wherever it stood.
+LOCAL_PATH = "a-local-path"
 _MAX_TEXT_CHARS = 200
 
 # A title is about a subject when it has one of the subject's words, and no word but these.
@@ -61,6 +65,7 @@ class Original:
     front    its front matter as it stands, "" when there is none
     keys     top-level keys of the front matter -> their texts; empty when `problem` is set
     problem  why the front matter was not used, or None
+    left_out "key: value" of what the Hub would refuse, with paths as they were
     body     everything below the front matter
     uses     passages on intended and out-of-scope use
     limits   passages on limitations, biases and risks; one that has both subjects in its title is in both
@@ -69,6 +74,7 @@ class Original:
     front: str
     keys: dict[str, tuple[str, ...]]
     problem: str | None
+    left_out: tuple[str, ...]
     body: str
     uses: tuple[Passage, ...]
     limits: tuple[Passage, ...]
@@ -78,10 +84,21 @@ def take_apart(readme: str) -> Original:
     """Split, parse and search a README."""
     text = readme.encode("utf-8", "replace").decode("utf-8").removeprefix("\ufeff")
     # A NUL is shown as U+FFFD everywhere; text that is passed on must hold what the parser of headings saw.
-    front, body = _split(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd"))
-    keys, problem = _parse(front)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+    data, problem = _parse(_split(text)[0])
+    front, body = _split(_without_paths(text, local_paths_in(data)))
+    keys = {key: tuple(t for t in _texts(value) if takes(key, t)) for key, value in data.items()}
+    refused = [f"{key}: {one_line(t, 100)}" for key, value in data.items() for t in _texts(value) if not takes(key, t)]
     uses, limits = _find_passages(body) if len(body) <= MAX_BODY_CHARS else ((), ())
-    return Original(front=front, keys=keys, problem=problem, body=body, uses=uses, limits=limits)
+    return Original(
+        front=front,
+        keys={key: texts for key, texts in keys.items() if texts},
+        problem=problem,
+        left_out=tuple(refused),
+        body=body,
+        uses=uses,
+        limits=limits,
+    )
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -93,7 +110,16 @@ def _split(text: str) -> tuple[str, str]:
     return "", "\n".join(lines)
 
 
-def _parse(front: str) -> tuple[dict[str, tuple[str, ...]], str | None]:
+def _without_paths(text: str, paths: set[str]) -> str:
+    """A text without some paths, in an address too; also as YAML writes them between double quotes."""
+    spelled = {spelling for path in paths for spelling in (path, path.replace("\\", "\\\\")) if len(path) > 2}
+    if not spelled:
+        return text
+    longest_first = "|".join(map(re.escape, sorted(spelled, key=len, reverse=True)[:_MAX_TEXTS]))
+    return re.sub(rf"(?<![\w.-])(?:{longest_first})(?![\w-])", LOCAL_PATH, text)
+
+
+def _parse(front: str) -> tuple[dict[str, object], str | None]:
     """Keys of the front matter, and what is wrong with it."""
     if len(front) > MAX_FRONT_CHARS:
         return {}, f"has {len(front)} characters, more than {MAX_FRONT_CHARS}"
@@ -111,7 +137,7 @@ def _parse(front: str) -> tuple[dict[str, tuple[str, ...]], str | None]:
         return {}, "is not valid YAML"
     if not isinstance(data, dict):
         return {}, "holds no keys"
-    return {str(key): texts for key, value in data.items() if (texts := _texts(value))}, None
+    return {str(key): value for key, value in data.items()}, None
 
 
 def _texts(value: object) -> tuple[str, ...]:

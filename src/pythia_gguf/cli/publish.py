@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 def command(folder: Path, repo: str, private: bool, branches: bool, dry_run: bool, endpoint: str | None) -> None:
     """Send a folder that `pythia quantize` made to the Hub.
 
-    First every byte is verified and the card's front matter checked; at the end the Hub's hashes are compared with
-    those here. Log in before with: hf auth login. Running again sends what is missing.
+    First every byte is verified, and the card's front matter checked, by the Hub too; then the plan is shown. A branch
+    will hold what DIR holds: its other weights, configs and GGUF files of the same kind go in the same commit, and stay
+    in its history. At the end what readers would get is compared with what is here. Log in before with: hf auth login.
+    Running again sends what is missing.
 
     \b
     pythia publish pythia-70m-GGUF --repo me/pythia-70m-GGUF --dry-run
@@ -37,10 +39,12 @@ def command(folder: Path, repo: str, private: bool, branches: bool, dry_run: boo
     from pythia_gguf.models.publish import publish
 
     def show(files: tuple[Sent, ...]) -> None:
-        rows = [(f.branch, f.path.name, f"{f.n_bytes:,}", f.state) for f in files]
+        rows = [(f.branch, f.name, f"{f.n_bytes:,}", f.state) for f in files]
         print_table(("branch", "file", "bytes", ""), rows, right=(2,))
-        to_send = sum(f.n_bytes for f in files if f.state != "there")
-        click.echo(f"{repo}: {quantity(to_send, 'bytes')} to send")
+        to_send = sum(f.n_bytes for f in files if f.state in ("new", "changed"))
+        counts = {state: sum(f.state == state for f in files) for state in ("deleted", "stays")}
+        others = "".join(f", {n} files {word}" for n, word in zip(counts.values(), ("go", "stay"), strict=True) if n)
+        click.echo(f"{repo}: {quantity(to_send, 'bytes')} to send{others}")
 
     with make_progress() as progress:
         publish(
@@ -54,4 +58,4 @@ def command(folder: Path, repo: str, private: bool, branches: bool, dry_run: boo
             show=show,
         )
     if not dry_run:
-        click.echo(f"{repo}: all files are there, with the hashes that they have here")
+        click.echo(f"{repo}: all files are there, with the hashes that they have here, and no others that readers take")

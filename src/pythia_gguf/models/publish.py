@@ -1,4 +1,5 @@
-"""A folder onto the Hub: checked before, sent by huggingface_hub, and done only when the Hub lists the same hashes.
+"""A folder onto the Hub: checked here and by the Hub before anything is made there, sent in one commit for each branch,
+and done only when whoever reads a branch gets what lies here.
 
 Knows neither how files are made nor how they are sent.
 """
@@ -7,18 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pythia_gguf.errors import Argument, ModelFileError, NetworkError, StorageError, UsageError, one_line
+from pythia_gguf.errors import (
+    Argument,
+    ModelFileError,
+    NetworkError,
+    PythiaGGUFError,
+    StorageError,
+    UsageError,
+    one_line,
+)
 from pythia_gguf.files import RegularFile, feed
-from pythia_gguf.hub.client import Hub, HubFile, errors_as_one_line, git_digest
+from pythia_gguf.hub.card_keys import faults_of, is_repo_id
+from pythia_gguf.hub.client import Hub, HubFile, NoRepositoryError, Revision, errors_as_one_line, git_digest
 from pythia_gguf.hub.front_matter import front_matter
-from pythia_gguf.hub.model_name import MAIN
+from pythia_gguf.hub.model_name import MAIN, ModelName
 from pythia_gguf.hub.page import is_page, name_on_page
+from pythia_gguf.hub.pull import holds_checkpoint, texts_of, weights_of
+from pythia_gguf.hub.readers import READERS
 from pythia_gguf.json_file import read_text
+from pythia_gguf.press.gguf_repository import gguf_named
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
 from pythia_gguf.press.names import legal_name, name_of
 from pythia_gguf.press.source import open_source
@@ -26,23 +39,51 @@ from pythia_gguf.press.staging import CARD
 from pythia_gguf.press.verify import verify
 from pythia_gguf.progress import Progress, Silence
 
-# What the Hub files a quantized model by, and who made it.
-CARD_KEYS = ("base_model", "base_model_relation", "license", "language", "tags", "quantized_by")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What the Hub files a quantized model by, and who made it; each with a line that says so.
+CARD_KEYS = {
+    "base_model": "OWNER/NAME",
+    "base_model_relation": "quantized",
+    "license": "apache-2.0",
+    "language": "en",
+    "tags": "[gguf]",
+    "quantized_by": "WHO",
+}
+# Of tokenizers, which transformers may read and we do not.
+_COMPANIONS = ("added_tokens.json", "merges.txt", "tokenizer.model", "vocab.json")
 _STEP = re.compile(r"step(\d+)")
+# The Hub's own, of every repository.
+_GIT_FILE = ".gitattributes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A file and where it goes.
+    """A file of a branch and what becomes of it.
 
-    state  "new", "changed", or "there": the Hub lists the same hash
+    name   path in the repository
+    state  "new", "changed", "there" (the Hub lists the same hash), "deleted" (a reader would take it for a part of what
+           is sent) or "stays" (of the branch, and none of this run's)
     """
 
     branch: str
-    path: Path
+    name: str
     n_bytes: int
     state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What a branch will be.
+
+    folder  whose files it gets
+    kind    of READERS
+    files   by their paths in the repository
+    quants  that there are, of a folder of GGUF files
+    """
+
+    folder: Path
+    kind: str
+    files: Mapping[str, Path]
+    quants: tuple[str, ...] = ()
 
 
 def publish(
@@ -56,53 +97,51 @@ def publish(
     progress: Progress | None = None,
     show: Callable[[tuple[Sent, ...]], None] = lambda files: None,
 ) -> tuple[Sent, ...]:
-    """Send a folder that `quantize` made; running again goes on where it ended.
+    """Send a folder that `quantize` made, or a checkpoint; running again goes on where it ended.
+
+    Files of the branch that a reader would take for parts of the same model go in the same commit: a branch holds what
+    its folder holds.
 
     branches  the folder holds stepN folders, each a checkpoint or made by `quantize`: each becomes a branch, and main
               is what the last one is
-    show      hears what will be sent, before anything is
+    show      hears what will be sent, and what becomes of what is there, before anything is
     Raises    UsageError, ModelFileError and StorageError for what is not fit to be sent, NetworkError
     """
     folder, hub, progress = Path(folder), hub or Hub(), progress or Silence()
     if is_page(repo_id):
         repo_id = name_on_page(repo_id, hub.endpoint)
-    if not _REPO.fullmatch(repo_id):
+    if "/" not in repo_id or not is_repo_id(repo_id):
         raise UsageError(f"{one_line(repo_id, 100)!r}: expected USER/NAME")
     if not folder.is_dir():
         raise StorageError(f"{one_line(str(folder))}: no such folder")
     if private and hub.is_public(repo_id):
         raise UsageError(Argument("private"), f" is for a new repository, and {repo_id} is there and public")
-    parts = _steps(folder) if branches else {MAIN: folder}
-    files = {branch: _checked(part, progress) for branch, part in parts.items()}
-    progress.stage("hashing", sum(p.stat().st_size for paths in files.values() for p in paths), "bytes")
-    hashes = {path: _hash(path, progress) for paths in files.values() for path in paths}
-    plan = tuple(_plan(repo_id, files, parts, hashes, hub))
+    folders = _steps(folder) if branches else {MAIN: folder}
+    of_folder = {part: _checked(part, progress) for part in dict.fromkeys(folders.values())}
+    parts = {branch: of_folder[part] for branch, part in folders.items()}
+    _check_with_hub(of_folder.values(), hub)
+    paths = {path for part in of_folder.values() for path in part.files.values()}
+    progress.stage("hashing", sum(path.stat().st_size for path in paths), "bytes")
+    hashes = {path: _hash(path, progress) for path in sorted(paths)}
+    there = _branches(repo_id, hub)
+    plan = tuple(sent for branch, part in parts.items() for sent in _plan(repo_id, branch, part, hashes, there, hub))
     show(plan)
-    if dry_run:
-        return plan
-    with errors_as_one_line(repo_id):
-        hub.api.create_repo(repo_id, private=private or None, exist_ok=True)
-        for branch in files:
-            if branch != MAIN:
-                hub.api.create_branch(repo_id, branch=branch, exist_ok=True)
-    for branch, part in parts.items():
-        names = [path.relative_to(part).as_posix() for path in files[branch]]
-        if any(s.branch == branch and s.state != "there" for s in plan):
-            with errors_as_one_line(repo_id, branch):
-                hub.api.upload_folder(
-                    repo_id=repo_id,
-                    folder_path=part,
-                    revision=branch,
-                    allow_patterns=names,
-                    commit_message=f"pythia-gguf: {len(names)} files",
-                )
-    _compare(repo_id, files, parts, hashes, hub)
+    if not dry_run:
+        _send(repo_id, parts, plan, there, private, hub)
+        for branch, part in parts.items():
+            _compare(repo_id, branch, part, hashes, hub)
     return plan
 
 
 def _steps(folder: Path) -> dict[str, Path]:
     """stepN -> its folder, by number, then main -> the last one."""
-    found = {int(m[1]): p for p in folder.iterdir() if p.is_dir() and (m := _STEP.fullmatch(p.name))}
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _STEP.fullmatch(path.name) if path.is_dir() else None
+        if match and (other := found.setdefault(int(match[1]), path)) != path:
+            raise UsageError(
+                f"{one_line(str(folder))}: {other.name} and {path.name} are one step. Rename or move one of them"
+            )
     if not found:
         raise UsageError(
             f"{one_line(str(folder))}: no folder stepN here. The folder itself is sent without ", Argument("branches")
@@ -111,28 +150,57 @@ def _steps(folder: Path) -> dict[str, Path]:
     return steps | {MAIN: found[max(found)]}
 
 
-def _checked(folder: Path, progress: Progress) -> tuple[Path, ...]:
+def _checked(folder: Path, progress: Progress) -> _Part:
     """The files to send of a folder that is in order."""
     manifest = read_manifest(folder)
     if manifest is None:
-        source = open_source(folder, legal_name(name_of(folder)))
-        if source.kind == "gguf":
-            raise UsageError(f"{one_line(str(folder))}: no folder of a model")
-        return source.files
+        return _checked_checkpoint(folder)
     progress.stage("verifying", sum(p.stat().st_size for p in folder.glob("*.gguf")), "bytes")
     for verdict in verify(folder, progress.advance):
         if verdict.fault or verdict.checked != "every byte":
             fault = verdict.fault or f"{verdict.file}: is not in the manifest: it was not made by pythia quantize"
             raise UsageError(f"nothing was sent. {fault}")
     card = folder / CARD
-    keys = front_matter(read_text(card), card) if card.is_file() else {}
-    if missing := [key for key in CARD_KEYS if not keys.get(key)]:
+    keys = _card_keys(card) if card.is_file() else {}
+    if missing := [key for key in CARD_KEYS if not keys.get(key) and keys.get(key) is not False]:
+        lines = ", ".join(f'"{key}: {CARD_KEYS[key]}"' for key in missing)
         raise ModelFileError(
-            f"the front matter lacks {', '.join(missing)}. Add what is true",
+            f"the front matter lacks {', '.join(missing)}. Add what is true, between its first lines ---, as {lines}",
             path=card,
         )
     names = [MANIFEST, SUMS, CARD, *(entry["file"] for entry in manifest["files"])]
-    return (*(folder / name for name in names), *sorted(folder.glob("*.png")))
+    paths = (*(folder / name for name in names), *sorted(folder.glob("*.png")))
+    quants = tuple(entry["quant"] for entry in manifest["files"] if "quant" in entry)
+    return _Part(folder=folder, kind="gguf", files={path.name: path for path in paths}, quants=quants)
+
+
+def _checked_checkpoint(folder: Path) -> _Part:
+    """The same of a folder that `quantize` did not make: what it reads, and what else readers would look for."""
+    source = open_source(folder, legal_name(name_of(folder)))
+    if source.kind == "gguf":
+        raise UsageError(f"{one_line(str(folder))}: no folder of a model")
+    beside = [*texts_of(path.name for path in folder.iterdir()), *_COMPANIONS]
+    paths = dict.fromkeys([*source.files, *(folder / name for name in beside if (folder / name).is_file())])
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    if CARD in files:
+        _card_keys(files[CARD])
+    return _Part(folder=folder, kind="checkpoint", files=files)
+
+
+def _card_keys(card: Path) -> dict[str, object]:
+    """The front matter of a card; raises ModelFileError for values that the Hub refuses."""
+    keys = front_matter(read_text(card), card)
+    if faults := faults_of(keys):
+        raise ModelFileError(f"{'; '.join(faults)}. Correct or remove it", path=card, field="front matter")
+    return keys
+
+
+def _check_with_hub(parts: Iterable[_Part], hub: Hub) -> None:
+    """Raises ModelFileError for a card that the Hub would refuse, NetworkError where it cannot be asked."""
+    cards = {read_text(part.files[CARD]): part.files[CARD] for part in parts if CARD in part.files}
+    for text, path in cards.items():
+        if refused := hub.refused_in_card(text):
+            raise ModelFileError(f"the Hub refuses it: {'; '.join(refused)}", path=path, field="front matter")
 
 
 def _hash(path: Path, progress: Progress) -> tuple[str, str]:
@@ -147,35 +215,71 @@ def _is_same(listed: HubFile | None, hashes: tuple[str, str]) -> bool:
     return listed is not None and (listed.sha256 == hashes[0] if listed.sha256 else listed.blob_id == hashes[1])
 
 
+def _branches(repo_id: str, hub: Hub) -> dict[str, str]:
+    """The commits that branches lead to now; none where there is no repository yet."""
+    try:
+        return hub.branches(repo_id)
+    except NoRepositoryError:  # or it is not to be seen: then sending says so
+        return {}
+
+
 def _plan(
-    repo_id: str,
-    files: dict[str, tuple[Path, ...]],
-    parts: dict[str, Path],
-    hashes: dict[Path, tuple[str, str]],
-    hub: Hub,
+    repo_id: str, branch: str, part: _Part, hashes: dict[Path, tuple[str, str]], there: Mapping[str, str], hub: Hub
 ) -> Iterator[Sent]:
-    for branch, paths in files.items():
-        try:
-            listed = hub.revision(repo_id, branch).files
-        except (NetworkError, UsageError):  # not there yet, or out of reach: then sending says so
-            listed = {}
-        for path in paths:
-            there = listed.get(path.relative_to(parts[branch]).as_posix())
-            state = "there" if _is_same(there, hashes[path]) else "changed" if there else "new"
-            yield Sent(branch=branch, path=path, n_bytes=path.stat().st_size, state=state)
+    """What becomes of each file; a new branch begins as a copy of main, and nothing of that is its own."""
+    commit = there.get(branch, there.get(MAIN))
+    listed = hub.commit(repo_id, commit).files if commit else {}
+    is_new = branch != MAIN and commit == there.get(MAIN)
+    for name, path in part.files.items():
+        state = "new" if name not in listed else "there" if _is_same(listed[name], hashes[path]) else "changed"
+        yield Sent(branch=branch, name=name, n_bytes=path.stat().st_size, state=state)
+    for name in sorted(listed.keys() - part.files.keys() - {_GIT_FILE}):
+        state = "deleted" if is_new or READERS[part.kind](name) else "stays"
+        yield Sent(branch=branch, name=name, n_bytes=listed[name].n_bytes, state=state)
 
 
-def _compare(
-    repo_id: str,
-    files: dict[str, tuple[Path, ...]],
-    parts: dict[str, Path],
-    hashes: dict[Path, tuple[str, str]],
-    hub: Hub,
+def _send(
+    repo_id: str, parts: Mapping[str, _Part], plan: tuple[Sent, ...], there: Mapping[str, str], private: bool, hub: Hub
 ) -> None:
-    """Raises NetworkError unless the Hub lists what was sent."""
-    for branch, paths in files.items():
-        listed = hub.revision(repo_id, branch).files
-        for path in paths:
-            name = path.relative_to(parts[branch]).as_posix()
-            if not _is_same(listed.get(name), hashes[path]):
-                raise NetworkError(f"{repo_id}@{branch}: {name} is not there as it was sent. Run again")
+    """One commit for each branch that is not yet what it shall be; main, which new ones begin as, comes last.
+
+    there  the commits that the plan is of: on others nothing is sent
+    """
+    with errors_as_one_line(repo_id):
+        hub.api.create_repo(repo_id, private=private or None, exist_ok=True)
+        for branch in parts:
+            if branch != MAIN and branch not in there:
+                hub.api.create_branch(repo_id, branch=branch, revision=there.get(MAIN), exist_ok=True)
+    now = hub.branches(repo_id)
+    for branch, part in parts.items():
+        add = {s.name: part.files[s.name] for s in plan if s.branch == branch and s.state in ("new", "changed")}
+        delete = [s.name for s in plan if s.branch == branch and s.state == "deleted"]
+        if add or delete:
+            message = f"pythia-gguf: {len(add)} files" + (f", {len(delete)} deleted" if delete else "")
+            parent = there.get(branch) or now[branch]
+            hub.commit_files(repo_id, branch, add=add, delete=delete, parent=parent, message=message)
+
+
+def _compare(repo_id: str, branch: str, part: _Part, hashes: dict[Path, tuple[str, str]], hub: Hub) -> None:
+    """Raises NetworkError unless a reader of the branch gets what was sent, and nothing else."""
+    name = ModelName(repo_id=repo_id, revision=branch)
+    revision = hub.revision(repo_id, branch)
+    for file, path in part.files.items():
+        if not _is_same(revision.files.get(file), hashes[path]):
+            raise NetworkError(f"{name}: {file} is not there as it was sent. Run again")
+    try:
+        read = _read(name, part, revision)
+    except PythiaGGUFError as e:
+        raise NetworkError(f"{name}: what was sent is there, and cannot be read: {e}") from e
+    if others := sorted(read - part.files.keys()):
+        raise NetworkError(f"{name}: readers would take {one_line(others[0], 100)}, which was not sent. Run again")
+
+
+def _read(name: ModelName, part: _Part, revision: Revision) -> set[str]:
+    """What readers take of a branch: transformers the weights, and all beside them; llama.cpp a file for each quant."""
+    read = {file for file in revision.files if READERS[part.kind](file)}
+    if holds_checkpoint(revision) and part.kind == "checkpoint":
+        read |= set(weights_of(revision)[1])
+    for quant in part.quants:
+        read.add(str(gguf_named(replace(name, quant=quant), revision)))
+    return read

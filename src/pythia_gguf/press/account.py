@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import PureWindowsPath
 
 from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
+from pythia_gguf.card.original import take_apart
+from pythia_gguf.errors import one_line
 from pythia_gguf.plan.quants import QUANTS
 from pythia_gguf.press.manifest import SourceFile
 from pythia_gguf.press.menu import MIX_NOTE, MenuItem
@@ -85,6 +87,8 @@ def notes_of(source: Source, items: Sequence[MenuItem], mix: str) -> tuple[str, 
             f"the files hold the path {source.imatrix.path} of the importance matrix, as llama.cpp's would. Before you"
             " publish them, make them where it is, with its file name alone"
         )
+    if source.readme is not None and (left_out := take_apart(source.readme).left_out):
+        notes.append(f"not into the card, as the Hub would refuse it: {one_line('; '.join(left_out))}")
     if mix == "2026" and any(i.quant in ("Q2_K", "Q3_K_L") for i in items):
         notes.append(MIX_NOTE)
     fallen = {e.tensor: e.reason for i in items for e in i.entries if e.reason.startswith("row of")}

@@ -20,6 +20,7 @@ from pythia_gguf.checkpoint.shards import check_stays_inside
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import RegularFile
 from pythia_gguf.gguf.container import STRING_BYTES_MAX, Metadata
+from pythia_gguf.hub.card_keys import without_local_paths
 from pythia_gguf.hub.front_matter import front_matter
 from pythia_gguf.hub.identity import identity_metadata
 from pythia_gguf.json_file import read_json_object, read_text
@@ -111,7 +112,8 @@ def stored_format(shape: tuple[int, ...], matrices: str) -> str:
 
 
 def _model_card(path: Path) -> dict[str, object]:
-    return front_matter(read_text(path), path) if path.is_file() else {}
+    """Its keys; unlike the converter, without what says where on a disk something lay."""
+    return without_local_paths(front_matter(read_text(path), path)) if path.is_file() else {}
 
 
 def _optional_object(path: Path) -> dict[str, object]:
