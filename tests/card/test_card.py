@@ -160,6 +160,7 @@ def test_commands_use_a_file_of_the_folder() -> None:
     text = section(card(), "How to run")
     assert f"llama-completion -m {NAME}.Q4_K_M.gguf -no-cnv" in text
     assert f"llama-server -hf OWNER/{NAME}-GGUF:Q4_K_M" in text
+    assert f"pythia generate OWNER/{NAME}-GGUF:Q4_K_M" in text
     assert f"pythia inspect {NAME}.Q4_K_M.gguf" in text
     assert "No quality was measured for this folder" in text
     only = section(card([FILES[0]]), "How to run")

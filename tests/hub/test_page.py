@@ -45,6 +45,8 @@ HOSTS = (
         ("me/x/resolve/main/x.Q4_K_M.gguf?download=true", "me/x:x.Q4_K_M.gguf"),
         ("me/x/resolve/v1/deep/er/a%20b.GGUF", "me/x@v1:deep/er/a b.GGUF"),
         ("me/x:x.Q4_K_M.gguf", "me/x:x.Q4_K_M.gguf"),
+        ("me/x?show_file_info=x.Q4_K_M.gguf", "me/x:x.Q4_K_M.gguf"),
+        ("me/x/tree/v1?show_file_info=deep%2Fx.gguf", "me/x@v1:deep/x.gguf"),
         ("me/x:UD-Q4_K_XL", "me/x:UD-Q4_K_XL"),
     ],
 )
@@ -158,6 +160,12 @@ def test_commands_take_an_address_of_the_configured_hub(pythia, hub: LoopbackHub
         assert code == expected, (command, out, err)
 
 
+@pytest.mark.parametrize("rest", ["me/x/x.gguf", "me/x/deep/x.gguf", "me/x@v1/x.gguf", "models/me/x/x.gguf"])
+def test_a_file_as_huggingface_hub_writes_it_is_a_name(rest: str):
+    name, _, file = rest.removeprefix("models/").partition("/x")[2].partition("/")
+    assert str(parse_model_name(f"hf://{rest}")) == f"me/x{name}:{file}"
+
+
 def test_what_is_here_wins_over_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert str(name_in("huggingface.co/me/x")) == "me/x"
@@ -166,6 +174,6 @@ def test_what_is_here_wins_over_an_address(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_publish_takes_an_address(hub: LoopbackHub, tmp_path: Path):
-    folder = tiny.write(tmp_path / "model", tiny.folder_files(32))
+    folder = tiny.write(tmp_path / "model", tiny.folder_files(32) | {"README.md": b"# Tiny"})
     sent = publish(folder, f"{hub.url}/me/x", dry_run=True)
     assert sent and {s.state for s in sent} == {"new"}

@@ -127,6 +127,30 @@ def test_the_only_file_needs_no_quant_and_may_be_called_anything(hub: LoopbackHu
         find_gguf("me/y:Q4_0")
 
 
+def test_odd_names_of_files_are_those_files(hub: LoopbackHub, small, tmp_path: Path):
+    names = {"a [b]*?.Q8_0.gguf": "Q8_0", "a [b]xx.Q8_0.gguf": "Q4_0", "é ü.gguf": "Q4_K_M", "-x.gguf": "F16"}
+    hub.add(
+        "me/x", {name: small[quant] for name, quant in names.items()} | {"../out.gguf": b"x", "a/../../y.gguf": b"x"}
+    )
+    for name, quant in names.items():
+        assert find_gguf(f"me/x:{name}").read_bytes() == small[quant]
+    assert len(fetched(hub)) == 4
+    for name in ("../out.gguf", "a/../../y.gguf", "..gguf", "/etc/x.gguf"):
+        with pytest.raises(PythiaGGUFError):
+            pythia_gguf.load(f"me/x:{name}")
+    assert not list(tmp_path.rglob("out.gguf")) + list(tmp_path.rglob("y.gguf"))
+
+
+def test_a_file_of_a_checkpoint_is_no_quant_that_is_made(hub: LoopbackHub, own_cache: Path):
+    for repo in ("EleutherAI/pythia-14m", "me/x"):
+        hub.add(repo, tiny.folder_files(width=32))
+        with pytest.raises(UsageError, match=rf"^{repo}: no x.gguf here"):
+            find_gguf(f"{repo}:x.gguf")
+        hub.faults.codes = []
+    with pytest.raises(UsageError, match="Did you mean"):
+        find_gguf("pythia-14m:Q4_9")
+
+
 def test_a_name_that_lies_is_found_out(hub: LoopbackHub, small):
     hub.add("me/x", {"t.Q4_0.gguf": small["Q8_0"], "t.Q8_0.gguf": small["Q4_0"]})
     with pytest.raises(UsageError, match=r"me/x:Q4_0: t.Q4_0.gguf holds Q8_0. To take it so, give me/x:t.Q4_0.gguf"):

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from hub.card_refusals import refusals
 from hub.loopback import LoopbackHub
 from press import tiny
 from pythia_gguf import quantize
 from pythia_gguf.cli.quantize import command
 from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, imatrix_bytes
+from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.hub.model_name import parse_model_name
 from pythia_gguf.hub.pull import pull
 from pythia_gguf.press.names import check_name, legal_name
@@ -82,6 +85,40 @@ def test_no_path_is_published(source: str, tmp_path: Path, pythia, hub: Loopback
     ]
     code, _, err = pythia("quantize", private / source, "--name", str(private))
     assert (code, "cannot name files" in err) == (2, True)
+
+
+HOME = f"/home/{SECRET}"
+WINDOWS = f"C:\\Users\\{SECRET}\\out"
+# Front matters as trainers write them, on models and data of a disk.
+CARDS = {
+    "a path": f"base_model: {HOME}/out\ndatasets:\n- {HOME}/train.jsonl\n- me/letters",
+    "in quotes": f"base_model: \"{WINDOWS.replace(chr(92), chr(92) * 2)}\"\ndataset: '{WINDOWS}'",
+    "relative": f"base_model: ../{SECRET}/out\ndatasets: runs/{SECRET}/data/train.jsonl",
+    "home": f"base_model: ~/{SECRET}/out\ndatasets: file:///data/{SECRET}",
+    "mappings": f"base_model:\n- name: Base\n  repo_url: {HOME}/out\n- me/base\ndatasets:\n- name: {HOME}/data",
+    "tags": f"base_model: {HOME}/out\ntags:\n- base_model:adapter:{HOME}/out\n- dataset:{HOME}/train.jsonl\n- causal",
+    "names": f"model_name: {HOME}/out\nname: {HOME}/out\nlicense_link: {HOME}/LICENSE\nurl: {HOME}\nmetrics: [{HOME}]",
+    "results": f"model-index:\n- name: {HOME}/out\n  results:\n  - dataset: {{name: {HOME}/train.jsonl, type: json}}",
+}
+
+
+@pytest.mark.parametrize("case", CARDS)
+def test_no_path_of_the_original_card_is_published(case: str, tmp_path: Path):
+    """Neither in the card nor in the keys of files; what is left is a card that the Hub takes."""
+    base = yaml.safe_load(CARDS[case]).get("base_model")
+    told = f"A fine-tuned version of [{base}](https://huggingface.co/{base}) on letters.\n\n## Uses\n\n{base}\n"
+    readme = f"---\nlicense: mit\n{CARDS[case]}\n---\n# Mine\n\n{told if isinstance(base, str) else ''}"
+    tiny.write(tmp_path / "tiny", tiny.folder_files(width=32) | {"README.md": readme.encode()})
+    result = quantize(tmp_path / "tiny", tmp_path / "out", quants="Q8_0", quantized_by="me")
+    for path in (tmp_path / "out").iterdir():
+        assert SECRET.encode() not in path.read_bytes(), path.name
+    text = (tmp_path / "out" / CARD).read_text("utf-8")
+    assert refusals(text) == []
+    assert "license: mit\n" in text and ("me/letters" in text) == ("me/letters" in readme)
+    metadata = open_gguf(result.files[0].path).metadata
+    assert metadata["general.license"] == "mit"
+    assert metadata.get("general.dataset.0.name") == ("Letters" if case == "a path" else None)
+    assert case in ("mappings", "results") or any("as the Hub would refuse it" in note for note in result.notes)
 
 
 def test_the_path_of_an_importance_matrix_is_said_to_be_in_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

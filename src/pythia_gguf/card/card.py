@@ -202,7 +202,8 @@ def _how_to_run(files: Sequence[CardFile], source: CardSource) -> str:
         f"llama-server -m {file}",
         f"llama-server -hf {shlex.quote(f'{repo}:{example.quant}')}",
         "",
-        "# see what is in a file (pip install pythia-gguf)",
+        "# the same on a CPU, and what is in a file (pip install pythia-gguf)",
+        f'pythia generate {shlex.quote(f"{repo}:{example.quant}")} "Once upon a time"',
         f"pythia inspect {file}",
     )
     return (

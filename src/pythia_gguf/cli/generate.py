@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """Write on from PROMPT, taken as it is; "-" reads it from stdin, without the one line end that a file ends with.
 
-    MODEL is a GGUF, a folder of them as FOLDER:QUANT, a Hugging Face folder, or NAME[@STEP][:QUANT] of the Hub; what
-    is missing is fetched, quantized and kept.
+    MODEL is a GGUF, a folder of them as FOLDER:QUANT, a Hugging Face folder, or NAME[@STEP][:QUANT] of the Hub, a
+    checkpoint or a repository of GGUF files; what is missing is fetched, quantized and kept.
 
     \b
     pythia generate pythia-70m.Q4_K_M.gguf "Hello, I am"

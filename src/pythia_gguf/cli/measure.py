@@ -15,7 +15,7 @@ from pythia_gguf.json_file import json_text
 
 
 @click.command("measure", cls=Command)
-@click.argument("files", metavar="DIR|FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="DIR|FILE|NAME...", nargs=-1, required=True)
 @click.option(
     "--reference",
     metavar="MODEL",
@@ -58,6 +58,7 @@ def command(
 
     \b
     pythia measure pythia-70m-GGUF --text wiki.test.raw -o report.json
+    pythia measure USER/NAME-GGUF:Q4_K_M --reference USER/NAME-GGUF:F16 --text wiki.test.raw
     pythia measure a.Q4_K_M.gguf b.Q4_0.gguf --reference pythia-70m:F16 --text notes.txt --activations both
     """
     from pythia_gguf.cli.progress import make_progress

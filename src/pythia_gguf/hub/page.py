@@ -6,7 +6,7 @@ Knows no network and no model.
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from pythia_gguf.errors import UsageError, one_line
 
@@ -46,7 +46,8 @@ def name_on_page(text: str, endpoint: str) -> str:
     """
     text = _USER.sub(r"\1", text.strip())
     shown = one_line(text, 150)
-    parts = [unquote(part) for part in re.split(r"[?#]", _path(text, shown, endpoint))[0].split("/") if part]
+    path, _, query = _path(text, shown, endpoint).partition("#")[0].partition("?")
+    parts = [unquote(part) for part in path.split("/") if part]
     if parts[:1] == ["models"]:
         parts = parts[1:]
     if parts and parts[0] in _OTHER_PAGES:
@@ -54,6 +55,13 @@ def name_on_page(text: str, endpoint: str) -> str:
     if len(parts) < 2:
         raise UsageError(f"{shown} is no page of a model: expected OWNER/NAME after the host")
     name = f"{parts[0]}/{parts[1].removesuffix('.git')}"
+    # What the Hub shows beside the page, and how huggingface_hub writes a file.
+    shown_file = parse_qs(query).get("show_file_info", [""])[0]
+    if len(parts) > 2 and parts[2] not in _OF_REVISIONS and text.lower().startswith("hf://"):
+        shown_file = "/".join(parts[2:])
+    if shown_file.lower().endswith(".gguf"):
+        revision = f"@{parts[3]}" if len(parts) == 4 and parts[2] in _OF_REVISIONS else ""
+        return f"{name}{revision}:{shown_file}"
     if len(parts) == 2:
         return name
     if parts[2] not in _OF_REVISIONS or len(parts) == 3:

@@ -6,6 +6,7 @@ Knows no tensor: which files a model consists of, it tells by their names.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import re
 import time
@@ -213,10 +214,11 @@ def _snapshot(name: ModelName, revision: Revision, hub: Hub, paths: list[str], p
                 progress.advance(name.repo_id, int(n))
 
     options: dict[str, Any] = {"endpoint": hub.endpoint, "library_name": "pythia-gguf", "tqdm_class": Told}
+    options["allow_patterns"] = list(map(glob.escape, paths))
     for wait_s in (*_WAITS_S, None):
         try:
             with errors_as_one_line(name.repo_id, name.revision):
-                return Path(snapshot_download(name.repo_id, revision=revision.commit, allow_patterns=paths, **options))
+                return Path(snapshot_download(name.repo_id, revision=revision.commit, **options))
         except UnreachableError:
             if wait_s is None:
                 raise

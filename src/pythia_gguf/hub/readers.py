@@ -23,7 +23,8 @@ _GGUF_TEXTS = ("manifest.json", "SHA256SUMS")
 
 def is_gguf_model(path: str) -> bool:
     """Whether a file can be a model, or a part of one, that llama.cpp or this program runs."""
-    return path.lower().endswith(".gguf") and not _NO_MODEL.search(path.rpartition("/")[2][:-5])
+    leads_out = path.startswith("/") or "\\" in path or ".." in path.split("/")
+    return path.lower().endswith(".gguf") and not leads_out and not _NO_MODEL.search(path.rpartition("/")[2][:-5])
 
 
 def _is_of_ggufs(path: str) -> bool:

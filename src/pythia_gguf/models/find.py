@@ -149,7 +149,9 @@ class _Making:
         """The file of a model of the Hub; what is here already needs no network."""
         if name.notice:
             self.tell(name.notice)
-        if name.model is not None:  # a checkpoint: a quant that cannot be made is refused before anything is asked
+        if (
+            name.model is not None and name.file is None
+        ):  # a checkpoint: a quant that cannot be made is refused before anything is asked
             _ = self.wanted
         try:
             commit = name.revision if _COMMIT.fullmatch(name.revision) else Hub().commit_of(name.repo_id, name.revision)
@@ -163,7 +165,7 @@ class _Making:
 
     def _of_repository(self, name: ModelName, commit: str) -> Path | None:
         """The GGUF of a repository that is meant, fetched; None where a checkpoint is, or its file was made before."""
-        if name.model is not None or self._made(name, commit):
+        if name.file is None and (name.model is not None or self._made(name, commit)):
             return None
         snapshot = kept_snapshot(name) if commit == name.revision else None
         with contextlib.suppress(UnreachableError):  # what a commit holds does not change
@@ -175,7 +177,7 @@ class _Making:
     def _made(self, name: ModelName, commit: str) -> Path | None:
         """The file that an earlier run made of a checkpoint."""
         is_of_menu = self.is_plain or str(self.quant).upper() in QUANTS
-        return sound_file(_home_of_name(name, commit), self.wanted) if is_of_menu and name.file is None else None
+        return sound_file(_home_of_name(name, commit), self.wanted) if is_of_menu else None
 
     def _of_commit(self, name: ModelName, commit: str) -> Path:
         display = str(replace(name, quant=None))
@@ -191,7 +193,7 @@ class _Making:
         commits += commits_of(cache_root(), name.repo_id, name.revision)
         if not commits:
             raise unreachable
-        there = [commit for commit in commits if self._made(name, commit)]
+        there = [commit for commit in commits if name.file is None and self._made(name, commit)]
         path = kept_gguf(name, snapshot) if snapshot is not None and not there else None
         if path is None and name.file is not None:
             raise unreachable

@@ -88,7 +88,7 @@ def notes_of(source: Source, items: Sequence[MenuItem], mix: str) -> tuple[str, 
             " publish them, make them where it is, with its file name alone"
         )
     if source.readme is not None and (left_out := take_apart(source.readme).left_out):
-        notes.append(f"not into the card, as the Hub would refuse it: {one_line('; '.join(left_out))}")
+        notes.append(f"left out of the card, as the Hub would refuse it: {one_line('; '.join(left_out))}")
     if mix == "2026" and any(i.quant in ("Q2_K", "Q3_K_L") for i in items):
         notes.append(MIX_NOTE)
     fallen = {e.tensor: e.reason for i in items for e in i.entries if e.reason.startswith("row of")}

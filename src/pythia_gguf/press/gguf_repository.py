@@ -65,7 +65,7 @@ def gguf_named(name: ModelName, revision: Revision) -> str | None:
     """
     files = _listed({path: file.sha256 or file.blob_id for path, file in revision.files.items()})
     is_checkpoint = holds_checkpoint(revision)
-    if not files or (is_checkpoint and name.quant is None and name.file is None):
+    if name.file is None and (not files or (is_checkpoint and name.quant is None)):
         return None
     meant = _meant(name, files)
     if meant is None and is_checkpoint and name.file is None:
@@ -131,7 +131,7 @@ def _meant(name: ModelName, files: Sequence[ListedFile]) -> ListedFile | None:
         quant = None if name.quant is None else _named(name.quant)
         meant = pick(files, quant, where=where, call=where, before=f"{where}:", are_equal=_are_equal)
         # The only one may be it, whatever it is called.
-        meant = files[0] if meant is None and len(files) == 1 and files[0].quant.endswith(".gguf") else meant
+        meant = files[0] if meant is None and len(files) == 1 and files[0].quant.lower().endswith(".gguf") else meant
     if meant is not None and meant.n_parts > 1:
         raise UsageError(
             f"{where}: {one_line(meant.name, 100)} is split into {meant.n_parts} files. Fetch them, and put them"

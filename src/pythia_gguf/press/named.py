@@ -73,7 +73,8 @@ def fetched(model: ModelName, hub: Hub, *, keep: bool, progress: Progress) -> Fo
         if not is_of_gguf:
             place = find(model, hub, keep=keep, progress=progress)
             return Found(path=place.folder, place=place, model=model)
-        revision = None if model.model else hub.revision(model.repo_id, model.revision)
+        is_suite = model.model is not None and model.file is None
+        revision = None if is_suite else hub.revision(model.repo_id, model.revision)
         path = None if revision is None else repository_gguf(model, revision, hub, progress)
         if path is None:
             raise UsageError(f"{model}: a checkpoint has no quant. pythia generate {model} makes one")
