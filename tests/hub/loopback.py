@@ -200,7 +200,7 @@ class _Answer(BaseHTTPRequestHandler):
         if repo_id in owner.gated:
             self.send_json({"error": "gated"}, 403, X_Error_Code="GatedRepo")
         elif repo_id in owner.private or repo_id not in owner.repos:
-            self.send_json({"error": "Repository not found"}, 401, X_Error_Code="RepoNotFound")
+            self.send_json({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
         else:
             return False
         return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from evals.local_tasks import write_tasks
-from pythia_gguf import quantize
 
 NANO = Path(__file__).parents[2] / "examples" / "nano"
 
@@ -17,7 +16,7 @@ MODEL_COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": ("{model}:Q8_0", "def", "--max-tokens", "2"),
     "score": ("{model}:Q8_0", "--prompt", "import", "--continuation", " os"),
     "bench": ("{model}:Q8_0", "--prompt", "4", "--tokens", "2", "--repeats", "1"),
-    "measure": ("{work}/nano.Q8_0.gguf", "--reference", "{model}:F16", "--text", "{work}/text", "--context", "32"),
+    "measure": ("{model}:Q8_0", "--reference", "{model}:F16", "--text", "{work}/text", "--context", "32"),
     "imatrix": ("{model}:Q8_0", "--text", "{work}/text", "--context", "32", "-o", "{work}/imatrix.gguf"),
     "eval": ("{model}:Q8_0", "--tasks", "sciq", "--include-path", "{work}/tasks"),
     "export": ("{model}:Q8_0", "--to", "{work}/exported"),
@@ -47,8 +46,6 @@ def prepare(work: Path) -> None:
     work.mkdir()
     (work / "text").write_text((NANO / "heldout.txt").read_text("utf-8")[:2000], "utf-8")
     write_tasks(work / "tasks")
-    quantize(NANO, work / "out", quants="Q8_0", name="nano")
-    (work / "out" / "nano.Q8_0.gguf").rename(work / "nano.Q8_0.gguf")
 
 
 def words(command: str, args: tuple[str, ...], model: str, work: Path) -> list[str]:

@@ -16,7 +16,7 @@ from hub.loopback import FIRST, LoopbackHub
 from press import tiny
 from pythia_gguf.errors import ModelFileError, NetworkError, PythiaGGUFError, UsageError
 from pythia_gguf.hub.client import Hub
-from pythia_gguf.models.publish import CARD_KEYS, publish
+from pythia_gguf.models.publish import CARD_KEYS, WHOLE_BRANCH, publish
 
 REPO = "me/x"
 FRONT = "---\nlanguage: en\nbase_model: me/tiny\n"
@@ -252,6 +252,16 @@ def test_a_new_branch_holds_nothing_of_main(hub: LoopbackHub, tmp_path: Path):
     assert hub.held(REPO, "step2") == files
     assert hub.held(REPO) == files | {"x.Q8_0.gguf": b"x"}
     assert states(plan, "step2")["x.Q8_0.gguf"] == "deleted" and states(plan)["x.Q8_0.gguf"] == "stays"
+
+
+def test_steps_of_an_older_run_are_told_and_stay(hub: LoopbackHub, tmp_path: Path):
+    hub.add(REPO, FIRST)
+    for branch in ("step9", "notes"):
+        hub.add(REPO, FIRST | {"model.safetensors": b"old"}, branch=branch)
+    checkpoint(tmp_path / "run" / "step1")
+    plan = publish(tmp_path / "run", REPO, branches=True)
+    assert [(s.branch, s.state) for s in plan if s.name == WHOLE_BRANCH] == [("step9", "stays")]
+    assert hub.held(REPO, "step9") == {"model.safetensors": b"old"}
 
 
 def test_a_run_that_broke_off_between_branch_and_commit_goes_on(hub: LoopbackHub, tmp_path: Path):

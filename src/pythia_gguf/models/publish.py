@@ -48,6 +48,7 @@ CARD_KEYS = {
     "tags": "[gguf]",
     "quantized_by": "WHO",
 }
+WHOLE_BRANCH = "(the whole branch)"
 # Of tokenizers, which transformers may read and we do not.
 _COMPANIONS = ("added_tokens.json", "merges.txt", "tokenizer.model", "vocab.json")
 _STEP = re.compile(r"step(\d+)")
@@ -59,7 +60,7 @@ _GIT_FILE = ".gitattributes"
 class Sent:
     """A file of a branch and what becomes of it.
 
-    name   path in the repository
+    name   path in the repository; WHOLE_BRANCH of a step that this run has not
     state  "new", "changed", "there" (the Hub lists the same hash), "deleted" (a reader would take it for a part of what
            is sent) or "stays" (of the branch, and none of this run's)
     """
@@ -125,6 +126,9 @@ def publish(
     hashes = {path: _hash(path, progress) for path in sorted(paths)}
     there = _branches(repo_id, hub)
     plan = tuple(sent for branch, part in parts.items() for sent in _plan(repo_id, branch, part, hashes, there, hub))
+    if branches:
+        others = [branch for branch in there if branch not in parts and _STEP.fullmatch(branch)]
+        plan += tuple(Sent(branch=branch, name=WHOLE_BRANCH, n_bytes=0, state="stays") for branch in others)
     show(plan)
     if not dry_run:
         _send(repo_id, parts, plan, there, private, hub)
