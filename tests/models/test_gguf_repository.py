@@ -93,7 +93,7 @@ def test_results_are_those_of_the_file(pythia, hub: LoopbackHub, made: Path):
     ],
 )
 def test_a_quant_is_found_by_its_name_however_files_are_called(names: dict[str, str], hub: LoopbackHub, small):
-    others = ("README.md", "imatrix.gguf", "mmproj-F16.gguf", "tiny-lora-f16.gguf", "x.part1of2")
+    others = ("README.md", "imatrix.gguf", "mmproj-F16.gguf", "x.imatrix.gguf", "x.part1of2")
     stem = re.sub("Q4_K_M", "Q6_K", next(iter(names)), flags=re.IGNORECASE).removesuffix(".gguf")
     parts = [f"{stem}-0000{i}-of-00002.gguf" for i in (1, 2)]
     clutter = dict.fromkeys([*others, *parts], b"x")

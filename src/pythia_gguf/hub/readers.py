@@ -16,8 +16,8 @@ _CHECKPOINT = re.compile(
     r"|(?:tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|\w+\.model"
     r"|chat_template\.(?:jinja|json)|additional_chat_templates/[\w-]+\.jinja"
 )
-# Importance matrices, adapters and projectors are no models.
-_NO_MODEL = re.compile(r"(?:^|[._-])(?:imatrix|mmproj|lora|adapter)(?:[._-]|$)", re.IGNORECASE)
+# Projectors of images and importance matrices are no models; an adapter may be merged, which no name tells.
+_NO_MODEL = re.compile(r"(?:^|[._-])(?:mmproj(?:[._-]|$)|imatrix$)", re.IGNORECASE)
 _GGUF_TEXTS = ("manifest.json", "SHA256SUMS")
 
 

@@ -285,5 +285,5 @@ def _read(name: ModelName, part: _Part, revision: Revision) -> set[str]:
     if holds_checkpoint(revision) and part.kind == "checkpoint":
         read |= set(weights_of(revision)[1])
     for quant in part.quants:
-        read.add(str(gguf_named(replace(name, quant=quant), revision)))
+        read.add(gguf_named(replace(name, quant=quant), revision) or f"no file for {quant}")
     return read
