@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from conftest import TOKEN
 from hub.loopback import LoopbackHub
 from press.tiny import BINS, folder_files, sharded, sharded_bins
 from pythia_gguf import quantize
@@ -140,6 +141,37 @@ def test_faults_are_one_line_with_an_exit_code(hub: LoopbackHub, monkeypatch: py
     with pytest.raises(PythiaGGUFError) as e:
         pull(parse_model_name("me/x"))
     assert isinstance(e.value, StorageError)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (400, "the Hub refuses (400): No such thing. Your token hf_... may not"),
+        (401, "Run: hf auth login"),
+        (403, "Run: hf auth login"),
+        (409, "the Hub refuses (409): No such thing."),
+        (412, "somebody has changed it meanwhile"),
+        (422, "the Hub refuses (422): No such thing."),
+        (429, "too many requests"),
+        (500, "the Hub answered 500"),
+    ],
+)
+def test_every_refusal_is_one_line_without_a_token(code: int, said: str):
+    """As huggingface_hub raises it, a ValueError of its own too."""
+    from httpx2 import Request, Response
+    from huggingface_hub.utils import hf_raise_for_status
+
+    answer = Response(
+        code,
+        json={"error": f"No such\nthing. Your token {TOKEN} may not"},
+        request=Request("POST", "https://hub/api/x"),
+    )
+    with pytest.raises(NetworkError) as e, errors_as_one_line("me/x"):
+        hf_raise_for_status(answer)
+    assert said in str(e.value) and str(e.value).isprintable() and TOKEN not in str(e.value)
+    refused = r"^me/x: Invalid metadata in README.md. - \"license\" is not one$"
+    with pytest.raises(NetworkError, match=refused), errors_as_one_line("me/x"):
+        raise ValueError('Invalid metadata in README.md.\n- "license" is not one')
 
 
 def test_codes_of_a_busy_server_are_waited_out(hub: LoopbackHub):

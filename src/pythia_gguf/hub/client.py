@@ -148,11 +148,18 @@ class Hub:
         return []
 
     def commit_files(
-        self, repo_id: str, branch: str, *, add: Mapping[str, Path], delete: Iterable[str], parent: str, message: str
+        self,
+        repo_id: str,
+        branch: str,
+        *,
+        add: Mapping[str, Path],
+        delete: Iterable[str],
+        parent: str | None,
+        message: str,
     ) -> None:
         """Put files onto a branch, by their paths in the repository, and take others away, all in one commit.
 
-        parent   the commit that the branch is expected to lead to; at another one nothing is changed
+        parent   the commit that the branch is expected to lead to, at another one nothing is changed; None: any
         Raises   NetworkError, StorageError
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -230,7 +237,8 @@ def _of_status(name: str, code: int, said: str) -> NetworkError:
     """What the Hub answers, as an error; what it refuses it may say why."""
     if code == 429 or code >= 500:
         return UnreachableError(f"{name}: {_STATUS.get(code, f'the Hub answered {code}. Running again goes on')}")
-    return NetworkError(f"{name}: {_STATUS.get(code) or f'the Hub refuses ({code}). {_said(said)}'}")
+    why = f": {_said(said)}" if said else ""
+    return NetworkError(f"{name}: {_STATUS.get(code) or f'the Hub refuses ({code}){why}'}")
 
 
 def _said(text: str) -> str:

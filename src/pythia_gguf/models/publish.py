@@ -260,7 +260,7 @@ def _send(
         delete = [s.name for s in plan if s.branch == branch and s.state == "deleted"]
         if add or delete:
             message = f"pythia-gguf: {len(add)} files" + (f", {len(delete)} deleted" if delete else "")
-            parent = there.get(branch) or now[branch]
+            parent = there.get(branch) or now.get(branch)
             hub.commit_files(repo_id, branch, add=add, delete=delete, parent=parent, message=message)
 
 
