@@ -42,8 +42,9 @@ def command(folder: Path, repo: str, private: bool, branches: bool, dry_run: boo
         rows = [(f.branch, f.name, f"{f.n_bytes:,}", f.state) for f in files]
         print_table(("branch", "file", "bytes", ""), rows, right=(2,))
         to_send = sum(f.n_bytes for f in files if f.state in ("new", "changed"))
-        counts = {state: sum(f.state == state for f in files) for state in ("deleted", "stays")}
-        others = "".join(f", {n} files {word}" for n, word in zip(counts.values(), ("go", "stay"), strict=True) if n)
+        words = {"deleted": "to delete", "stays": "to leave as they are"}
+        counts = {word: sum(f.state == state for f in files) for state, word in words.items()}
+        others = "".join(f", {n} {word}" for word, n in counts.items() if n)
         click.echo(f"{repo}: {quantity(to_send, 'bytes')} to send{others}")
 
     with make_progress() as progress:
