@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import snapshot_download
+from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -21,7 +23,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cli.command_lines import write_task
 from engine.nano import HELDOUT
 from hub.loopback import LoopbackHub
-from pythia_gguf import load
 from tokenizer.special_folders import write_folder
 
 pytestmark = pytest.mark.slow
@@ -59,20 +60,11 @@ def perplexity(hf: HFLM, text: str, context: int, n_windows: int) -> float:
     return math.exp(math.fsum(losses) / len(losses))
 
 
-def test_a_chat_model_goes_the_whole_way(
-    folder: Path, hf: HFLM, hub: LoopbackHub, pythia: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def done(*line: str | Path) -> str:
-        code, out, err = pythia(*line)
-        assert code == 0, err
-        return out
+Run = Callable[..., str]
 
-    made = tmp_path / "made"
-    done("quantize", folder, "--out", made, "--quants", "Q8_0,Q4_K_M", "--keep-f16", "--quantized-by", "me")
-    f16 = made / "nano-chat.F16.gguf"
 
-    prompts = ["", PROMPT, "def main("]
-    for prompt in prompts:
+def check_texts(done: Run, f16: Path, hf: HFLM) -> None:
+    for prompt in ("", PROMPT, "def main("):
         line = ["generate", f16, prompt, "--max-tokens", "32", "--temperature", "0", *PLAIN, "--output-format", "json"]
         told = json.loads(done(*line))
         ids = hf.tokenizer.encode(prompt) or [hf.tokenizer.bos_token_id]
@@ -83,53 +75,55 @@ def test_a_chat_model_goes_the_whole_way(
         assert told["tokens"] == written[: ends[0] if ends else None]
         assert told["text"] == hf.tokenizer.decode(told["tokens"], skip_special_tokens=True)
 
-    pairs = [("", "import os"), (PROMPT, "x = sorted(y)"), ("<|im_start|>", "user")]
-    for prompt, continuation in pairs:
-        line = ["score", f16, "--prompt", prompt, "--continuation", continuation, *PLAIN, "--output-format", "json"]
-        told = json.loads(done(*line))
-        from lm_eval.api.instance import Instance
 
-        asked = Instance("loglikelihood", {}, (prompt, continuation), 0, ("task", 0, 1))
-        (theirs,) = hf.loglikelihood([asked], disable_tqdm=True)
+def check_scores(done: Run, f16: Path, hf: HFLM) -> None:
+    for pair in (("", "import os"), (PROMPT, "x = sorted(y)"), ("<|im_start|>", "user")):
+        line = ["score", f16, "--prompt", pair[0], "--continuation", pair[1], *PLAIN, "--output-format", "json"]
+        told = json.loads(done(*line))
+        (theirs,) = hf.loglikelihood([Instance("loglikelihood", {}, pair, 0, ("task", 0, 1))], disable_tqdm=True)
         assert told["scores"][0]["logprob"] == pytest.approx(theirs[0], abs=NEAR)
 
-    tasks = tmp_path / "tasks"
+
+def check_task(done: Run, f16: Path, hf: HFLM, tasks: Path) -> None:
     write_task(tasks)
-    results = made / "results.json"
+    results = f16.parent / "results.json"
     done("eval", f16, "--tasks", "two_words", "--include-path", tasks, "-o", results, *PLAIN)
     task = TaskManager(include_path=str(tasks), include_defaults=False).load(["two_words"])
     theirs = evaluate(hf, task, bootstrap_iters=0)["results"]["two_words"]
-    ours = json.loads(results.read_text())["results"]["two_words"]
-    assert ours["acc,none"] == theirs["acc,none"]
+    assert json.loads(results.read_text())["results"]["two_words"]["acc,none"] == theirs["acc,none"]
 
-    report = made / "report.json"
-    done(
-        "measure",
-        made,
-        "--text",
-        HELDOUT,
-        "--context",
-        "128",
-        "--chunks",
-        "4",
-        "--activations",
-        "float32",
-        "-o",
-        report,
-    )
+
+def check_measured(done: Run, f16: Path, hf: HFLM) -> None:
+    report = f16.parent / "report.json"
+    text = ("--text", HELDOUT, "--context", "128", "--chunks", "4")
+    done("measure", f16.parent, *text, "--activations", "float32", "-o", report)
     rows = {row["file"]: row for row in json.loads(report.read_text())["files"]}
-    wanted = perplexity(hf, HELDOUT.read_text("utf-8"), 128, 4)
-    assert rows[f16.name]["ppl"] == pytest.approx(wanted, rel=1e-3)
+    # Keys and values are float16 here.
+    assert rows[f16.name]["ppl"] == pytest.approx(perplexity(hf, HELDOUT.read_text("utf-8"), 128, 4), rel=1e-3)
 
+
+def test_a_chat_model_goes_the_whole_way(folder: Path, hf: HFLM, hub: LoopbackHub, pythia: Any, tmp_path: Path):
+    def done(*line: str | Path) -> str:
+        code, out, err = pythia(*line)
+        assert code == 0, err
+        return str(out)
+
+    made = tmp_path / "made"
+    done("quantize", folder, "--out", made, "--quants", "Q8_0,Q4_K_M", "--keep-f16", "--quantized-by", "me")
+    f16 = made / "nano-chat.F16.gguf"
+    check_texts(done, f16, hf)
+    check_scores(done, f16, hf)
+    check_task(done, f16, hf, tmp_path / "tasks")
+    check_measured(done, f16, hf)
     card = made / "README.md"
     card.write_text(card.read_text("utf-8").replace("---\n", "---\nbase_model: me/nano-chat\n", 1), "utf-8")
     done("card", made)
     done("publish", made, "--repo", "me/nano-chat-GGUF")
-    back = Path(snapshot_download("me/nano-chat-GGUF", local_dir=tmp_path / "back"))
-    done("verify", back)
-    assert load(back / f16.name, threads=1).tokenizer.special == load(f16, threads=1).tokenizer.special
-    told = [
-        load(path, threads=2).generate(PROMPT, max_tokens=16, temperature=0).tokens
-        for path in (made / "nano-chat.Q8_0.gguf", back / "nano-chat.Q8_0.gguf")
-    ]
+    done("verify", snapshot_download("me/nano-chat-GGUF", local_dir=tmp_path / "back"))
+    # Then by its name: one file comes, and what the manifest says of its special tokens counts.
+    done("pull", "me/nano-chat-GGUF:Q8_0")
+    told = []
+    for model in (made / "nano-chat.Q8_0.gguf", "me/nano-chat-GGUF:Q8_0"):
+        line = ["generate", model, PROMPT, "--max-tokens", "16", "--temperature", "0", "--output-format", "json"]
+        told.append(json.loads(done(*line))["tokens"])
     assert told[0] == told[1]
