@@ -155,6 +155,12 @@ def sha256_range(
     return digest.hexdigest()
 
 
+def sha256_of(path: str | os.PathLike[str], advance: Callable[[int], None] = lambda n_bytes: None) -> str:
+    """SHA-256 of a whole file; raises as `RegularFile` does."""
+    with RegularFile(path) as file:
+        return sha256_range(file, 0, file.size, advance)
+
+
 def feed(
     file: ReadableFile,
     start: int,

@@ -9,7 +9,8 @@ import pytest
 
 from engine.nano import HELDOUT, ROOT
 from pythia_gguf import quantize, verify
-from pythia_gguf.card.measured import is_on_bias, keep_measured, measured_section, section_of, with_measured
+from pythia_gguf.card.measured import TaskRow, is_on_bias, keep_measured, measured_section, section_of, with_measured
+from pythia_gguf.files import sha256_of
 
 NANO = ROOT / "examples" / "nano"
 
@@ -34,7 +35,7 @@ def test_the_smallest_file_that_is_surely_good_is_picked():
     assert "| Q4_0 | int8 | 0.0 | 4.50 | 20.170 ± 0.500 | +0.85 % | 0.02000 | 1.000 | 90.0 % |" in section
     assert r"t\|x.txt" in section
     none_good = measured_section(report(*files[:2]))
-    assert "**Q4_0** is a good default: no file is surely within 1 %" in none_good
+    assert "**Q4_0** is a good default: of the 2 files measured, none is surely within 1 %" in none_good
     only_float = measured_section(report(entry("Q8_0", 4, 0.0, 0.0, activations="float32")))
     assert "good default" not in only_float
 
@@ -42,10 +43,11 @@ def test_the_smallest_file_that_is_surely_good_is_picked():
 FACTS = {"file": "x.Q4_0.gguf", "activations": "int8", "gelu": "erf", "encoding": "joint"}
 HARNESS = {
     "results": {
-        "sciq": {"alias": "sciq", "acc,none": 0.5, "acc_stderr,none": 0.0158, "acc_norm,none": 0.25},
+        "sciq": {"alias": "sciq", "acc,none": 0.5, "acc_stderr,none": 0.0158, "acc_norm,none": 0.25, "sample_len": 20},
         "lambada": {"perplexity,none": 9.5, "perplexity_stderr,none": "N/A", "is_ok,none": True},
     },
     "n-shot": {"sciq": 0, "lambada": 5},
+    "n-samples": {"sciq": {"original": 1000, "effective": 20}, "lambada": {"original": 5, "effective": 5}},
     "config": {"limit": 20, "pythia_gguf": FACTS},
 }
 PYTHIA = {
@@ -54,21 +56,62 @@ PYTHIA = {
 }
 
 
+def row(items: str, **more: object) -> TaskRow:
+    facts = {"file": "x.Q4_0.gguf", "run": "int8, f16 cache", "gelu": "erf", "encoding": "joint", "shots": 0}
+    return TaskRow(**facts | {"items": items, "task": "sciq", "metric": "acc", "value": 0.5, "stderr": 0.0158} | more)
+
+
 def test_tasks_are_shown_with_what_they_are_of():
-    section = measured_section(report(entry("Q4_0", 1, 0.0, 0.0)), [HARNESS, PYTHIA])
-    assert (
-        section.partition("### Tasks")[2]
-        .split("|--:|\n")[1]
-        .startswith(
-            "| x.Q4_0.gguf | int8 | erf | joint | 0 | sciq | acc | 0.5000 ± 0.0158 |\n"
-            "| x.Q4_0.gguf | int8 | erf | joint | 0 | sciq | acc_norm | 0.2500 |\n"
-            "| x.Q4_0.gguf | int8 | erf | joint | 5 | lambada | perplexity | 9.5000 |\n"
-            "| x.Q4_0.gguf | float32 | erf | joint | 0 | crows_pairs_english | pct_stereotype | 0.6000 ± 0.0100 |\n"
-        )
-    )
-    assert "Of each task only the first items were asked: 20." in section
+    """A run of a part beside one of all, and one kept with other keys and values: rows that tell themselves apart."""
+    rows = [row("20 of 1,000"), row("1,000"), row("1,000", run="int8, f32 cache"), row("", shots=None, stderr=None)]
+    rows += [row("3", task="crows_pairs_english", metric="pct")]
+    section = measured_section(report(entry("Q4_0", 1, 0.0, 0.0)), [*rows, row("1,000")])
+    table = section.partition("### Tasks")[2].split("|--:|\n")[1].split("\n\n")[0]
+    assert table.splitlines() == [
+        "| x.Q4_0.gguf | int8, f16 cache | erf | joint | 0 | 20 of 1,000 | sciq | acc | 0.5000 ± 0.0158 |",
+        "| x.Q4_0.gguf | int8, f16 cache | erf | joint | 0 | 1,000 | sciq | acc | 0.5000 ± 0.0158 |",
+        "| x.Q4_0.gguf | int8, f32 cache | erf | joint | 0 | 1,000 | sciq | acc | 0.5000 ± 0.0158 |",
+        "| x.Q4_0.gguf | int8, f16 cache | erf | joint |  |  | sciq | acc | 0.5000 |",
+        "| x.Q4_0.gguf | int8, f16 cache | erf | joint | 0 | 3 | crows_pairs_english | pct | 0.5000 ± 0.0158 |",
+    ]
     assert "Tasks" not in measured_section(report(entry("Q4_0", 1, 0.0, 0.0)))
-    assert (is_on_bias([HARNESS]), is_on_bias([HARNESS, PYTHIA])) == (False, True)
+    assert (is_on_bias(rows[:4]), is_on_bias(rows)) == (False, True)
+
+
+def test_advice_is_given_only_from_what_was_measured_and_from_enough_of_it():
+    """What is said of reports of one file, of few tokens, of errors above what is asked, of files with a note."""
+    two = (entry("Q4_0", 2, 0.0, 0.02), entry("Q8_0", 4, 0.0, 0.001))
+    enough = measured_section(report(*two))
+    assert "**Q4_0** is a good default: of the 2 files measured, the smallest whose perplexity" in enough
+    for files, n_tokens, said in (
+        (two[:1], 1020, "there is nothing to compare Q4_0 with"),
+        (two, 999, "999 scored tokens are too few to tell a change of 1 % in perplexity"),
+        (two, 2, "2 scored tokens are too few"),
+        ([f | {"ln_ratio_error": 0.0051} for f in two], 9999, "9,999 scored tokens are too few"),
+        # Far below the unquantized model's, as far as so wide an error says anything.
+        ([f | {"ln_ratio": -0.5, "ln_ratio_error": 0.1} for f in two], 9999, "9,999 scored tokens are too few"),
+        ([two[0], two[1] | {"note": "it runs with tanh GELU"}], 9999, "there is nothing to compare Q4_0 with"),
+    ):
+        data = report(*files)
+        data["text"]["scored_tokens"] = n_tokens
+        section = measured_section(data)
+        assert f"No file is recommended: {said}" in section
+        assert "good default" not in section
+    assert "Note: Q8_0, int8: it runs with tanh GELU." in section
+    one_is_sure = measured_section(report(two[0] | {"ln_ratio_error": 0.1}, two[1]))
+    assert "**Q8_0** is a good default" in one_is_sure
+
+
+def test_a_section_that_speaks_of_a_file_that_is_gone_is_not_kept():
+    table = "| Name | Quant method | Size |\n|---|---|---|\n"
+    both = f"# x\n\n{table}| x.Q4_0.gguf | Q4_0 | 1 |\n| x.Q8_0.gguf | Q8_0 | 2 |\n"
+    one = f"# x\n\n{table}| x.Q8_0.gguf | Q8_0 | 2 |\n"
+    measured = measured_section(report(entry("Q4_0", 1, 0.0, 0.0), entry("Q8_0", 2, 0.0, 0.0)))
+    old = with_measured(both, measured)
+    assert section_of(keep_measured(old, both)) == measured
+    assert keep_measured(old, one) == one
+    of_task = with_measured(both, measured_section(report(entry("Q8_0", 2, 0.0, 0.0)), [row("20")]))
+    assert keep_measured(of_task, one) == one
 
 
 def test_speeds_are_shown_where_they_are_known():
@@ -136,7 +179,7 @@ def test_figures_that_do_not_exist_are_dashes():
     assert f"No figure: Q4_0, int8: {why}." in section
     assert "good default" not in section
     both = measured_section(report(entry("Q4_0", 1, 0.0, 0.0) | none, entry("Q8_0", 2, 0.0, 0.0)))
-    assert "**Q8_0** is a good default" in both
+    assert "there is nothing to compare Q8_0 with" in both
     without_base = report(entry("Q8_0", 2, 0.0, 0.0))
     without_base["reference"] |= {"ppl": None, "ppl_error": None}
     assert "(perplexity -)" in measured_section(without_base)
@@ -167,15 +210,18 @@ def test_the_command_on_the_sample(pythia, tmp_path: Path):
     assert section_of(added) == section_of(card)
     assert all(v.fault is None for v in verify(out))
     report = json.loads((out / "report.json").read_text("utf-8"))
-    report["files"][0]["bytes"] += 1
+    report["files"][0]["sha256"] = "0" * 64
     (tmp_path / "other.json").write_text(json.dumps(report), "utf-8")
     (tmp_path / "no.json").write_text("[]", "utf-8")
     (tmp_path / "harness.json").write_text(json.dumps(HARNESS), "utf-8")
-    ours = HARNESS["config"] | {"pythia_gguf": FACTS | {"file": "nano.Q8_0.gguf"}}
+    sha256 = sha256_of(out / "nano.Q8_0.gguf")
+    ours = HARNESS["config"] | {"pythia_gguf": FACTS | {"file": "nano.Q8_0.gguf", "sha256": sha256}}
     (out / "results-Q8_0.json").write_text(json.dumps(HARNESS | {"config": ours}), "utf-8")
     code, _, err = pythia("card", out)
     assert code == 0, err
-    assert "| nano.Q8_0.gguf | int8 | erf | joint | 0 | sciq | acc | 0.5000" in (out / "README.md").read_text("utf-8")
+    tasks = (out / "README.md").read_text("utf-8").partition("### Tasks")[2]
+    assert "| nano.Q8_0.gguf | int8 | erf | joint | 0 | 20 of 1,000 | sciq | acc | 0.5000" in tasks
+    assert "sample" not in tasks
     for arguments, wanted, message in (
         ((out, "--report", tmp_path / "other.json"), 2, "other files"),
         ((out, "--report", tmp_path / "no.json"), 65, "not a report"),

@@ -20,7 +20,8 @@ from evals.local_tasks import PUBLISHED, write_tasks
 from patience import HANGS_S
 from pythia_gguf import load
 from pythia_gguf.evals.harness import PythiaLM
-from pythia_gguf.evals.tasks import as_json, load_tasks, pythia_layout, rows, run_tasks
+from pythia_gguf.evals.scores import scores_of
+from pythia_gguf.evals.tasks import as_json, load_tasks, pythia_layout, run_tasks
 
 FIVE = ",".join(PUBLISHED)
 
@@ -72,8 +73,9 @@ def test_results_are_what_lm_eval_writes(pythia, folder: Path, tmp_path: Path):
     expected = {"file": path.name, "quant": "Q4_K_M", "gelu": "erf", "activations": "int8", "kv": "f16"}
     assert facts.items() >= (expected | {"encoding": "separate"}).items()
     lines = table.splitlines()
-    assert lines[0].split() == ["task", "metric", "value", "stderr"]
-    assert [tuple(line.split()[:2]) for line in lines[1:-1]] == [row[:2] for row in rows(found)]
+    assert lines[0].split() == ["task", "metric", "value", "stderr", "items"]
+    shown = [tuple(line.split()[:2] + line.split()[4:]) for line in lines[1:-1]]
+    assert shown == [(s.task, s.metric, str(found["n-samples"][s.task]["effective"])) for s in scores_of(found)]
     assert lines[-1] == f"{path.name}: int8 activations, erf GELU, separate encoding"
 
 
@@ -109,7 +111,7 @@ def test_plot_compares_both_layouts_with_the_published_scores(pythia, results: d
     code, table, err = pythia("plot", file, "--against", "published", "--model", "pythia-70m", "-o", tmp_path / "plots")
     assert code == 0, err
     compared = {tuple(line.split()[:2]): line.split()[2] for line in table.splitlines()[1:10]}
-    expected = {(task, metric): value for task, metric, value, _ in rows(results) if task in PUBLISHED}
+    expected = {(s.task, s.metric): s.value for s in scores_of(results) if s.task in PUBLISHED}
     expected["lambada_openai", "ppl"] = expected.pop(("lambada_openai", "perplexity"))
     assert compared == {key: f"{value:.4f}" for key, value in expected.items()}
 

@@ -118,7 +118,8 @@ def test_results_are_not_lost_unasked(pythia, folder: Path, tmp_path: Path):
         code, err = run(**arguments)
         assert (code, path.read_bytes()) == (74, kept)
         assert f"{path} exists and {said}" in err and "--force" in err
-    assert run("piqa,sciq", "--limit", "1")[0] == 74
+    for option in (("--limit", "1"), ("--num-fewshot", "1"), ("--kv", "f32"), ("--gelu", "tanh")):
+        assert run("piqa,sciq", *option)[0] == 74
     assert run("sciq", "--force")[0] == 0
     assert set(json.loads(path.read_text("utf-8"))["results"]) == {"sciq"}
     assert run("sciq,piqa")[0] == 0

@@ -19,6 +19,7 @@ from press.damage import damaged_json
 from pythia_gguf import quantize
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.errors import ModelFileError
+from pythia_gguf.files import sha256_of
 from pythia_gguf.models.kept import note_origin, origin_of, origin_path
 
 N_MUTANTS = 1000
@@ -48,14 +49,14 @@ def row(file: str, quant: str, **more: object) -> dict[str, Any]:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    sizes = {p.name: p.stat().st_size for p in folder.glob("*.gguf")}
+    facts = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in folder.glob("*.gguf")}
     return {
         "schema_version": 1,
         "tool_version": "0.1.0",
         "gelu": "erf",
-        "reference": {"file": "m.F16.gguf", "ppl": 9.4, "ppl_error": 0.1},
+        "reference": {"file": "m.F16.gguf", "ppl": 9.4, "ppl_error": 0.1, **facts["m.F16.gguf"]},
         "text": {"file": "t.txt", "sha256": "0" * 64, "context": 512, "windows": 3, "scored_tokens": 700},
-        "files": [row(name, name.split(".")[1], bytes=n, bits_per_weight=8.5) for name, n in sorted(sizes.items())],
+        "files": [row(name, name.split(".")[1], bits_per_weight=8.5, **f) for name, f in sorted(facts.items())],
     }
 
 
@@ -67,7 +68,9 @@ def folder(tmp_path: Path) -> Path:
     out = tmp_path / "out"
     quantize(source, out, quants="Q8_0,Q4_0", name="m", threads=1, keep_f16=True)
     (out / "report.json").write_text(json.dumps(report(out), indent=1))
-    (out / "results.json").write_text(json.dumps(HARNESS, indent=1))
+    facts = HARNESS["config"]["pythia_gguf"] | {"sha256": sha256_of(out / "m.Q8_0.gguf")}
+    results = HARNESS | {"config": HARNESS["config"] | {"pythia_gguf": facts}}
+    (out / "results.json").write_text(json.dumps(results, indent=1))
     (out / "config.json").write_text(json.dumps({"hidden_act": "gelu_new", "n": [1, {"a": None}]}, indent=1))
     return out
 
@@ -117,7 +120,7 @@ def test_a_thousand_mutants_are_one_line_or_work(pythia, folder: Path, reader: s
     path, rng = folder / name, random.Random(reader)
     good = {p: p.read_bytes() for p in folder.iterdir() if p.suffix in (".json", ".md")}
     if reader.startswith("plot"):  # a picture takes a second; tests/evals/test_plots.py holds that figures can be drawn
-        monkeypatch.setattr("pythia_gguf.evals.plots._save", lambda path, draw: path)
+        monkeypatch.setattr("pythia_gguf.evals.plots._save", lambda path, draw, sha256=(): path)
     codes: dict[int, int] = {}
     slowest = 0.0
     for _ in range(N_MUTANTS):
@@ -178,6 +181,7 @@ def test_every_reader_of_json_is_one_of_these():
         "arch/beside.py": "above",
         "press/manifest.py": "above",
         "evals/report.py": "above",
+        "gguf/imatrix.py": "tests/gguf/test_imatrix.py",
         "cli/plot.py": "above",
         "press/conversion.py": "tests/press/test_mutants.py",
         "tokenizer/chat_template.py": "tests/press/test_hostile_folder.py",

@@ -19,11 +19,16 @@ from pythia_gguf.errors import ModelFileError, PythiaGGUFError
 from pythia_gguf.evals.plots import _against_bits
 from pythia_gguf.evals.published import agreements
 from pythia_gguf.evals.report import read_report, read_results
+from pythia_gguf.evals.scores import scores_of
+from pythia_gguf.files import sha256_of
 
 FILE = {"file": "nano.Q4_0.gguf", "quant": "Q4_0", "activations": "int8", "gelu": "erf", "bits_per_weight": 4.9}
 FIGURES = {"ppl": 9.5, "ppl_error": 0.5, "ln_ratio": 0.01, "ln_ratio_error": 0.001, "kl_mean": 0.02, "kl_error": 0.001}
 BASE = {"file": "nano.F16.gguf", "quant": "F16", "ppl": 9.4, "ppl_error": 0.5}
 ROW = FILE | FIGURES | {"kl_p999": 0.3, "same_top1": 0.9, "prefill_tokens_per_s": 100.5, "decode_tokens_per_s": 9.5}
+
+
+QUANTS = ("Q4_0", "Q8_0")
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +38,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def of_file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path), "kv": "f16"}
+
+
 @pytest.fixture
 def report(made: Path) -> dict[str, Any]:
-    size = (made / "nano.Q4_0.gguf").stat().st_size
-    other = ROW | {"file": "nano.Q8_0.gguf", "quant": "Q8_0", "bytes": (made / "nano.Q8_0.gguf").stat().st_size}
+    rows = [
+        ROW | {"file": f"nano.{q}.gguf", "quant": q, "note": "odd"} | of_file(made / f"nano.{q}.gguf") for q in QUANTS
+    ]
     text = {"file": "t.txt", "sha256": "0" * 64, "context": 64, "windows": 2, "scored_tokens": 62, "tokens": 200}
     head = {"schema_version": 1, "tool": "pythia-gguf", "tool_version": "0", "gelu": "erf"}
-    return head | {"reference": BASE, "text": text, "files": [ROW | {"bytes": size}, other]}
+    return head | {"reference": BASE, "text": text, "files": rows}
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -90,7 +100,7 @@ def test_a_report_with_odd_numbers_is_drawn_or_refused(report: dict[str, Any], t
             except ModelFileError:
                 continue
             figure = Figure(figsize=(3, 2))
-            _against_bits(figure.subplots(), data, "kl_mean" if "kl" in place[-1] else "ppl")
+            _against_bits(figure.subplots(), {"r": data}, "kl_mean" if "kl" in place[-1] else "ppl")
             figure.draw_without_rendering()
 
 
@@ -102,8 +112,7 @@ def test_a_thousand_mutants_of_a_report_are_one_line_or_a_report(report: dict[st
 def test_a_thousand_mutants_of_results_are_one_line_or_results(results: dict[str, Any], tmp_path: Path):
     def read(path: Path) -> None:
         read_results(path, ours=True)
-        for task, metrics in read_results(path, ours=False)["results"].items():
-            agreements({task: metrics}, "v1", "pythia-70m")
+        agreements(scores_of(read_results(path, ours=False)), "v1", "pythia-70m")
 
     mutate(tmp_path / "x.json", json.dumps(results), read)
 
@@ -145,8 +154,12 @@ def test_results_of_each_layout_with_odd_values(pythia, made: Path, report: dict
     shutil.copytree(made, folder)
     (folder / "report.json").write_text(json.dumps(report), "utf-8")
     for results in (HARNESS, PYTHIA):
-        facts = results["config"]["pythia_gguf"] | {"file": "nano.Q4_0.gguf"}
-        whole = results | {"config": results["config"] | {"pythia_gguf": facts}}
+        facts = results["config"]["pythia_gguf"] | {
+            "file": "nano.Q4_0.gguf",
+            "sha256": sha256_of(folder / "nano.Q4_0.gguf"),
+        }
+        counts = {task: {"original": 1838, "effective": 20} for task in results["results"]}
+        whole = results | {"config": results["config"] | {"pythia_gguf": facts | {"n-samples": counts}}}
         for place in places(whole):
             for odd in (None, True, "N/A", -1, 1e308, [], {"a": [1]}):
                 mutant = changed(whole, place, lambda at, key, odd=odd: at.__setitem__(key, odd))
@@ -159,5 +172,5 @@ def test_results_of_each_layout_with_odd_values(pythia, made: Path, report: dict
 def test_nan_in_results_of_lm_eval_is_no_value(tmp_path: Path):
     path = tmp_path / "results.json"
     path.write_text('{"results": {"piqa": {"acc,none": NaN, "acc_stderr,none": NaN}, "sciq": {"acc": 0.5}}}', "utf-8")
-    found = read_results(path, ours=False)["results"]
-    assert [a.value for task in found for a in agreements({task: found[task]}, "v1", "pythia-70m")] == [0.5]
+    found = scores_of(read_results(path, ours=False))
+    assert [a.score.value for a in agreements(found, "v1", "pythia-70m")] == [0.5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.nano import HELDOUT, NANO, nano_files
+from evals.trained import trained_further
 from pythia_gguf import quantize
 from pythia_gguf.errors import LockedError, StorageError, UsageError
 from pythia_gguf.evals import files as module
@@ -129,6 +131,63 @@ def test_a_file_is_not_compared_with_another_model(models: Path, tmp_path: Path)
     (mixed / "b-Q8_0.gguf").rename(mixed / "d.gguf")
     with pytest.raises(UsageError, match=r"d\.gguf: compared with which, .*-F16\.gguf or .*-F16\.gguf"):
         measure_files([mixed / "d.gguf"], **SHORT)
+
+
+def test_the_reference_is_of_the_same_weights_not_only_of_the_same_name(models: Path, tmp_path: Path, pythia):
+    """A folder whose only unquantized file is another model's of one name, sizes and file names."""
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    further = tmp_path / "hf" / "one"
+    quantize(trained_further(models / "hf" / "one", further), tmp_path / "further", quants=[], keep_f16=True)
+    shutil.copy(tmp_path / "further" / "one.F16.gguf", mixed / "nano.F16.gguf")
+    shutil.copy(models / "one" / "nano.Q8_0.gguf", mixed)
+    with pytest.raises(UsageError, match=r"nano\.Q8_0\.gguf: no unquantized file of this model beside it: .*reference"):
+        measure_files([mixed / "nano.Q8_0.gguf"], **SHORT)
+    # Among what was given there is the right one.
+    found = rows(measure_files([mixed / "nano.Q8_0.gguf", models / "one" / "nano.F16.gguf"], **SHORT))
+    alone = rows(measure_files([models / "one"], **SHORT))
+    assert found["", "Q8_0", "int8"]["kl_mean"] == alone["", "Q8_0", "int8"]["kl_mean"]
+    # Who names it gets what was asked for, and hears of it, in the table too.
+    given = ("--reference", mixed / "nano.F16.gguf", "--text", HELDOUT, "--context", "64", "--chunks", "2")
+    code, out, err = pythia("measure", mixed / "nano.Q8_0.gguf", *given)
+    assert code == 0, err
+    said = "its norms and biases are not the reference's, as of another model"
+    assert f"nano.Q8_0.gguf: {said}\n" in err and f"\n- Q8_0: {said}" in out
+
+
+def test_gelu_is_each_files_own(tmp_path: Path):
+    """A tanh model beside a reference that no manifest tells of, and beside an erf model; differing ones are said."""
+    config = json.loads((NANO / "config.json").read_text("utf-8"))
+    shutil.copytree(NANO, tmp_path / "hf" / "nano")
+    (tmp_path / "hf" / "nano" / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_fast"}), "utf-8")
+    tanh = quantize(tmp_path / "hf" / "nano", tmp_path / "tanh", quants=[], keep_f16=True).folder / "nano.F16.gguf"
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(tmp_path / "tanh" / "nano.F16.gguf", alone)
+    erf, told = nano_files()["Q8_0"], list[str]()
+    found = measure_files([tanh, erf], reference=alone / "nano.F16.gguf", tell=told.append, **SHORT)
+    by_gelu = {row["gelu"]: row for row in found["files"]}
+    assert found["reference"]["gelu"] == "erf" and found["gelu"] == "erf and tanh"
+    assert told == ["nano.F16.gguf: it runs with tanh GELU, its reference with erf"]
+    assert by_gelu["tanh"]["note"] == "it runs with tanh GELU, its reference with erf" and "note" not in by_gelu["erf"]
+    # The same weights: all that is between them is GELU.
+    own = {row["gelu"]: row for row in measure_files([tanh, erf], **SHORT)["files"]}
+    assert by_gelu["tanh"]["kl_mean"] > 1e-7 > own["tanh"]["kl_mean"]
+    assert by_gelu["erf"]["kl_mean"] == own["erf"]["kl_mean"]
+    told.clear()
+    one = measure_files([tanh, erf], reference=alone / "nano.F16.gguf", gelu="tanh", tell=told.append, **SHORT)
+    assert ({row["gelu"] for row in one["files"]}, told) == ({"tanh"}, [])
+
+
+def test_every_row_has_the_hash_of_its_file_and_how_it_was_run(models: Path):
+    report = measure_files([models / "one", models / "two"], activations="both", **SHORT)
+    places = {"one": models / "one", "two": models / "two"}
+    for row in [report["reference"], *report["files"], *(f["against"] for f in report["files"] if "against" in f)]:
+        path = places[row["folder"]] / row["file"]
+        assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert {row["kv"], row["gelu"], row["activations"]} <= {"f16", "erf", "int8", "float32"}
+    assert report["text"]["sha256"] == hashlib.sha256(HELDOUT.read_bytes()).hexdigest()
+    assert (report["text"]["context"], report["text"]["windows"]) == (64, 2)
 
 
 def test_other_sizes_and_other_tokens_than_the_references_are_refused():

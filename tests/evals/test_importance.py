@@ -5,16 +5,21 @@ What quantizing with them gives is in tests/press/test_imatrix.py; the files by 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.nano import HELDOUT, ROOT, nano_files
+from engine.nano import HELDOUT, NANO, ROOT, nano_files
+from evals.trained import trained_further
+from gguf.llama_view import view
+from pythia_gguf import quantize
 from pythia_gguf.errors import UsageError
-from pythia_gguf.evals.importance import collect
-from pythia_gguf.gguf.imatrix import ImportanceMatrix, imatrix_bytes, read_imatrix
+from pythia_gguf.evals.importance import TextToRead, collect
+from pythia_gguf.gguf.imatrix import ImportanceMatrix, MatrixRun, TextRead, imatrix_bytes, read_imatrix
 from pythia_gguf.progress import Silence
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -69,6 +74,16 @@ def test_two_texts_are_one_and_the_other_added(pythia, tmp_path: Path):
     assert (tmp_path / "later").read_bytes() == (tmp_path / "merged").read_bytes()
 
 
+RUN = MatrixRun(
+    tool_version="0", file="m", sha256="0", model="0", activations="int8", gelu="erf", kv="f16", context=0, windows=0,
+    texts=(),
+)  # fmt: skip
+
+
+def text(file: str, ids: Sequence[int]) -> TextToRead:
+    return TextToRead(file=file, sha256=f"hash of {file}", ids=ids)
+
+
 class Fixed:
     """One matrix that multiplies each token's id and a value, one that does not count; dies after so many windows."""
 
@@ -89,8 +104,8 @@ class Fixed:
 def run(
     model: Fixed, ids: Sequence[int] = tuple(range(1, 19)), state: Path | None = None, **options
 ) -> ImportanceMatrix:
-    settings = {"name": "m", "context": 4, "n_windows": None, "progress": Silence()} | options
-    return collect(model, [("t", ids)], state=state, **settings)
+    settings = {"of": RUN, "context": 4, "n_windows": None, "progress": Silence()} | options
+    return collect(model, [text("t", ids)], state=state, **settings)
 
 
 def test_sums_are_squares_of_whole_windows():
@@ -111,24 +126,81 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     assert imatrix_bytes(run(rest, state=tmp_path / "s.npz")) == imatrix_bytes(run(Fixed()))
     assert rest.n_calls == 1
     other = Fixed()
-    run(other, state=tmp_path / "s.npz", name="another model")
+    run(other, state=tmp_path / "s.npz", of=replace(RUN, sha256="another model"))
     assert other.n_calls == 4
 
 
 def test_texts_of_one_name_are_all_read():
-    settings = {"name": "m", "context": 4, "n_windows": None, "progress": Silence(), "state": None}
-    matrix = collect(Fixed(), [("t", [1, 2, 3, 4]), ("t", [5, 6, 7, 8])], **settings)
+    settings = {"of": RUN, "context": 4, "n_windows": None, "progress": Silence(), "state": None}
+    matrix = collect(Fixed(), [text("t", [1, 2, 3, 4]), text("t", [5, 6, 7, 8])], **settings)
     assert (matrix.n_chunks, matrix.datasets) == (2, ("t", "t"))
 
 
 def test_only_texts_that_were_read_are_named():
     """One is shorter than a window, one comes after the last that was asked for."""
     told: list[str] = []
-    settings = {"name": "m", "context": 4, "n_windows": 2, "progress": Silence(), "state": None, "tell": told.append}
-    texts = [("a", [1] * 4), ("short", [1] * 3), ("b", [2] * 8), ("late", [3] * 4)]
+    settings = {"of": RUN, "context": 4, "n_windows": 2, "progress": Silence(), "state": None, "tell": told.append}
+    texts = [text("a", [1] * 4), text("short", [1] * 3), text("b", [2] * 8), text("late", [3] * 4)]
     matrix = collect(Fixed(), texts, **settings)
     assert (matrix.n_chunks, matrix.datasets) == (2, ("a", "b"))
     assert [line.split(":")[0] for line in told] == ["short", "late"]
+    (of,) = matrix.runs
+    assert of.texts == tuple(TextRead(file=name, sha256=f"hash of {name}") for name in ("a", "b"))
+    assert (of.context, of.windows) == (4, 2)
+
+
+def test_the_file_and_the_card_name_what_was_read_and_of_which_model(pythia, tmp_path: Path):
+    """Through both commands: hashes are those of the files, a text that was not read is nowhere."""
+    words = HELDOUT.read_text("utf-8")
+    for name, content in (("a.txt", words[:2000]), ("short.txt", "a b"), ("late.txt", words[2000:4000])):
+        (tmp_path / name).write_text(content, "utf-8")
+    texts = [word for name in ("a.txt", "short.txt", "late.txt") for word in ("--text", tmp_path / name)]
+    model, out = nano_files()["Q8_0"], tmp_path / "m.gguf"
+    options = ("--context", "64", "--chunks", "2", "--kv", "f32", "--gelu", "tanh")
+    code, _, err = pythia("imatrix", model, *texts, *options, "-o", out)
+    assert code == 0, err
+    assert [line.split(":")[0] for line in err.splitlines() if "not read" in line] == ["short.txt", "late.txt"]
+    (of,) = read_imatrix(out).runs
+    told = [(model.name, model.read_bytes(), of.sha256)]
+    told += [(t.file, (tmp_path / t.file).read_bytes(), t.sha256) for t in of.texts]
+    assert all(hashlib.sha256(data).hexdigest() == sha256 for _, data, sha256 in told)
+    assert [t.file for t in of.texts] == ["a.txt"]
+    assert (of.file, of.activations, of.gelu, of.kv, of.context, of.windows) == (
+        model.name, "int8", "tanh", "f32", 64, 2,
+    )  # fmt: skip
+    quantize(NANO, tmp_path / "made", quants="Q4_0", imatrix=out)
+    card = (tmp_path / "made" / "README.md").read_text("utf-8")
+    assert "computed on a.txt, 2 pieces of 64 tokens" in card
+    assert "short.txt" not in card and "late.txt" not in card
+
+
+def test_llama_cpp_reads_the_file_with_our_key_in_it(pythia, tmp_path: Path):
+    """Its reader finds the same keys and tensors with and without it."""
+    out = tmp_path / "m.gguf"
+    options = ("--text", HELDOUT, "--context", "64", "--chunks", "1", "-o", out)
+    code, _, err = pythia("imatrix", nano_files()["Q8_0"], *options)
+    assert code == 0, err
+    (tmp_path / "plain.gguf").write_bytes(imatrix_bytes(replace(read_imatrix(out), runs=())))
+    with_key, without = view(out), view(tmp_path / "plain.gguf")
+    assert with_key is not None and without is not None
+    assert with_key.keys.keys() - without.keys.keys() == {"pythia_gguf.imatrix.runs"}
+    assert with_key.keys.items() >= without.keys.items()
+    assert with_key.tensors == without.tensors
+
+
+def test_matrices_of_two_models_are_added_up_with_a_line(pythia, tmp_path: Path):
+    (tmp_path / "hf").mkdir()
+    other = trained_further(NANO, tmp_path / "hf" / "nano")
+    quantize(other, tmp_path / "other", quants=[], keep_f16=True)
+    told = []
+    for i, model in enumerate((nano_files()["F16"], nano_files()["Q8_0"], tmp_path / "other" / "nano.F16.gguf")):
+        earlier = ("--in-file", tmp_path / f"{i - 1}.gguf") if i else ()
+        options = ("--text", HELDOUT, "--context", "64", "--chunks", "1", *earlier, "-o", tmp_path / f"{i}.gguf")
+        code, _, err = pythia("imatrix", model, *options)
+        assert code == 0, err
+        told.append("of several models" in err)
+    assert told == [False, False, True]
+    assert len(read_imatrix(tmp_path / "2.gguf").runs) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 
 from pythia_gguf.evals.plots import n_parameters
-from pythia_gguf.evals.published import TASKS, agreements, final_scores, step_scores
+from pythia_gguf.evals.published import N_ITEMS, TASKS, agreements, final_scores, step_scores
+from pythia_gguf.evals.scores import scores_of
 
-# Items of each task, of which an accuracy is a part.
-N_ITEMS = {
-    "lambada_openai": 5153,
-    "piqa": 1838,
-    "winogrande": 1267,
-    "arc_challenge": 1172,
-    "arc_easy": 2376,
-    "sciq": 1000,
-}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -68,11 +60,72 @@ def test_agreement_is_within_a_standard_error():
         "lambada_openai": {"perplexity,none": 10.9, "acc": 0.5},
         "unknown": {"acc": 0.5},
     }
-    found = {(a.task, a.metric): a for a in agreements(results, "v0", "pythia-410m-deduped")}
+    scores = scores_of({"results": results})
+    found = {(a.score.task, a.score.metric): a for a in agreements(scores, "v0", "pythia-410m-deduped")}
     assert set(found) == {("piqa", "acc"), ("lambada_openai", "ppl"), ("lambada_openai", "acc")}
     assert found["piqa", "acc"].agrees
     assert found["piqa", "acc"].distance == pytest.approx(0.005 / 0.0109498, rel=1e-4)
     assert not found["lambada_openai", "acc"].agrees
+
+
+@pytest.mark.parametrize(
+    ("more", "items", "is_judged"),
+    [
+        ({}, "-", True),
+        ({"n-samples": {"piqa": {"original": 1838, "effective": 1838}}}, "1,838", True),
+        ({"n-samples": {"piqa": {"original": 1838, "effective": 1838}}, "config": {"limit": 9999}}, "1,838", True),
+        (
+            {"n-samples": {"piqa": {"original": 1838, "effective": 100}}, "config": {"limit": 100}},
+            "100 of 1,838",
+            False,
+        ),
+        # EleutherAI's layout, with and without what ours has in it.
+        ({"config": {"limit": 100}}, "the first 100", False),
+        (
+            {"config": {"pythia_gguf": {"n-samples": {"piqa": {"original": 1838, "effective": 100}}}, "limit": 100}},
+            "100 of 1,838",
+            False,
+        ),
+        # Whole, and of other items than were published.
+        ({"n-samples": {"piqa": {"original": 5, "effective": 5}}}, "5 of 1,838", False),
+        ({"n-samples": {"piqa": {"original": 2000, "effective": 2000}}}, "2,000", False),
+    ],
+)
+def test_a_part_of_a_task_is_not_judged_as_if_whole(pythia, tmp_path: Path, more: dict, items: str, is_judged: bool):
+    """Whatever its value: here it is the published one to the last digit."""
+    (piqa,) = [
+        p.value
+        for p in final_scores()
+        if (p.suite, p.model, p.task, p.metric, p.shots) == ("v1", "pythia-410m-deduped", "piqa", "acc", 0)
+    ]
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"results": {"piqa": {"acc,none": piqa}}} | more), "utf-8")
+    code, out, err = pythia("plot", results, "--against", "published", "--model", "pythia-410m-deduped", "-o", tmp_path)
+    assert code == 0, err
+    (row,) = [line for line in out.splitlines() if line.startswith("piqa ")]
+    assert items in row
+    assert row.split()[-2:] == (["0.00", "yes"] if is_judged else ["-", "-"])
+    assert ("not compared" in out) != is_judged
+
+
+def test_two_results_are_two_tables_and_both_in_the_pictures(pythia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Files of one name in two folders, and of two names: each is named, and no value is lost to the other."""
+    drawn: list[list[tuple[str, float]]] = []
+    monkeypatch.setattr(
+        "pythia_gguf.evals.plots.plot_published",
+        lambda folder, measured: drawn.append([(m.label, m.accuracy) for m in measured]) or [],
+    )
+    for folder, name, value in (("a", "r.json", 0.6), ("b", "r.json", 0.7), ("b", "s.json", 0.65)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(json.dumps({"results": {"piqa": {"acc,none": value}}}), "utf-8")
+    options = ("--against", "published", "--model", "pythia-70m", "-o", tmp_path)
+    for names in (("a/r.json", "b/r.json"), ("a/r.json", "b/r.json", "b/s.json")):
+        code, out, err = pythia("plot", *(tmp_path / name for name in names), *options)
+        assert code == 0, err
+        labels = [name if name.endswith("r.json") else "s.json" for name in names]
+        assert [line[:-1] for line in out.splitlines() if line.endswith(":")] == labels
+        values = {"a/r.json": 0.6, "b/r.json": 0.7, "s.json": 0.65}
+        assert drawn[-1] == [(label, values[label]) for label in labels]
 
 
 def test_pictures(pythia, tmp_path: Path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,15 @@ import pytest
 
 from pythia_gguf.errors import ModelFileError, UsageError
 from pythia_gguf.gguf.container import Metadata
-from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, imatrix_bytes, merged, read_imatrix
+from pythia_gguf.gguf.imatrix import (
+    Importance,
+    ImportanceMatrix,
+    MatrixRun,
+    TextRead,
+    imatrix_bytes,
+    merged,
+    read_imatrix,
+)
 from pythia_gguf.gguf.writer import header_bytes, layout
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -121,6 +131,32 @@ def test_gguf_that_is_no_matrix_is_refused(tmp_path: Path, keys: Metadata, array
     (tmp_path / "bad.gguf").write_bytes(gguf(keys, arrays))
     with pytest.raises(ModelFileError, match=message):
         read_imatrix(tmp_path / "bad.gguf")
+
+
+RUN = MatrixRun(
+    tool_version="0", file="m.gguf", sha256="ab", model="cd", activations="int8", gelu="erf", kv="f16", context=4,
+    windows=2, texts=(TextRead(file="\u4e16 a.txt", sha256="ef"), TextRead(file="b", sha256="01")),
+)  # fmt: skip
+
+
+def test_runs_are_read_as_they_are_written(tmp_path: Path):
+    both = merged([replace(matrix(1, 512), runs=(RUN,)), matrix(2, 512), replace(matrix(3, 512), runs=(RUN, RUN))])
+    assert both.runs == (RUN,) * 3
+    (tmp_path / "m.gguf").write_bytes(imatrix_bytes(both))
+    assert read_imatrix(tmp_path / "m.gguf").runs == both.runs
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["{}", [], ["{}"], [""], ["[]"], np.array([1], np.int32), ['{"texts": [{}]}'], [json.dumps({"file": 1})], True],
+)
+def test_runs_that_are_none_are_refused(tmp_path: Path, listed: object):
+    (tmp_path / "m.gguf").write_bytes(gguf(KEYS | {"pythia_gguf.imatrix.runs": listed}, PAIR))
+    if isinstance(listed, list) and not listed:
+        assert read_imatrix(tmp_path / "m.gguf").runs == ()
+        return
+    with pytest.raises(ModelFileError, match=r"pythia_gguf\.imatrix\.runs: "):
+        read_imatrix(tmp_path / "m.gguf")
 
 
 def matrix(value: float, count: int, chunk_tokens: int = 512, name: str = "a", n: int = 2) -> ImportanceMatrix:

@@ -16,7 +16,9 @@ from engine.nano import ROOT
 from press.toy_gguf import model_metadata, shapes_of, write_gguf
 from pythia_gguf import quantize
 from pythia_gguf.errors import ModelFileError, UsageError
-from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, imatrix_bytes, read_imatrix
+from pythia_gguf.gguf.fingerprint import fingerprint, vectors_of
+from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, MatrixRun, imatrix_bytes, read_imatrix
+from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.plan.quants import QUANTS
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -139,6 +141,23 @@ def test_files_of_another_matrix_do_not_stay(odd: tuple[Path, Path, ImportanceMa
     quantize(source, tmp_path / "plain", quants="Q8_0")
     with pytest.raises(UsageError, match="was made without an importance matrix"):
         quantize(source, tmp_path / "plain", quants="Q8_0", imatrix=source.parent / "odd.gguf")
+
+
+def test_a_matrix_that_says_it_is_of_another_model_is_said(tmp_path: Path):
+    """Of the same sizes; any file of the same model is no other one, and a matrix that says nothing gets no note."""
+    same = write_gguf(tmp_path / "toy.gguf", model_metadata(**SIZES), seed=3, hard=False)
+    other = write_gguf(tmp_path / "other.gguf", model_metadata(**SIZES), seed=4, hard=False)
+    q8 = quantize(same, tmp_path / "q8", quants="Q8_0").files[0].path
+    run = {"tool_version": "0", "sha256": "0", "activations": "int8", "gelu": "erf", "kv": "f16", "texts": ()}
+    for of, is_said in ((None, False), (same, False), (q8, False), (other, True)):
+        runs = ()
+        if of is not None:
+            model = fingerprint(vectors_of(open_gguf(of)))
+            runs = (MatrixRun(**run, file=of.name, model=model, context=512, windows=5),)
+        (tmp_path / "m.gguf").write_bytes(imatrix_bytes(replace(odd_matrix(), runs=runs)))
+        notes = quantize(same, tmp_path / "out", quants="Q8_0", imatrix=tmp_path / "m.gguf", force=True).notes
+        assert any("was collected of another model, other.gguf" in note for note in notes) == is_said
+        assert any("another model" in note for note in notes) == is_said
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+from dataclasses import dataclass
+from typing import Any
 
 from pythia_gguf.card.inert import inert
 
@@ -21,7 +22,7 @@ NOT_CHOSEN = "No quality was measured for this folder, so this card recommends n
 NOT_MEASURED = "How much that changes what the model says was not measured for this folder."
 NOT_ASSESSED = "Whether the files are biased was not assessed."
 _SINCE = {
-    NOT_CHOSEN: "What each of them costs is measured above",
+    NOT_CHOSEN: "What was measured of them is above",
     NOT_MEASURED: "How much that changes what the model says is measured above, under *What each file costs*.",
 }
 _ASSESSED = "What tasks on bias say of the files is above, under *Tasks*; it is about what these tasks ask, no more."
@@ -29,9 +30,35 @@ _HEADING = "## What each file costs"
 _TITLE = re.compile(f"^{_HEADING}$", re.MULTILINE)
 # What stands below the section: a heading as high as its own, or a comment of a card.
 _NEXT = re.compile(r"(?<=\n\n)(?:##? |<!-- README_GGUF)")
+# Of a row that has more to say than figures.
+_TOLD = {"missing": "No figure", "note": "Note"}
 _ON_BIAS = ("crows_pairs", "winogender", "toxigen")
-# A file to begin with costs at most so much perplexity, at the upper end of two standard errors.
+# A file to begin with costs at most so much perplexity, at the upper end of two standard errors, which are no more
+# than that themselves. Of fewer tokens an error is not known well enough: it comes from how far they differ.
 MOST_CHANGE = 0.01
+LEAST_TOKENS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """A value of a task, and how it came about.
+
+    run     kinds of activations, keys and values
+    shots   examples in the prompt; None: not known
+    items   how many were asked, of how many; "": not known
+    stderr  standard error; None: there is none
+    """
+
+    file: str
+    run: str
+    gelu: str
+    encoding: str
+    shots: int | None
+    items: str
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
 
 
 def with_measured(card: str, section: str, *, is_bias_assessed: bool = False) -> str:
@@ -87,41 +114,56 @@ def _span(card: str) -> tuple[int, int] | None:
 
 
 def keep_measured(old: str, new: str) -> str:
-    """A new card with the section of an old one, if that has one."""
+    """A new card with the section of an old one, if that has one, and all that it speaks of is still there."""
     section = section_of(old)
-    return new if section is None else with_measured(new, section, is_bias_assessed=_ASSESSED in old)
+    if section is None:
+        return new
+    of_quants, of_files = _cells(section, "| Quant | Activations |", 0), _cells(section, "| File |", 0)
+    listed = "| Name | Quant method |"
+    if not (of_quants <= _cells(new, listed, 1) and of_files <= _cells(new, listed, 0)):
+        return new
+    return with_measured(new, section, is_bias_assessed=_ASSESSED in old)
 
 
-def measured_section(
-    report: Mapping[str, Any], results: Sequence[Mapping[str, Any]] = (), pictures: Sequence[str] = ()
-) -> str:
+def _cells(text: str, head: str, column: int) -> set[str]:
+    """What stands in a column of the table with such a head."""
+    table = text.partition(f"\n{head}")[2].partition("\n\n")[0]
+    return {row.split(" | ")[column].strip("| ") for row in table.splitlines()[2:]}
+
+
+def measured_section(report: Mapping[str, Any], tasks: Sequence[TaskRow] = (), pictures: Sequence[str] = ()) -> str:
     """The section.
 
     report    of schema 1
-    results   of `pythia eval` on these files, in either layout
+    tasks     of `pythia eval` on these files
     pictures  files beside the card
     """
     base, text = report["reference"], report["text"]
     files = sorted(report["files"], key=lambda f: (f["bytes"], f["activations"], f["file"]))
-    missing = [f for f in files if "missing" in f]
+    told = [(f, f"{title}: ", f[key]) for key, title in _TOLD.items() for f in files if key in f]
     parts = [
         _HEADING,
-        _pick(report, files),
+        _advice(text["scored_tokens"], files),
         _table(base, files),
-        *(f"No figure: {inert(f['quant'])}, {inert(f['activations'])}: {inert(f['missing'])}." for f in missing),
-        f"Against {inert(base['file'])} (perplexity {_with_error(base['ppl'], base['ppl_error'], '.3f')}), on"
-        f" {text['scored_tokens']:,} tokens of {inert(text['file'])} in {text['windows']:,} windows of"
+        *(f"{title}{inert(f['quant'])}, {inert(f['activations'])}: {inert(said)}." for f, title, said in told),
+        f"Against {_named(base)} (perplexity {_with_error(base['ppl'], base['ppl_error'], '.3f')}), on"
+        f" {text['scored_tokens']:,} tokens of {_named(text)} in {text['windows']:,} windows of"
         f" {text['context']:,}, of which the second half counts; {inert(report['gelu'])} GELU; KL divergence in nats;"
         f" tokens a second on the machine that measured; pythia-gguf {inert(report['tool_version'])}.",
         *(f"![{name.removesuffix('.png')} against bits per weight]({name})" for name in pictures),
-        *_tasks(results),
+        *_tasks(tasks),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def is_on_bias(results: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a task on bias is among the results."""
-    return any(task.startswith(_ON_BIAS) for result in results for task in result["results"])
+def is_on_bias(tasks: Sequence[TaskRow]) -> bool:
+    """Whether a task on bias is among them."""
+    return any(row.task.startswith(_ON_BIAS) for row in tasks)
+
+
+def _named(file: Mapping[str, Any]) -> str:
+    """A file with the beginning of its hash, by which it is known again."""
+    return inert(file["file"]) + (f" (sha256 {inert(file['sha256'][:12])})" if file.get("sha256") else "")
 
 
 def _table(base: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:
@@ -165,59 +207,47 @@ def _has(files: Sequence[Mapping[str, Any]], speed: str) -> bool:
     return any(f"{speed}_tokens_per_s" in f for f in files)
 
 
-def _pick(report: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:
-    """One file to begin with, and why; nothing where no quantized file was measured as it is run."""
+def _advice(n_tokens: int, files: Sequence[Mapping[str, Any]]) -> str:
+    """One file to begin with, and why, or why none; nothing where no quantized file was measured as it is run."""
     figures = ("ln_ratio", "ln_ratio_error", "kl_mean")
-    run = [f for f in files if f["activations"] == "int8" and "alias_of" not in f]
+    run = [f for f in files if f["activations"] == "int8" and not {"alias_of", "note"} & f.keys()]
     run = [f for f in run if all(f[key] is not None for key in figures)]
     if not run:
         return ""
-    good = [f for f in run if f["ln_ratio"] + 2 * f["ln_ratio_error"] <= MOST_CHANGE]
+    sure = [f for f in run if 2 * f["ln_ratio_error"] <= MOST_CHANGE]
+    most = f"{100 * MOST_CHANGE:g} %"
+    if len(run) == 1:
+        return f"No file is recommended: there is nothing to compare {inert(run[0]['quant'])} with."
+    if n_tokens < LEAST_TOKENS or not sure:
+        return (
+            f"No file is recommended: {n_tokens:,} scored tokens are too few to tell a change of {most} in perplexity."
+        )
+    good = [f for f in sure if f["ln_ratio"] + 2 * f["ln_ratio_error"] <= MOST_CHANGE]
     if good:
         best = good[0]
-        why = (
-            f"the smallest file whose perplexity is at most {100 * MOST_CHANGE:g} % above that of the unquantized model"
-        )
+        why = f"the smallest whose perplexity is at most {most} above that of the unquantized model"
     else:
         best = min(run, key=lambda f: f["kl_mean"])
-        why = "no file is surely within 1 % of the unquantized model's perplexity, and this one is nearest to it"
-    return f"**{inert(best['quant'])}** is a good default: {why} (two standard errors included)."
+        why = f"none is surely within {most} of the unquantized model's perplexity, and this one is nearest to it"
+    return (
+        f"**{inert(best['quant'])}** is a good default: of the {len(run)} files measured, {why} (two standard errors"
+        " included)."
+    )
 
 
-def _tasks(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Title, table and what the numbers are of; nothing without results."""
-    if not results:
+def _tasks(rows: Sequence[TaskRow]) -> Iterator[str]:
+    """Title, table and what the numbers are of; nothing without tasks."""
+    if not rows:
         return
     yield "### Tasks"
     lines = [
-        "| File | Activations | GELU | Encoding | Shots | Task | Metric | Value |",
-        "|---|---|---|---|---|---|---|--:|",
+        "| File | Run with | GELU | Encoding | Shots | Items | Task | Metric | Value |",
+        "|---|---|---|---|---|---|---|---|--:|",
     ]
-    for result in results:
-        facts = result["config"]["pythia_gguf"]
-        shots = result.get("n-shot", result["config"].get("num_fewshot"))
-        for task, metrics in result["results"].items():
-            n_shots = shots.get(task, "") if isinstance(shots, Mapping) else shots
-            for metric, value, error in _values(metrics):
-                cells = [*(facts[key] for key in ("file", "activations", "gelu", "encoding")), n_shots, task, metric]
-                shown = f"{value:.4f}" + ("" if error is None else f" \u00b1 {error:.4f}")
-                lines.append(f"| {' | '.join(inert(str(cell)) for cell in cells)} | {shown} |")
-    yield "\n".join(lines)
-    limits = {limit for r in results if (limit := r["config"].get("limit")) is not None}
-    some = f" Of each task only the first items were asked: {', '.join(map(str, sorted(limits)))}." if limits else ""
-    yield f"By lm-evaluation-harness on this project's engine, with standard errors.{some}"
-
-
-def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, float | None]]:
-    """(metric, value, standard error) of one task in either layout."""
-    for name, value in metrics.items():
-        metric, comma, filtered = name.partition(",")
-        if metric.endswith("_stderr") or not _is_number(value):
-            continue
-        error = metrics.get(f"{metric}_stderr{comma}{filtered}")
-        plain = metric if filtered in ("", "none") else name
-        yield plain, value, float(error) if _is_number(error) else None
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    for row in rows:
+        shots = "" if row.shots is None else str(row.shots)
+        cells = (row.file, row.run, row.gelu, row.encoding, shots, row.items, row.task, row.metric)
+        shown = f"{row.value:.4f}" + ("" if row.stderr is None else f" \u00b1 {row.stderr:.4f}")
+        lines.append(f"| {' | '.join(map(inert, cells))} | {shown} |")
+    yield "\n".join(dict.fromkeys(lines))  # the same run in two files is one
+    yield "By lm-evaluation-harness on this project's engine, with standard errors. Items: of a task, those asked."

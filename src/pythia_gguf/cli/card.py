@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import StorageError, UsageError, one_line
 from pythia_gguf.json_file import json_text, read_text
+
+if TYPE_CHECKING:
+    from pythia_gguf.card.measured import TaskRow
 
 _PICTURES = ("divergence.png", "perplexity.png")
 
@@ -25,8 +29,8 @@ _PICTURES = ("divergence.png", "perplexity.png")
 def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     """Put what `pythia measure` and `pythia eval` found into the card of a folder, with one file to begin with.
 
-    The section is replaced when it is there already; the rest of README.md stays as it is. Pictures that `pythia plot`
-    has put into DIR are shown.
+    The section is replaced when it is there already; the rest of README.md stays as it is. Reports and results of other
+    bytes than lie in DIR are refused. Pictures that `pythia plot` has drawn of the report are shown.
 
     \b
     pythia measure pythia-70m-GGUF --text wiki.test.raw -o pythia-70m-GGUF/report.json
@@ -35,8 +39,10 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     pythia card pythia-70m-GGUF
     """
     from pythia_gguf.card.measured import is_on_bias, measured_section, with_measured
+    from pythia_gguf.evals.at_hand import files_at_hand
+    from pythia_gguf.evals.plots import is_drawn_from
     from pythia_gguf.evals.report import read_report
-    from pythia_gguf.files import write_text
+    from pythia_gguf.files import sha256_of, write_text
     from pythia_gguf.press.manifest import MANIFEST, read_manifest
     from pythia_gguf.press.staging import CARD
 
@@ -46,45 +52,66 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     if report is None and not path.exists():
         raise StorageError(f"{path}: no such file. `pythia measure {folder} --text FILE -o {path}` writes it")
     data = read_report(path)
-    manifest = read_manifest(folder)
-    if manifest is None:
+    there = files_at_hand(folder)
+    if there is None:
         raise UsageError(f"{folder}: no manifest.json: not a folder of pythia quantize")
-    sizes = {entry["file"]: entry["bytes"] for entry in manifest["files"]}
-    data = _of_folder(data, path, sizes, folder)
+    data = _of_folder(data, path, there, folder)
+    rows = [row for p in tasks or sorted(folder.glob("results*.json")) for row in _results(p, there, folder)]
     old = read_text(folder / CARD)
-    pictures = [name for name in _PICTURES if (folder / name).is_file()]
-    results = [_results(p, sizes) for p in tasks or sorted(folder.glob("results*.json"))]
-    section = measured_section(data, results, pictures)
-    text = with_measured(old, section, is_bias_assessed=is_on_bias(results))
+    drawn = {name: is_drawn_from(folder / name, sha256_of(path)) for name in _PICTURES if (folder / name).is_file()}
+    for name in (name for name, is_of_report in drawn.items() if not is_of_report):
+        click.echo(f"{folder / name}: not of {path}, so left out. `pythia plot {path} -o {folder}` draws it", err=True)
+    section = measured_section(data, rows, [name for name, is_of_report in drawn.items() if is_of_report])
+    text = with_measured(old, section, is_bias_assessed=is_on_bias(rows))
     write_text(folder / CARD, text)
     # A card that nobody has edited stays one that `pythia quantize` may write again.
-    if manifest.get("card_sha256") == hashlib.sha256(old.encode("utf-8")).hexdigest():
+    manifest = read_manifest(folder)
+    if manifest and manifest.get("card_sha256") == hashlib.sha256(old.encode("utf-8")).hexdigest():
         manifest["card_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
         write_text(folder / MANIFEST, json_text(manifest, indent=1) + "\n")
     click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
 
 
-def _results(path: Path, known: dict[str, int]) -> dict[str, Any]:
+def _results(path: Path, there: Mapping[str, str], folder: Path) -> list[TaskRow]:
+    from pythia_gguf.card.measured import TaskRow
+    from pythia_gguf.evals.at_hand import refuse_others
     from pythia_gguf.evals.report import read_results
+    from pythia_gguf.evals.scores import scores_of
 
     data = read_results(path, ours=True)
-    file = data["config"]["pythia_gguf"]["file"]
-    if file not in known:
-        raise UsageError(f"{path}: of {one_line(file)}, which is not in this folder")
-    return data
+    facts = data["config"]["pythia_gguf"]
+    if facts["file"] not in there:
+        raise UsageError(f"{path}: of {one_line(facts['file'])}, which is not in this folder")
+    refuse_others(
+        path, [facts], there, f"Run the tasks again: `pythia eval {folder / facts['file']} -o {path} --force`"
+    )
+    return [
+        TaskRow(
+            file=facts["file"],
+            run=", ".join([facts["activations"], *([f"{kv} cache"] if (kv := facts.get("kv")) else [])]),
+            gelu=facts["gelu"],
+            encoding=facts["encoding"],
+            shots=score.shots,
+            items=str(score.items),
+            task=score.task,
+            metric=score.metric,
+            value=score.value,
+            stderr=score.stderr,
+        )
+        for score in scores_of(data)
+    ]
 
 
-def _of_folder(data: dict[str, Any], path: Path, known: dict[str, int], folder: Path) -> dict[str, Any]:
+def _of_folder(data: dict[str, Any], path: Path, there: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Of a report, what is of files in a folder."""
+    from pythia_gguf.evals.at_hand import measured_files, refuse_others
     from pythia_gguf.evals.report import place, reference_of
 
-    strangers = [f["file"] for f in data["files"] if known.get(f["file"], f["bytes"]) != f["bytes"]]
-    rows = [f for f in data["files"] if f["file"] in known]
-    if strangers or not rows:
-        raise UsageError(
-            f"{path}: measured other files than those in {folder}:"
-            f" {', '.join(one_line(s, 60) for s in strangers[:3]) or 'all of them'}"
-        )
+    again = f"Measure again: `pythia measure {folder} --text FILE -o {path} --force`"
+    rows = [f for f in data["files"] if f["file"] in there]
+    if not rows:
+        raise UsageError(f"{path}: measured other files than those in {folder}: all of them. {again}")
+    refuse_others(path, measured_files(data | {"files": rows}), there, again)
     if twice := [
         f for f in rows if sum((f["file"], f["activations"]) == (r["file"], r["activations"]) for r in rows) > 1
     ]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, encoding_option, model_options
 from pythia_gguf.errors import Argument
+
+if TYPE_CHECKING:
+    from pythia_gguf.evals.scores import Score
 
 
 @click.command("eval", cls=Command)
@@ -79,7 +83,7 @@ def command(
         with make_progress() as progress:
             lm = PythiaLM(opened, encoding=encoding, progress=progress)
             check_tasks(lm, loaded, n_shots)
-            refuse_to_lose(out, force, lambda path: lost_results(path, lm.facts, names_of(loaded), limit))
+            refuse_to_lose(out, force, lambda path: lost_results(path, lm.facts, names_of(loaded), n_shots, limit))
             try:
                 run_tasks(lm, loaded, n_shots=n_shots, limit=limit, hear=so_far.append)
             except BaseException:
@@ -92,7 +96,8 @@ def command(
 def _tell(so_far: list[dict[str, Any]], out: Path | None, layout: str, output_format: str) -> None:
     """The last of results, of which each holds those before: into the file and onto stdout."""
     from pythia_gguf.evals.result_file import write_and_show
-    from pythia_gguf.evals.tasks import as_json, pythia_layout, rows
+    from pythia_gguf.evals.scores import scores_of
+    from pythia_gguf.evals.tasks import as_json, pythia_layout
     from pythia_gguf.files import write_text
 
     if not so_far:
@@ -108,18 +113,19 @@ def _tell(so_far: list[dict[str, Any]], out: Path | None, layout: str, output_fo
         if output_format == "json":
             click.echo(text)
         else:
-            _print(rows(results), results["config"]["pythia_gguf"])
+            _print(scores_of(results), results["config"]["pythia_gguf"])
 
     write_and_show(write, show)
 
 
-def _print(rows: list[tuple[str, str, float, float | None]], facts: dict[str, Any]) -> None:
+def _print(scores: Sequence[Score], facts: Mapping[str, Any]) -> None:
     from pythia_gguf.cli.tables import print_table
 
     table = [
-        (task, metric, f"{value:.4f}", "-" if error is None else f"{error:.4f}") for task, metric, value, error in rows
+        (s.task, s.metric, f"{s.value:.4f}", "-" if s.stderr is None else f"{s.stderr:.4f}", str(s.items))
+        for s in scores
     ]
-    print_table(("task", "metric", "value", "stderr"), table, right=(2, 3))
+    print_table(("task", "metric", "value", "stderr", "items"), table, right=(2, 3, 4))
     click.echo(
         f"{facts['file']}: {facts['activations']} activations, {facts['gelu']} GELU, {facts['encoding']} encoding"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import click
 
 from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import Loading, run_options
-from pythia_gguf.errors import UsageError
+from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def command(
         if model is not None:
             matrices.append(_collect(model, texts, context, n_windows, out, loading))
         matrix = merged(matrices)
+        if len({run.model for run in matrix.runs}) > 1:
+            files = ", ".join(dict.fromkeys(one_line(run.file, 100) for run in matrix.runs))
+            click.echo(f"{out}: adds up matrices of several models: {files}", err=True)
         with write_beside(out) as file:
             write_all(file, imatrix_bytes(matrix))
         state_path(out).unlink(missing_ok=True)
@@ -92,23 +96,24 @@ def _collect(
     model: str, texts: tuple[Path, ...], context: int, n_windows: int | None, out: Path, loading: Loading
 ) -> ImportanceMatrix:
     from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.evals.importance import collect
+    from pythia_gguf.evals.importance import TextToRead, collect, run_of
     from pythia_gguf.evals.state import state_path, text_ids
-    from pythia_gguf.text_file import read_text_file
+    from pythia_gguf.files import read_whole
+    from pythia_gguf.text_file import decode_text
 
-    contents = [(path.name, read_text_file(path)) for path in texts]
+    contents = [(path, data, decode_text(data, path)) for path, data in ((p, read_whole(p)) for p in texts)]
     loaded = loading.load(model)
-    status, how = loaded.path.stat(), f"{loaded.activations} {loaded.gelu} {loaded.cache}"
     with make_progress() as progress:
-        progress.stage("tokenizing", sum(len(content) for _, content in contents), "characters")
-        ids = []
-        for name, content in contents:
-            ids.append((name, text_ids(loaded.tokenizer, content, context)))
-            progress.advance(name, len(content))
+        progress.stage("tokenizing", sum(len(content) for *_, content in contents), "characters")
+        to_read = []
+        for path, data, content in contents:
+            ids, sha256 = text_ids(loaded.tokenizer, content, context), hashlib.sha256(data).hexdigest()
+            to_read.append(TextToRead(file=path.name, sha256=sha256, ids=ids))
+            progress.advance(path.name, len(content))
         return collect(
             loaded,
-            ids,
-            name=f"{loaded.path.resolve()} {status.st_size} {status.st_mtime_ns} {how}",
+            to_read,
+            of=run_of(loaded),
             context=context,
             n_windows=n_windows,
             state=state_path(out),

@@ -115,8 +115,9 @@ def _print(report: dict[str, Any]) -> None:
         (*head, "read t/s", "write t/s"), [_row(f, label, report) for f, label in named], right=tuple(range(2, 11))
     )
     for name, row in [*((f"reference {n}", b) for n, b in bases.items()), *((label, f) for f, label in named)]:
-        if "missing" in row:
-            click.echo(f"- {name}: {row['missing']}")
+        for key in ("missing", "note"):
+            if key in row:
+                click.echo(f"- {name}: {row[key]}")
 
 
 def _row(f: Mapping[str, Any], label: str, report: Mapping[str, Any]) -> tuple[str, ...]:

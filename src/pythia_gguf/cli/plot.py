@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.errors import UsageError
 from pythia_gguf.json_file import read_json_object
+
+if TYPE_CHECKING:
+    from pythia_gguf.evals.plots import MeasuredScore
+    from pythia_gguf.evals.published import Agreement
 
 
 @click.command("plot", cls=Command)
@@ -23,51 +28,87 @@ def command(files: tuple[Path, ...], against: str | None, model: str | None, out
     """Draw reports of `pythia measure` and results of `pythia eval` or lm_eval, in either layout.
 
     With --against published also the model card's five pictures, each task by size with OPT and BLOOM beside, and one
-    model through its training; results of a run are compared value by value.
+    model through its training; results of a run are compared value by value. Several reports are one picture, and so
+    are several results.
 
     \b
     pythia plot nano-GGUF/report.json -o nano-GGUF
     pythia plot --against published -o plots
     pythia plot results.json --against published --model pythia-410m-deduped -o plots
     """
-    from pythia_gguf.evals.plots import n_parameters, plot_published, plot_report, plot_steps
-    from pythia_gguf.evals.published import agreements
-    from pythia_gguf.evals.report import read_report, read_results
-    from pythia_gguf.files import check_folder_place
+    from pythia_gguf.evals.plots import plot_published, plot_reports, plot_steps
+    from pythia_gguf.evals.report import read_report
+    from pythia_gguf.files import check_folder_place, sha256_of
 
     if not files and against is None:
         raise UsageError("nothing to draw: give a report.json or results.json, or --against published")
-    written: list[Path] = []
-    measured: dict[str, tuple[float, float]] = {}
     check_folder_place(out)
     kinds = {path: _kind(path) for path in files}
-    if "results" not in kinds.values():
+    results = [path for path, kind in kinds.items() if kind == "results"]
+    if not results:
         refuse_given("model", "without results of `pythia eval`")
-    for path, kind in kinds.items():
-        if kind == "report":
-            written += plot_report(read_report(path), out)
-            continue
-        data = read_results(path, ours=False)
-        if against is None or model is None:
-            raise UsageError(f"{path}: results are compared with --against published --model NAME")
-        suite, name = _published_model(model)
-        shots = _shots(data)
-        rows = [
-            a
-            for task, metrics in data["results"].items()
-            for a in agreements({task: metrics}, suite, name, shots.get(task, 0))
-        ]
-        if not rows:
-            raise UsageError(f"{path}: nothing in it was published of {model}")
-        _print(rows)
-        # The pictures are of scores without examples in the prompt.
-        measured |= {
-            a.task: (n_parameters(name), a.value) for a in rows if a.metric == "acc" and not shots.get(a.task, 0)
-        }
+    elif against is None or model is None:
+        raise UsageError(f"{results[0]}: results are compared with --against published --model NAME")
+    reports = {path: read_report(path) for path, kind in kinds.items() if kind == "report"}
+    _check_at_hand(reports, out)
+    measured = _compare(results, model) if model is not None else []
+    written: list[Path] = []
+    if reports:
+        names = _told_apart(list(reports))
+        by_name = {names[path]: report for path, report in reports.items()}
+        written += plot_reports(by_name, [sha256_of(path) for path in reports], out)
     if against is not None:
         written += plot_published(out, measured) + plot_steps(out)
     for path in written:
         click.echo(path)
+
+
+def _check_at_hand(reports: Mapping[Path, dict[str, Any]], out: Path) -> None:
+    """Pictures do not go into a folder that has other files than they are of."""
+    from pythia_gguf.evals.at_hand import files_at_hand, measured_files, refuse_others
+
+    there = (files_at_hand(out) if out.is_dir() else None) or {}
+    for path, report in reports.items():
+        refuse_others(path, measured_files(report), there, "Measure again, or choose another --out")
+
+
+def _compare(paths: Sequence[Path], model: str) -> list[MeasuredScore]:
+    """Tables of results beside the published ones; what pictures show of them."""
+    from pythia_gguf.evals.plots import MeasuredScore, n_parameters
+    from pythia_gguf.evals.published import agreements
+    from pythia_gguf.evals.report import read_results
+    from pythia_gguf.evals.scores import scores_of
+
+    suite, name = _published_model(model)
+    measured, names = [], _told_apart(paths)
+    for path in paths:
+        rows = agreements(scores_of(read_results(path, ours=False)), suite, name)
+        if not rows:
+            raise UsageError(f"{path}: nothing in it was published of {model}")
+        if len(paths) > 1:
+            click.echo(f"{names[path]}:")
+        _print(rows)
+        run = "this run" if len(paths) == 1 else names[path]
+        # The pictures are of scores without examples in the prompt.
+        measured += [
+            MeasuredScore(
+                label=run if a.distance is not None else f"{run}, {a.items} items",
+                task=a.score.task,
+                parameters=n_parameters(name),
+                accuracy=a.score.value,
+            )
+            for a in rows
+            if a.score.metric == "acc" and not a.score.shots
+        ]
+    return measured
+
+
+def _told_apart(paths: Sequence[Path]) -> dict[Path, str]:
+    """Names of files, with as much of their folders as tells them apart."""
+    from pythia_gguf.evals.model_files import folders_that_tell_apart
+
+    folders = folders_that_tell_apart(paths)
+    return {path: f"{folders[path]}/{path.name}" if path in folders else path.name for path in paths}
 
 
 def _published_model(name: str) -> tuple[str, str]:
@@ -82,24 +123,19 @@ def _published_model(name: str) -> tuple[str, str]:
     return f"v{model.version}", "pythia-1b-bf16" if (plain, model.version) == ("pythia-1b", 1) else plain
 
 
-def _shots(data: dict[str, Any]) -> dict[str, int]:
-    """Task -> examples in its prompts: of each in the harness's layout, of all in EleutherAI's."""
-    config = data.get("config")
-    shots = data.get("n-shot", config.get("num_fewshot") if isinstance(config, dict) else None)
-    of_each = shots if isinstance(shots, dict) else dict.fromkeys(data["results"], shots)
-    return {task: n for task, n in of_each.items() if isinstance(n, int)}
-
-
-def _print(rows: list[Any]) -> None:
+def _print(rows: Sequence[Agreement]) -> None:
     from pythia_gguf.cli.tables import print_table
 
     table = [
-        (a.task, a.metric, f"{a.value:.4f}", f"{a.published:.4f}", f"{a.stderr:.4f}", f"{a.distance:.2f}",
-         "yes" if a.agrees else "no")
+        (a.score.task, a.score.metric, f"{a.score.value:.4f}", f"{a.published:.4f}", f"{a.stderr:.4f}",
+         str(a.items) or "-", "-" if a.distance is None else f"{a.distance:.2f}",
+         {True: "yes", False: "no", None: "-"}[a.agrees])
         for a in rows
     ]  # fmt: skip
-    head = ("task", "metric", "this run", "published", "stderr", "apart, in stderr", "agrees")
-    print_table(head, table, right=(2, 3, 4, 5))
+    head = ("task", "metric", "this run", "published", "stderr", "items", "apart, in stderr", "agrees")
+    print_table(head, table, right=(2, 3, 4, 5, 6))
+    if any(a.agrees is None for a in rows):
+        click.echo("A score of other items than were published is not compared.")
 
 
 def _kind(path: Path) -> str:

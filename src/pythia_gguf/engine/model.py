@@ -203,7 +203,7 @@ def load(
             Argument("activations", activations), f" needs rows of whole 32 numbers, got {sizes} in {gguf.path}"
         )
     progress = progress or Silence()
-    activations, cache = _as_used(gguf, activations, cache)
+    activations, cache = as_used(gguf, activations, cache)
     compile_all(model_jobs(gguf, activations, cache), progress, n_threads)
     scratch = scratch_bytes(config, rounded_up(config.n_context, LANES), activations)
     require_memory(
@@ -221,7 +221,7 @@ def load(
     )
 
 
-def _as_used(gguf: GGUFFile, activations: str, cache: str) -> tuple[str, str]:
+def as_used(gguf: GGUFFile, activations: str, cache: str = "auto") -> tuple[str, str]:
     """What is meant by int8 activations and "auto" for the weights of a file: said as it is."""
     formats = matrix_formats(gguf)
     if activations == "int8" and all(FORMATS[name].block_weights == 1 for name in formats):
@@ -233,7 +233,7 @@ def _as_used(gguf: GGUFFile, activations: str, cache: str) -> tuple[str, str]:
 
 def model_jobs(gguf: GGUFFile, activations: str, cache: str = "auto") -> list[Job]:
     """How all that running a file needs is compiled; arguments as for `load`."""
-    activations, cache = _as_used(gguf, activations, cache)
+    activations, cache = as_used(gguf, activations, cache)
     ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
     return _jobs(matrix_formats(gguf), [activations], ops)
 

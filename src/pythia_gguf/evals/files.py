@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.arguments import one_of
-from pythia_gguf.engine.model import gelu_beside, load, model_jobs
+from pythia_gguf.engine.model import as_used, gelu_beside, load, model_jobs
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.evals.measure import Candidate, measure, scored_windows
@@ -28,7 +29,8 @@ from pythia_gguf.evals.model_files import (
 from pythia_gguf.evals.report import SCHEMA_VERSION, lost_report
 from pythia_gguf.evals.result_file import alone_with, refuse_to_lose, write_and_show
 from pythia_gguf.evals.state import state_path, text_ids
-from pythia_gguf.files import read_whole, write_text
+from pythia_gguf.files import read_whole, sha256_of, write_text
+from pythia_gguf.gguf.fingerprint import are_of_one_model
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text
 from pythia_gguf.kernels.compiling import Job, compile_all
@@ -66,7 +68,7 @@ def measure_files(
                  one of its model, in its own folder or else among the files
     context      tokens of a window, of which the second half counts
     n_windows    at most so many; None: the whole text
-    gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the reference says, else erf
+    gelu         "erf", "tanh", or "auto": for each file what the manifest or config.json beside it says, else erf
     activations  "int8", "float32" or "both"; unquantized files take float32 in any case
     out          the report is written here as JSON, and a killed run goes on; None: nowhere
     force        replace a report that says what this one will not
@@ -90,14 +92,15 @@ def measure_files(
         heard.advance("", len(content))
         windows = scored_windows(ids, context, n_windows)
         jobs = _Jobs(found, gelu, activations, threads, context)
-        parts = [(jobs.reference(against), jobs.candidates(against, group)) for against, group in pairs]
         facts = {"file": Path(text).name, "sha256": hashlib.sha256(content).hexdigest(), "tokens": len(ids)}
         planned = {
-            "reference": parts[0][0].facts,
+            "reference": jobs.facts(pairs[0][0]),
             "text": facts | {"context": context, "windows": len(windows)},
-            "files": jobs.rows([c.facts for _, group in parts for c in group]),
+            "files": jobs.rows([jobs.facts(f, kind) for _, group in pairs for f in group for kind in jobs.kinds(f)]),
         }
         refuse_to_lose(destination, force, lambda path: lost_report(path, planned))
+        jobs.hash([file for against, group in pairs for file in (against, *group)], heard)
+        parts = [(jobs.reference(against), jobs.candidates(against, group, tell)) for against, group in pairs]
         compile_all([*jobs.kernels, compare_job()], heard, threads)
         measured = [
             measure(
@@ -134,15 +137,50 @@ class _Jobs:
         self._folders = folders_that_tell_apart(path for file in files for path in (file.path, *file.links))
         # Rows of a report are told apart by name and folder.
         self._files = {tuple(self._names(file.path).items()): file for file in files}
+        self._sha256: dict[Path, str] = {}
+
+    def kinds(self, file: ModelFile) -> list[str]:
+        """Of activations, with which a file is measured."""
+        return ["float32"] if file.is_plain else self._kinds
+
+    def facts(self, file: ModelFile, activations: str | None = None) -> dict[str, Any]:
+        """What a row says before anything is measured; without activations: as a reference."""
+        kind, kv = as_used(open_gguf(file.path), activations or self.kinds(file)[0])
+        return self._names(file.path) | {
+            "quant": file.quant,
+            "activations": kind,
+            "gelu": gelu_beside(file.path) if self._gelu == "auto" else self._gelu,
+            "kv": kv,
+            "bytes": file.path.stat().st_size,
+            "bits_per_weight": file.bits_per_weight,
+        }
+
+    def hash(self, files: Iterable[ModelFile], progress: Progress) -> None:
+        """Every file read once: what a row says of its bytes, and what kept numbers belong to."""
+        paths = list(dict.fromkeys(file.path for file in files))
+        progress.stage("hashing", sum(path.stat().st_size for path in paths), "bytes")
+        for path in paths:
+            self._sha256[path] = sha256_of(path, partial(progress.advance, path.name))
 
     def reference(self, file: ModelFile) -> Candidate:
         """What others are compared with."""
-        return self._candidate(file, "float32" if file.is_plain else self._kinds[0], self._gelu_of(file))
+        return self._candidate(file, self.facts(file))
 
-    def candidates(self, reference: ModelFile, files: Sequence[ModelFile]) -> list[Candidate]:
-        """One for each kind of activations."""
-        gelu = self._gelu_of(reference)
-        return [self._candidate(f, kind, gelu) for f in files for kind in (["float32"] if f.is_plain else self._kinds)]
+    def candidates(
+        self, reference: ModelFile, files: Sequence[ModelFile], tell: Callable[[str], None]
+    ) -> list[Candidate]:
+        """One for each kind of activations; `tell` hears what is not the reference's."""
+        return [c for file in files for c in self._of_file(file, reference, tell)]
+
+    def _of_file(self, file: ModelFile, reference: ModelFile, tell: Callable[[str], None]) -> list[Candidate]:
+        rows = [self.facts(file, kind) for kind in self.kinds(file)]
+        ours, theirs = rows[0]["gelu"], self.facts(reference)["gelu"]
+        notes = [] if ours == theirs else [f"it runs with {ours} GELU, its reference with {theirs}"]
+        if not are_of_one_model(file.vectors, reference.vectors):
+            notes.append("its norms and biases are not the reference's, as of another model")
+        if notes:
+            tell(f"{one_line(file.path.name)}: {'; '.join(notes)}")
+        return [self._candidate(file, row | ({"note": "; ".join(notes)} if notes else {})) for row in rows]
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each row, then the other names of its file with the same numbers."""
@@ -159,27 +197,18 @@ class _Jobs:
     def _names(self, path: Path) -> dict[str, str]:
         return {"file": path.name} | ({"folder": self._folders[path]} if path in self._folders else {})
 
-    def _gelu_of(self, file: ModelFile) -> str:
-        return gelu_beside(file.path) if self._gelu == "auto" else self._gelu
-
-    def _candidate(self, file: ModelFile, activations: str, gelu: str) -> Candidate:
-        path, threads, context = file.path, self._threads, self._context
-        status = path.stat()
-        facts = self._names(path) | {
-            "quant": file.quant,
-            "activations": activations,
-            "gelu": gelu,
-            "bytes": status.st_size,
-            "bits_per_weight": file.bits_per_weight,
-        }
-        self.kernels += model_jobs(open_gguf(path), activations)
+    def _candidate(self, file: ModelFile, facts: dict[str, Any]) -> Candidate:
+        path, threads, context, n_bytes = file.path, self._threads, self._context, facts["bytes"]
+        run = {"gelu": facts["gelu"], "activations": facts["activations"], "cache": facts["kv"]}
+        self.kernels += model_jobs(open_gguf(path), run["activations"])
         n_logits = context // 2 * file.shapes.get("output.weight", (0,))[0]
+        sha256 = self._sha256[path]
         return Candidate(
-            name=f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {activations} {gelu}",
-            label=f"{file.quant} {activations}",
-            open=lambda: Windows(load(path, threads=threads, gelu=gelu, activations=activations), context),
-            n_bytes=round(status.st_size * 1.1) + 4 * n_logits,
-            facts=facts,
+            name=f"{sha256} {run}",
+            label=f"{file.quant} {run['activations']}",
+            open=lambda: Windows(load(path, threads=threads, **run), context),
+            n_bytes=round(n_bytes * 1.1) + 4 * n_logits,
+            facts=facts | {"sha256": sha256},
             decode_speed=_decode_speed,
         )
 
@@ -227,7 +256,9 @@ def _report(jobs: _Jobs, measured: Sequence[dict[str, Any]], text: Mapping[str, 
         "schema_version": SCHEMA_VERSION,
         "tool": "pythia-gguf",
         "tool_version": metadata.version("pythia-gguf"),
-        "gelu": " and ".join(dict.fromkeys(part["reference"]["gelu"] for part in measured)),
+        "gelu": " and ".join(
+            dict.fromkeys(row["gelu"] for part in measured for row in (part["reference"], *part["files"]))
+        ),
         "reference": first["reference"],
         "text": first["text"] | text,
         "files": jobs.rows(rows),

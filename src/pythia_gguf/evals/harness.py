@@ -24,7 +24,7 @@ from pythia_gguf.choices import ENCODINGS
 from pythia_gguf.engine.generation import Generation, options_of
 from pythia_gguf.engine.scoring import Request, score_requests
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
-from pythia_gguf.files import RegularFile, sha256_range
+from pythia_gguf.files import sha256_of
 from pythia_gguf.models.load import load
 from pythia_gguf.plan.recognize import quant_of
 from pythia_gguf.progress import Progress, Silence
@@ -176,13 +176,11 @@ class PythiaLM(TemplateLM):
     def facts(self) -> dict[str, Any]:
         """Which file runs, and how."""
         model = self._model
-        with RegularFile(model.path) as file:
-            sha256 = sha256_range(file, 0, file.size)
         return {
             "schema_version": SCHEMA_VERSION,
             "tool_version": metadata.version("pythia-gguf"),
             "file": model.path.name,
-            "sha256": sha256,
+            "sha256": sha256_of(model.path),
             "quant": quant_of(model.gguf.metadata, model.gguf.formats),
             "gelu": model.gelu,
             "activations": model.activations,

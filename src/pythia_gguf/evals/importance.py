@@ -7,17 +7,23 @@ matrices of the layers; a window is summed in float32, as there, and windows are
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError, one_line
-from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
-from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix
+from pythia_gguf.evals.state import Saving, read_state, save_state, state_key, windows_of
+from pythia_gguf.files import sha256_of
+from pythia_gguf.gguf.fingerprint import fingerprint, vectors_of
+from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, MatrixRun, TextRead
 from pythia_gguf.progress import Progress
+
+if TYPE_CHECKING:
+    from pythia_gguf.engine.model import Model
 
 _LAYERS = "blk."
 _DONE = "windows done"
@@ -34,11 +40,36 @@ class WatchedModel(Protocol):
         """Run ids; `watch` is called with the name of each matrix and what it multiplies, f32 [T, n_columns]."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextToRead:
+    """A text as the model's tokens; two may have one name."""
+
+    file: str
+    sha256: str
+    ids: Sequence[int]
+
+
+def run_of(model: Model) -> MatrixRun:
+    """A loaded model as what a matrix is collected of; no text yet."""
+    return MatrixRun(
+        tool_version=metadata.version("pythia-gguf"),
+        file=model.path.name,
+        sha256=sha256_of(model.path),
+        model=fingerprint(vectors_of(model.gguf)),
+        activations=model.activations,
+        gelu=model.gelu,
+        kv=model.cache,
+        context=0,
+        windows=0,
+        texts=(),
+    )
+
+
 def collect(
     model: WatchedModel,
-    texts: Sequence[tuple[str, Sequence[int]]],
+    texts: Sequence[TextToRead],
     *,
-    name: str,
+    of: MatrixRun,
     context: int,
     n_windows: int | None,
     state: Path | None,
@@ -47,8 +78,7 @@ def collect(
 ) -> ImportanceMatrix:
     """Run texts through a model, window after window.
 
-    texts      name and ids of each; two may have one name
-    name       what tells the model from others, the same in a later run
+    of         the model and how it is run; context, windows and texts are filled in here
     n_windows  at most so many in all; None for all
     state, tell  as in `measure`; `tell` hears of texts that are not read too, which the matrix does not name
     Raises     UsageError for texts without a whole window, a context that the model does not have, activations that
@@ -58,16 +88,15 @@ def collect(
         raise UsageError(Argument("context"), f" must be between 1 and the model's {model.n_context}, got {context}")
     if n_windows is not None and n_windows < 1:
         raise UsageError(Argument("n_windows"), f" must be at least 1, got {n_windows}")
-    of_each = [windows_of(ids, context) for _, ids in texts]
+    of_each = [windows_of(text.ids, context) for text in texts]
     windows = np.concatenate(of_each)[:n_windows]
     if not len(windows):
-        n_tokens = max(len(ids) for _, ids in texts)
         raise UsageError(
-            f"a text of {n_tokens} tokens has no window of {context}: give a longer one, or less ",
+            f"a text of {max(len(t.ids) for t in texts)} tokens has no window of {context}: give a longer one or less ",
             Argument("context"),
         )
-    key = hashlib.sha256(f"{name} {windows.shape}".encode() + windows.tobytes()).hexdigest()
-    datasets = _read([(text, len(own)) for (text, _), own in zip(texts, of_each, strict=True)], len(windows), tell)
+    key = state_key(windows, of)
+    read = _read(texts, [len(own) for own in of_each], len(windows), tell)
     sums = read_state(state, key, tell)
     done = int(sums.pop(_DONE, np.zeros(1, np.int64))[0])
 
@@ -99,19 +128,22 @@ def collect(
     save()  # in case that what comes of it cannot be written
     return ImportanceMatrix(
         entries={m: Importance(sums=total.astype(np.float32), count=done * context) for m, total in sums.items()},
-        datasets=datasets,
+        datasets=tuple(text.file for text in read),
         n_chunks=done,
         chunk_tokens=context,
+        runs=(replace(of, context=context, windows=done, texts=read),),
     )
 
 
-def _read(texts: Sequence[tuple[str, int]], n_all: int, tell: Callable[[str], None]) -> tuple[str, ...]:
-    """Names of the texts, given with their windows, of which some are among the first n_all; `tell` hears of others."""
-    names, first = [], 0
-    for text, n in texts:
+def _read(
+    texts: Sequence[TextToRead], n_windows: Sequence[int], n_all: int, tell: Callable[[str], None]
+) -> tuple[TextRead, ...]:
+    """The texts, of n_windows each, of which some window is among the first n_all; `tell` hears of others."""
+    read, first = [], 0
+    for text, n in zip(texts, n_windows, strict=True):
         if n and first < n_all:
-            names.append(text)
+            read.append(TextRead(file=text.file, sha256=text.sha256))
         else:
-            tell(f"{one_line(text)}: not read: it is shorter than a window, or beyond the last")
+            tell(f"{one_line(text.file)}: not read: it is shorter than a window, or beyond the last")
         first += n
-    return tuple(names)
+    return tuple(read)

@@ -7,7 +7,6 @@ Knows no file format: models are whatever has logits. Windows are llama-perplexi
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError
-from pythia_gguf.evals.state import Saving, read_state, save_state, windows_of
+from pythia_gguf.evals.state import Saving, read_state, save_state, state_key, windows_of
 from pythia_gguf.evals.statistics import comparison, overflow, perplexity
 from pythia_gguf.kernels.divergence import N_COLUMNS, NLL_CANDIDATE, NLL_REFERENCE, compare
 from pythia_gguf.progress import Progress
@@ -45,7 +44,7 @@ class LanguageModel(Protocol):
 class Candidate:
     """A file under one kind of activations.
 
-    name         what tells it from the others, the same in a later run
+    name         all that decides its numbers, the same in a later run
     label        for people
     open         opens it
     n_bytes      about what it takes in memory
@@ -88,7 +87,7 @@ def measure(
                   have; NotFiniteError when logits of the reference are not
     """
     windows = scored_windows(ids, context, n_windows)
-    key = _key(reference, windows)
+    key = state_key(windows, reference.name)
     done = read_state(state, key, tell)
     scored = context // 2 - 1
     run = _Run(windows, threads, progress, lambda: save_state(state, key, run.kept()))
@@ -260,8 +259,3 @@ def _groups(candidates: Sequence[Candidate], memory_bytes: int) -> list[list[Can
         groups[-1].append(c)
         room -= c.n_bytes
     return groups
-
-
-def _key(reference: Candidate, windows: np.ndarray) -> str:
-    """What kept numbers belong to."""
-    return hashlib.sha256(f"{reference.name} {windows.shape}".encode() + windows.tobytes()).hexdigest()

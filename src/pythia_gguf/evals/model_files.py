@@ -15,6 +15,7 @@ from pathlib import Path
 from pythia_gguf.arch import ARCHITECTURE
 from pythia_gguf.engine.weights import matrix_formats
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
+from pythia_gguf.gguf.fingerprint import are_of_one_model, vectors_of
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.intake.mistaken import refuse_other_folder
@@ -34,6 +35,7 @@ class ModelFile:
     name      `general.name`
     shapes    of all tensors by name
     tokens    hash of the vocabulary
+    vectors   hashes of what is never quantized
     bits_per_weight  over all tensors, without the header
     """
 
@@ -45,6 +47,7 @@ class ModelFile:
     name: object
     shapes: Mapping[str, tuple[int, ...]]
     tokens: int
+    vectors: Mapping[str, str]
     bits_per_weight: float
 
 
@@ -135,6 +138,7 @@ def _described(paths: Sequence[Path]) -> ModelFile:
         name=keys.get("general.name"),
         shapes={name: tuple(t.shape) for name, t in tensors.items()},
         tokens=hash(tuple(tokens)) if isinstance(tokens, list) else 0,
+        vectors=vectors_of(gguf),
         bits_per_weight=sum(t.n_bytes for t in tensors.values()) * 8 / max(1, n_weights),
     )
 
@@ -160,14 +164,10 @@ def _reference_of(file: ModelFile, files: Sequence[ModelFile], beside: dict[Path
 
 
 def _nearest(file: ModelFile, fitting: Sequence[ModelFile]) -> ModelFile:
-    """Of several that hold a model of this name and these sizes, the one whose file is called most like this one."""
-
-    def likeness(other: ModelFile) -> tuple[bool, int]:
-        ours, theirs = _without_quant(file.path), _without_quant(other.path)
-        return ours == theirs, len(os.path.commonprefix([ours, theirs]))
-
-    most = max(map(likeness, fitting))
-    best = sorted((f for f in fitting if likeness(f) == most), key=lambda f: UNQUANTIZED.index(f.quant))
+    """Of several that hold a model of this name, sizes and vectors: the one that is called like this one, if any."""
+    called = _without_quant(file.path)
+    best = [f for f in fitting if _without_quant(f.path) == called] or list(fitting)
+    best.sort(key=lambda f: UNQUANTIZED.index(f.quant))
     if len(best) > 1 and best[0].quant == best[1].quant and _identity(best[0].path) != _identity(best[1].path):
         raise UsageError(
             f"{one_line(str(file.path))}: compared with which, {one_line(best[0].path.name)} or"
@@ -183,7 +183,8 @@ def _without_quant(path: Path) -> str:
 
 
 def _is_same_model(a: ModelFile, b: ModelFile) -> bool:
-    return len({a.name, b.name} - {None}) < 2 and _difference(a, b) is None
+    has_one_name = len({a.name, b.name} - {None}) < 2
+    return has_one_name and _difference(a, b) is None and are_of_one_model(a.vectors, b.vectors)
 
 
 def _difference(a: ModelFile, b: ModelFile) -> str | None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.evals.published import TASKS, Published, final_scores, step_scores
-from pythia_gguf.evals.report import change, labels, reference_of
-from pythia_gguf.files import storage_error, write_all, write_beside
+from pythia_gguf.evals.report import change, labels, place, reference_of
+from pythia_gguf.files import read_whole, storage_error, write_all, write_beside
 from pythia_gguf.hub.suite import MODELS
 
 _TITLES = {
@@ -35,17 +36,33 @@ _SERIES = (
     ("BLOOM", "bloom", None, "C3", "v--"),
 )
 _MOST = 1e12  # what is above can be drawn only alone
+# The keyword of a PNG's text that says of which reports it is.
+_DRAWN_FROM = "pythia-gguf reports"
 _NOTE = (
     "Zero-shot, published by EleutherAI (EleutherAI/pythia a19eecb); bars: one standard error. No scores of GPT-Neo."
 )
 
 
-def plot_published(folder: Path, measured: Mapping[str, tuple[float, float]] | None = None) -> list[Path]:
-    """Five pictures, one for each task: accuracy by size of the models.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredScore:
+    """A score of another run, drawn beside those that were published.
 
-    measured  task -> (parameters, accuracy) of another run, drawn beside
+    label       what tells the run from others, and of how many items the score is where not of all
+    parameters  of its model
     """
-    return [_save(folder / f"{task}.png", partial(_by_size, task=task, measured=measured or {})) for task in TASKS]
+
+    label: str
+    task: str
+    parameters: float
+    accuracy: float
+
+
+def plot_published(folder: Path, measured: Sequence[MeasuredScore] = ()) -> list[Path]:
+    """Five pictures, one for each task: accuracy by size of the models."""
+    return [
+        _save(folder / f"{task}.png", partial(_by_size, task=task, measured=[m for m in measured if m.task == task]))
+        for task in TASKS
+    ]
 
 
 def plot_steps(folder: Path) -> list[Path]:
@@ -53,12 +70,21 @@ def plot_steps(folder: Path) -> list[Path]:
     return [_save(folder / "training.png", _through_training)]
 
 
-def plot_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """One picture of a report of `pythia measure`: divergence, and perplexity, against bits per weight."""
+def plot_reports(reports: Mapping[str, Mapping[str, Any]], sha256: Sequence[str], folder: Path) -> list[Path]:
+    """Two pictures of all reports of `pythia measure`: divergence, and perplexity, against bits per weight.
+
+    reports  by what tells one from another
+    sha256   of their files: kept in the pictures
+    """
     return [
-        _save(folder / "divergence.png", lambda axes: _against_bits(axes, report, "kl_mean")),
-        _save(folder / "perplexity.png", lambda axes: _against_bits(axes, report, "ppl")),
+        _save(folder / f"{name}.png", partial(_against_bits, reports=reports, key=key), sha256)
+        for name, key in (("divergence", "kl_mean"), ("perplexity", "ppl"))
     ]
+
+
+def is_drawn_from(picture: Path, sha256: str) -> bool:
+    """Whether a picture was drawn of one report, which has this hash; raises StorageError, ModelFileError."""
+    return _text_chunk([sha256]) in read_whole(picture)
 
 
 def n_parameters(model: str) -> float:
@@ -71,7 +97,12 @@ def n_parameters(model: str) -> float:
     return float(size.replace("b", ".").replace("m", "").rstrip(".")) * unit
 
 
-def _save(path: Path, draw: Callable[[Any], None]) -> Path:
+def _text_chunk(sha256: Sequence[str]) -> bytes:
+    """The end of a PNG's chunk of text, as matplotlib writes it: keyword, zero, text."""
+    return f"{_DRAWN_FROM}\0{' '.join(sha256)}.".encode()
+
+
+def _save(path: Path, draw: Callable[[Any], None], sha256: Sequence[str] = ()) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError as e:
@@ -79,7 +110,7 @@ def _save(path: Path, draw: Callable[[Any], None]) -> Path:
     figure = Figure(figsize=(8, 5), layout="constrained")
     draw(figure.add_subplot())
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
+    figure.savefig(picture, format="png", dpi=120, metadata={_DRAWN_FROM: f"{' '.join(sha256)}."} if sha256 else {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -89,7 +120,7 @@ def _save(path: Path, draw: Callable[[Any], None]) -> Path:
     return path
 
 
-def _by_size(axes: Any, task: str, measured: Mapping[str, tuple[float, float]]) -> None:
+def _by_size(axes: Any, task: str, measured: Sequence[MeasuredScore]) -> None:
     for label, suite, deduped, color, style in _SERIES:
         points = sorted(
             (n_parameters(p.model), p.value, p.stderr)
@@ -100,8 +131,8 @@ def _by_size(axes: Any, task: str, measured: Mapping[str, tuple[float, float]]) 
         if points:
             x, y, error = zip(*points, strict=True)
             axes.errorbar(x, y, error, fmt=style, color=color, label=label, markersize=4, linewidth=1, capsize=2)
-    if task in measured:
-        axes.plot(*measured[task], "*", color="black", markersize=12, label="this run")
+    for m, marker in zip(measured, itertools.cycle("*XPDHd"), strict=False):
+        axes.plot(m.parameters, m.accuracy, marker, color="black", markersize=10, fillstyle="none", label=m.label)
     axes.set(xscale="log", xlabel="parameters", ylabel="accuracy", title=_TITLES[task])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -125,12 +156,12 @@ def _steps(scores: Sequence[Published], suite: str, task: str) -> list[tuple[int
     return sorted((p.step or 0, p.value) for p in scores if (p.suite, p.task, p.metric) == (suite, task, "acc"))
 
 
-def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
-    base = report["reference"]
-    named: dict[str, Sequence[float]] = {}
-    for activations, color in (("int8", "C0"), ("float32", "C1")):
+def _against_bits(axes: Any, reports: Mapping[str, Mapping[str, Any]], key: str) -> None:
+    named: dict[tuple[str, str], Sequence[float]] = {}
+    series = [(name, report, kind) for name, report in reports.items() for kind in ("int8", "float32")]
+    for i, (name, report, activations) in enumerate(series):
         rows = [f for f in report["files"] if f["activations"] == activations and "alias_of" not in f]
-        rows = [f for f in rows if f["file"] != base["file"]]
+        rows = [f for f in rows if f["file"] != reference_of(report, f)["file"]]
         points = [
             (label, f["bits_per_weight"], *value)
             for f, label in zip(rows, labels(rows), strict=True)
@@ -138,9 +169,10 @@ def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
         ]
         if not points:
             continue
-        names, x, y, error = zip(*points, strict=True)
-        axes.errorbar(x, y, error, fmt="o", color=color, label=f"{activations} activations", markersize=4, capsize=2)
-        named = dict(zip(names, zip(x, y, strict=True), strict=True)) | named
+        quants, x, y, error = zip(*points, strict=True)
+        label = f"{activations} activations" + (f", {one_line(name, 60)}" if len(reports) > 1 else "")
+        axes.errorbar(x, y, error, fmt="o", color=f"C{i % 10}", label=label, markersize=4, capsize=2)
+        named = {(name, q): (a, b) for q, a, b in zip(quants, x, y, strict=True)} | named
     if key == "ppl":
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set(ylabel="perplexity, change in %")
@@ -149,12 +181,20 @@ def _against_bits(axes: Any, report: Mapping[str, Any], key: str) -> None:
         axes.set(ylabel="mean KL divergence, nats")
     axes.set(xlabel="bits per weight")
     # File names are no mathematics.
-    axes.set_title(f"Against {one_line(base['file'], 60)}; {one_line(report['gelu'], 20)} GELU", parse_math=False)
+    axes.set_title(_title(list(reports.values())), parse_math=False)
     axes.grid(alpha=0.3)
     if named:
-        axes.legend(fontsize=8)
+        for text in axes.legend(fontsize=8).get_texts():
+            text.set_parse_math(False)
     axes.margins(x=0.1)  # for the last name
     _name_points(axes, named)
+
+
+def _title(reports: Sequence[Mapping[str, Any]]) -> str:
+    bases = dict.fromkeys(one_line(place(reference_of(r, row)), 60) for r in reports for row in r["files"])
+    gelus = dict.fromkeys(one_line(report["gelu"], 20) for report in reports)
+    against = next(iter(bases)) if len(bases) == 1 else "each its own unquantized file"
+    return f"Against {against}; {' and '.join(gelus)} GELU"
 
 
 def _value(row: Mapping[str, Any], report: Mapping[str, Any], key: str) -> tuple[float, float] | None:
@@ -168,17 +208,17 @@ def _value(row: Mapping[str, Any], report: Mapping[str, Any], key: str) -> tuple
     return point if drawable and abs(row["bits_per_weight"]) < _MOST else None
 
 
-def _name_points(axes: Any, named: Mapping[str, Sequence[float]]) -> None:
-    """Each name beside its point, in the first place where it covers no other name and no point."""
+def _name_points(axes: Any, named: Mapping[tuple[str, str], Sequence[float]]) -> None:
+    """Each quant beside its point, in the first place where it covers no other name and no point."""
     from matplotlib.transforms import Bbox
 
     if not named:
         return
     axes.figure.draw_without_rendering()  # only then it is known where points are
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(list(named.values()))]
-    for quant, place in named.items():
+    for (_, quant), point in named.items():
         text = axes.annotate(
-            one_line(quant, 40), place, (6, 0), textcoords="offset points", va="center", fontsize=7, parse_math=False
+            one_line(quant, 40), point, (6, 0), textcoords="offset points", va="center", fontsize=7, parse_math=False
         )
         for up, side in itertools.product((0, 8, -8, 16, -16, 24, -24), (6, -6)):
             text.xyann = (side, up)

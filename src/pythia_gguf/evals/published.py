@@ -8,14 +8,23 @@ model, published_steps.csv pythia-410m-deduped through its training, v0 and v1. 
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any, TypeGuard
+
+from pythia_gguf.evals.scores import Items, Score
 
 TASKS = ("lambada_openai", "piqa", "winogrande", "arc_challenge", "sciq")
+# Of each published task, of which an accuracy is a part.
+N_ITEMS = {
+    "lambada_openai": 5153,
+    "piqa": 1838,
+    "winogrande": 1267,
+    "arc_challenge": 1172,
+    "arc_easy": 2376,
+    "sciq": 1000,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,46 +62,40 @@ def step_scores() -> tuple[Published, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """A value of a run beside the published one; `distance` in standard errors of the published one."""
+    """A score of a run beside the published one, and that one's standard error."""
 
-    task: str
-    metric: str
-    value: float
+    score: Score
     published: float
     stderr: float
 
     @property
-    def distance(self) -> float:
-        """How far apart they are."""
-        return abs(self.value - self.published) / self.stderr
+    def items(self) -> Items:
+        """Those asked, of those that the published one is about."""
+        items = self.score.items
+        return items if items.asked is None else replace(items, whole=N_ITEMS[self.score.task])
 
     @property
-    def agrees(self) -> bool:
-        """Whether by less than a standard error."""
-        return self.distance <= 1
+    def distance(self) -> float | None:
+        """How far apart they are, in standard errors; None where the run is not about the items that were published."""
+        items = self.items
+        is_of_same = not items.is_part and items.asked in (None, items.whole)
+        return abs(self.score.value - self.published) / self.stderr if is_of_same else None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether they are less than a standard error apart; None as for `distance`."""
+        return None if self.distance is None else self.distance <= 1
 
 
-def agreements(results: Mapping[str, Any], suite: str, model: str, shots: int = 0) -> list[Agreement]:
-    """Values of a run that were published too.
-
-    results  task -> metric -> value, as lm-evaluation-harness writes them: "acc,none" or "acc"
-    """
-    known = {(p.task, p.metric): p for p in final_scores() if (p.suite, p.model, p.shots) == (suite, model, shots)}
+def agreements(scores: Iterable[Score], suite: str, model: str) -> list[Agreement]:
+    """Scores of a run that were published too, with as many examples in the prompt."""
+    known = {(p.task, p.metric, p.shots): p for p in final_scores() if (p.suite, p.model) == (suite, model)}
     found = []
-    for task, metrics in results.items():
-        for name, value in metrics.items():
-            metric = {"perplexity": "ppl"}.get(plain := name.partition(",")[0], plain)
-            if (task, metric) in known and is_figure(value):
-                p = known[task, metric]
-                found.append(
-                    Agreement(task=task, metric=metric, value=float(value), published=p.value, stderr=p.stderr)
-                )
+    for score in scores:
+        metric = {"perplexity": "ppl"}.get(plain := score.metric.partition(",")[0], plain)
+        if (p := known.get((score.task, metric, score.shots or 0))) is not None:
+            found.append(Agreement(score=replace(score, metric=metric), published=p.value, stderr=p.stderr))
     return found
-
-
-def is_figure(value: object) -> TypeGuard[int | float]:
-    """Whether a value of results is a number; the harness writes "N/A" and NaN for what it cannot tell."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _read(name: str) -> tuple[Published, ...]:

@@ -17,7 +17,8 @@ SCHEMA_VERSION = 1
 # null: the figure does not exist, and `missing` says why.
 _FIGURE = (float, None)
 _FIGURES = ("ppl", "ppl_error", "ln_ratio", "ln_ratio_error", "kl_mean", "kl_error", "kl_p999", "same_top1")
-_MODEL = {"file": str, "ppl": _FIGURE, "ppl_error": _FIGURE, "missing?": str, "folder?": str}
+# Hashes are not in reports of versions before 0.2: whoever needs them says so.
+_MODEL = {"file": str, "ppl": _FIGURE, "ppl_error": _FIGURE, "missing?": str, "folder?": str, "sha256?": str}
 _REPORT = {
     "schema_version": int,
     "tool_version": str,
@@ -27,13 +28,22 @@ _REPORT = {
     "files": [
         _MODEL
         | dict.fromkeys(_FIGURES, _FIGURE)
-        | {"quant": str, "activations": str, "gelu?": str, "alias_of?": str, "bytes": int, "bits_per_weight": float}
+        | {
+            "quant": str,
+            "activations": str,
+            "gelu?": str,
+            "kv?": str,
+            "note?": str,
+            "alias_of?": str,
+            "bytes": int,
+            "bits_per_weight": float,
+        }
         | {"prefill_tokens_per_s?": float, "decode_tokens_per_s?": float, "against?": _MODEL},
     ],
 }
 # In both layouts: task -> metric -> value.
 _RESULTS = {"results": {"*": dict}}
-_OURS = {"file": str, "activations": str, "gelu": str, "encoding": str, "quant?": str, "sha256?": str}
+_OURS = {"file": str, "activations": str, "gelu": str, "encoding": str, "kv?": str, "quant?": str, "sha256?": str}
 _OUR_RESULTS = _RESULTS | {"config": {"pythia_gguf": _OURS, "limit?": _FIGURE}}
 
 
@@ -104,20 +114,25 @@ def lost_report(path: Path, planned: Mapping[str, Any]) -> str | None:
     return f"is of more files: {', '.join(lost[:3])}" if lost else None
 
 
-def lost_results(path: Path, facts: Mapping[str, Any], tasks: Sequence[str], limit: int | None) -> str | None:
+def lost_results(
+    path: Path, facts: Mapping[str, Any], tasks: Sequence[str], n_shots: int | None, limit: int | None
+) -> str | None:
     """What results on the disk say that planned ones will not; None: nothing.
 
-    facts  of the model, as the harness's results have them under `pythia_gguf`
-    tasks  that will be run
-    limit  items of each; None: all
+    facts    of the model, as the harness's results have them under `pythia_gguf`
+    tasks    that will be run
+    n_shots  examples in each prompt that were asked for; None: as the task says
+    limit    items of each; None: all
     """
     try:
         old = read_results(path, ours=True)
     except PythiaGGUFError:
         return "is no results of pythia eval"
     was = old["config"]["pythia_gguf"]
-    if any(was.get(key) != facts[key] for key in ("file", "sha256", "activations", "gelu", "encoding")):
+    if any(was.get(key) != facts[key] for key in ("file", "sha256", "activations", "gelu", "kv", "encoding")):
         return f"is about another model or another way to run it ({one_line(was['file'], 60)})"
+    if was.get("num_fewshot") != n_shots:
+        return "is about another number of examples in the prompts"
     if old["config"].get("limit") != limit:
         return "is about another number of items"
     lost = [one_line(task, 60) for task in old["results"] if task not in tasks]

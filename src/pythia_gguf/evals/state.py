@@ -10,6 +10,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,12 @@ def windows_of(ids: Sequence[int], context: int) -> np.ndarray:
 def state_path(out: Path) -> Path:
     """Where a run keeps what it has of a result."""
     return out.with_name(f".{out.name}.partial.npz")
+
+
+def state_key(windows: np.ndarray, *decides: object) -> str:
+    """What kept numbers belong to: windows, this version, and all else that decides them, as `repr` says it."""
+    facts = (metadata.version("pythia-gguf"), windows.shape, *decides)
+    return hashlib.sha256(repr(facts).encode() + windows.tobytes()).hexdigest()
 
 
 def read_state(state: Path | None, key: str, tell: Callable[[str], None] = lambda line: None) -> dict[str, np.ndarray]:

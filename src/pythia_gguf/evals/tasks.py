@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pythia_gguf.arguments import texts
 from pythia_gguf.errors import Argument, NetworkError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
-from pythia_gguf.evals.published import is_figure
+from pythia_gguf.evals.scores import items_of, values
 from pythia_gguf.json_file import json_text, without_nan
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _OF_TASKS = (
     "higher_is_better",
     "n-samples",
 )
-_NO_METRICS = {"name", "alias", "sample_len", "sample_count"}
 
 
 def check_run(n_shots: int | None, limit: int | None) -> None:
@@ -127,8 +126,8 @@ def run_tasks(
         with _of_task(names_of([thing])[0]):
             found = _run(model, thing, n_shots, limit, tracker)
         results = _both(results, found) if results else found
-        hear(_with_facts(results, tracker))
-    return _with_facts(results, tracker)
+        hear(_with_facts(results, n_shots, tracker))
+    return _with_facts(results, n_shots, tracker)
 
 
 def _run(model: LM, thing: Task | Group, n_shots: int | None, limit: int | None, tracker: Any) -> dict[str, Any]:
@@ -155,11 +154,12 @@ def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
     return {**first, **joined}
 
 
-def _with_facts(results: Mapping[str, Any], tracker: Any) -> dict[str, Any]:
-    """Results with what the harness adds when it writes them."""
+def _with_facts(results: Mapping[str, Any], n_shots: int | None, tracker: Any) -> dict[str, Any]:
+    """Results with what the harness adds when it writes them, and the shots that were asked for."""
     general, config = tracker.general_config_tracker, dict(results["config"])
     general.log_end_time()
     if facts := config.get("pythia_gguf", {}):
+        config["pythia_gguf"] = facts | {"num_fewshot": n_shots}
         names = {"gelu": "gelu", "activations": "activations", "cache": "kv", "encoding": "encoding"}
         general.model_name = general.model_name_sanitized = facts["file"]
         general.model_source = config["model"] = "pythia-gguf"
@@ -176,11 +176,13 @@ def pythia_layout(results: Mapping[str, Any]) -> dict[str, Any]:
     """
     config, shots = results["config"], results["n-shot"]
     distinct = set(shots.values())
+    # Of groups too, which this layout does not know.
+    n_samples = {task: {"original": items.whole, "effective": items.asked} for task, items in items_of(results).items()}
     return {
         "results": {
             task: {
-                _PYTHIA_NAMES.get(metric, metric) + suffix + ("" if filtered in ("", "none") else f",{filtered}"): value
-                for metric, suffix, filtered, value in _values(metrics)
+                _pythia_name(name) + ("" if filtered in ("", "none") else f",{filtered}"): value
+                for name, _, filtered, value in values(metrics)
             }
             for task, metrics in results["results"].items()
         },
@@ -198,21 +200,15 @@ def pythia_layout(results: Mapping[str, Any]) -> dict[str, Any]:
             "limit": config["limit"],
             "bootstrap_iters": config["bootstrap_iters"],
             "description_dict": {},
-            "pythia_gguf": config.get("pythia_gguf"),
+            "pythia_gguf": (config.get("pythia_gguf") or {}) | {"n-samples": n_samples},
         },
     }
 
 
-def rows(results: Mapping[str, Any]) -> list[tuple[str, str, float, float | None]]:
-    """(task, metric, value, standard error or None) of results in the harness's layout."""
-    found = []
-    for task, metrics in results["results"].items():
-        for metric, suffix, filtered, value in _values(metrics):
-            if not suffix:
-                error = metrics.get(f"{metric}_stderr,{filtered}")
-                name = metric if filtered in ("", "none") else f"{metric},{filtered}"
-                found.append((task, name, value, float(error) if is_figure(error) else None))
-    return found
+def _pythia_name(metric: str) -> str:
+    """What EleutherAI's files call a metric, or the error of one."""
+    name = metric.removesuffix("_stderr")
+    return _PYTHIA_NAMES.get(name, name) + metric[len(name) :]
 
 
 def as_json(results: Mapping[str, Any]) -> str:
@@ -243,15 +239,6 @@ def _each(tasks: Sequence[Task | Group]) -> Iterator[Task]:
 
     for thing in tasks:
         yield from thing.get_all_tasks() if isinstance(thing, Group) else [thing]
-
-
-def _values(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:
-    """(metric, "" or "_stderr", filter, value) of each number."""
-    for key, value in metrics.items():
-        name, _, filtered = key.partition(",")
-        if key not in _NO_METRICS and is_figure(value):
-            suffix = "_stderr" if name.endswith("_stderr") else ""
-            yield name.removesuffix("_stderr"), suffix, filtered, float(value)
 
 
 def _text(include: str | os.PathLike[str] | None) -> str | None:

@@ -5,6 +5,7 @@ written. Source llama.cpp 0c1e57098 common/imatrix-loader.cpp and tools/imatrix/
 
 GGUF: general.type "imatrix", imatrix.datasets (strings), imatrix.chunk_count and imatrix.chunk_size (u32); for each
 weight, sorted by name, two F32 tensors: NAME.in_sum2 [n_columns], sums of squares over all tokens, NAME.counts [1].
+Ours alone, and passed over by llama.cpp: pythia_gguf.imatrix.runs (strings), each run that was added up as JSON.
 Older form, little-endian: i32 entries; for each i32 length, name, i32 chunks, i32 values, f32 mean square times chunks;
 then i32 chunks and i32 length, text file, which may be missing.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ from pythia_gguf.files import RegularFile
 from pythia_gguf.gguf.container import MAGIC, NAME_BYTES_MAX, Metadata, padded
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, open_gguf
 from pythia_gguf.gguf.writer import header_bytes, layout
+from pythia_gguf.json_file import check_shape, json_text, parse_json_object
 
 KIND = "imatrix"
 _DATASETS, _CHUNK_COUNT, _CHUNK_SIZE = "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"
+_RUNS = "pythia_gguf.imatrix.runs"
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _LARGEST_BYTES = 1 << 30
 _N_ENTRIES_MAX = 1 << 16
@@ -50,6 +53,44 @@ class Importance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextRead:
+    """A text that a model has read, to its end or in part."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixRun:
+    """What a matrix was collected of, and everything that decides its numbers.
+
+    file, sha256  of the model
+    model         its `fingerprint`, the same for all files of one model
+    texts         in the order in which they were read
+    """
+
+    tool_version: str
+    file: str
+    sha256: str
+    model: str
+    activations: str
+    gelu: str
+    kv: str
+    context: int
+    windows: int
+    texts: tuple[TextRead, ...]
+
+
+# A run as JSON.
+_RUN = {
+    **dict.fromkeys(("tool_version", "file", "sha256", "model", "activations", "gelu", "kv"), str),
+    "context": int,
+    "windows": int,
+    "texts": [{"file": str, "sha256": str}],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportanceMatrix:
     """What a file holds.
 
@@ -57,12 +98,14 @@ class ImportanceMatrix:
     datasets      names of the texts, as the file has them
     n_chunks      pieces of text
     chunk_tokens  tokens of a piece; 0 where the older form does not say it, whose counts are of pieces then
+    runs          what it was collected of, as far as the file says it: llama.cpp's do not
     """
 
     entries: Mapping[str, Importance]
     datasets: tuple[str, ...]
     n_chunks: int
     chunk_tokens: int
+    runs: tuple[MatrixRun, ...] = ()
 
 
 def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
@@ -88,6 +131,8 @@ def imatrix_bytes(matrix: ImportanceMatrix) -> bytes:
         _CHUNK_COUNT: np.uint32(matrix.n_chunks),
         _CHUNK_SIZE: np.uint32(matrix.chunk_tokens),
     }
+    if matrix.runs:
+        metadata[_RUNS] = [json_text(asdict(run)) for run in matrix.runs]
     arrays: dict[str, np.ndarray] = {}
     for name in sorted(matrix.entries, key=lambda n: n.encode()):
         entry = matrix.entries[name]
@@ -124,6 +169,7 @@ def merged(matrices: Iterable[ImportanceMatrix]) -> ImportanceMatrix:
         datasets=tuple(dataset for matrix in matrices for dataset in matrix.datasets),
         n_chunks=max(counts.values(), default=0) // next(iter(sizes), 1),
         chunk_tokens=next(iter(sizes), 0),
+        runs=tuple(run for matrix in matrices for run in matrix.runs),
     )
 
 
@@ -155,7 +201,30 @@ def _from_gguf(gguf: GGUFFile) -> ImportanceMatrix:
         if counts.size != 1 or not 0 <= counts[0] < 2**53:
             raise ModelFileError("expected one count of tokens", path=gguf.path, field=f"tensor {name + _COUNTS}")
         entries[name] = Importance(sums=decode_tensor(gguf, tensor).reshape(-1), count=round(float(counts[0])))
-    return ImportanceMatrix(entries=entries, datasets=tuple(datasets), n_chunks=numbers[0], chunk_tokens=numbers[1])
+    return ImportanceMatrix(
+        entries=entries,
+        datasets=tuple(datasets),
+        n_chunks=numbers[0],
+        chunk_tokens=numbers[1],
+        runs=_runs(gguf),
+    )
+
+
+def _runs(gguf: GGUFFile) -> tuple[MatrixRun, ...]:
+    """Raises ModelFileError for a key of ours that is not as we write it."""
+    listed, runs = gguf.metadata.get(_RUNS, []), []
+    try:
+        for text in listed if isinstance(listed, list) else [listed]:
+            if not isinstance(text, str):
+                raise ValueError(f"expected texts, got {text!r}")
+            run = parse_json_object(text)
+            check_shape(run, _RUN)
+            fields = {name: run[name] for name in _RUN}
+            texts = tuple(TextRead(file=t["file"], sha256=t["sha256"]) for t in run["texts"])
+            runs.append(MatrixRun(**fields | {"texts": texts}))
+    except ValueError as e:
+        raise ModelFileError(one_line(str(e)), path=gguf.path, field=_RUNS) from e
+    return tuple(runs)
 
 
 class _OldForm:

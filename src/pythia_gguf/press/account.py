@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
 from pythia_gguf.card.original import take_apart
 from pythia_gguf.errors import one_line
+from pythia_gguf.gguf.fingerprint import fingerprint, vectors_of
+from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.plan.quants import QUANTS
 from pythia_gguf.press.manifest import SourceFile
 from pythia_gguf.press.menu import MIX_NOTE, MenuItem
@@ -77,6 +79,18 @@ def imatrix_text(source: Source) -> str | None:
     n_tokens = f" of {matrix.chunk_tokens} tokens" if matrix.chunk_tokens else ""
     pieces = f", {matrix.n_chunks} pieces{n_tokens}" if matrix.n_chunks else ""
     return f"{source.imatrix.path.name}" + (f" (computed on {texts}{pieces})" if texts else "")
+
+
+def other_model_note(source: Source, made: Path) -> tuple[str, ...]:
+    """What to know of an importance matrix that says it is of another model than a file that was made with it."""
+    runs = () if source.imatrix is None else source.imatrix.matrix.runs
+    if not runs:
+        return ()
+    own = fingerprint(vectors_of(open_gguf(made)))
+    others = ", ".join(dict.fromkeys(one_line(run.file, 100) for run in runs if run.model != own))
+    if not others:
+        return ()
+    return (f"the importance matrix was collected of another model, {others}: its norms and biases are others",)
 
 
 def notes_of(source: Source, items: Sequence[MenuItem], mix: str) -> tuple[str, ...]:

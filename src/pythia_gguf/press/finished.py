@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
-from pythia_gguf.files import RegularFile, sha256_range
+from pythia_gguf.files import RegularFile, sha256_of, sha256_range
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
 from pythia_gguf.press.menu import MenuItem
 from pythia_gguf.press.staging import CARD
@@ -42,8 +42,7 @@ class Finished:
 
     def is_own_card(self, path: Path) -> bool:
         """Whether a card is still as it was written."""
-        with RegularFile(path) as file:
-            return sha256_range(file, 0, file.size) == self.card_sha256
+        return sha256_of(path) == self.card_sha256
 
     def check_source(self, source: Mapping[str, Any]) -> None:
         """Raises UsageError unless source and importance matrix are those that the files were made with."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import ModelFileError
+from pythia_gguf.files import sha256_of
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.press.menu import MenuItem
 from pythia_gguf.tokenizer import MANIFEST_KEY
@@ -104,6 +105,18 @@ def _file_entry(item: MenuItem, sha256: str, tensors: Mapping[tuple[str, str], s
         for e in item.entries
     ]
     return entry | {"tensors": rows}
+
+
+def sha256_now(folder: Path, entry: Mapping[str, Any]) -> str:
+    """SHA-256 of a listed file as it lies there: the manifest's own, unless size or time say that it came later.
+
+    The manifest is the last file of a run to get its place. Raises StorageError, ModelFileError.
+    """
+    path = folder / entry["file"]
+    file, listed = path.stat(), (folder / MANIFEST).stat()
+    is_older = max(file.st_mtime_ns, file.st_ctime_ns) <= listed.st_ctime_ns
+    digest: str = entry["sha256"]
+    return digest if is_older and file.st_size == entry["bytes"] else sha256_of(path)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

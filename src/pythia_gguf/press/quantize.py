@@ -20,9 +20,9 @@ from pythia_gguf.card.measured import keep_measured
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError
-from pythia_gguf.files import RegularFile, check_folder_place, sha256_range, storage_error
+from pythia_gguf.files import check_folder_place, sha256_of, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
-from pythia_gguf.press.account import card_text, command_text, imatrix_text, notes_of
+from pythia_gguf.press.account import card_text, command_text, imatrix_text, notes_of, other_model_note
 from pythia_gguf.press.compiling import Compiling
 from pythia_gguf.press.finished import Finished, find_finished, refuse_unknown
 from pythia_gguf.press.lock import lock_folder
@@ -162,6 +162,7 @@ def quantize(
             imatrix=imatrix_text(opened),
         )
         sums = _fill(job, run, n_threads)
+        notes += other_model_note(opened, folder / items[0].file)
     return _result(opened, folder, mix, items, sums, there, started, notes)
 
 
@@ -314,9 +315,8 @@ def _hash_sources(source: Source, progress: Progress) -> tuple[SourceFile, ...]:
 def _hash_imatrix(source: Source) -> SourceFile | None:
     if source.imatrix is None:
         return None
-    with RegularFile(source.imatrix.path) as file:
-        digest = sha256_range(file, 0, file.size)
-        return SourceFile(name=source.imatrix.path.name, n_bytes=file.size, sha256=digest)
+    path = source.imatrix.path
+    return SourceFile(name=path.name, n_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _result(

@@ -1,0 +1,63 @@
+"""Whether reports and results are of the files that lie in a folder now.
+
+Knows no number: a file is its name and its SHA-256, as whoever measured it wrote them down.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pythia_gguf.errors import ModelFileError, UsageError, one_line
+from pythia_gguf.evals.report import reference_of
+from pythia_gguf.press.manifest import MANIFEST, read_manifest, sha256_now
+
+# A file of a report or of results: it has a "file" and, since this version, a "sha256".
+Named = Mapping[str, Any]
+
+
+def files_at_hand(folder: Path) -> dict[str, str] | None:
+    """Listed files that are there -> SHA-256 of each as it is now; None for a folder without a manifest.
+
+    Raises ModelFileError for a file that is not what the manifest says.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    there = [entry for entry in manifest["files"] if os.path.isfile(folder / entry["file"])]
+    found = {entry["file"]: sha256_now(folder, entry) for entry in there}
+    if changed := [entry["file"] for entry in there if found[entry["file"]] != entry["sha256"]]:
+        raise ModelFileError(
+            f"says other hashes than these files have: {_listed(changed)}. Make them again, or see `pythia verify`",
+            path=folder / MANIFEST,
+        )
+    return found
+
+
+def measured_files(report: Mapping[str, Any]) -> list[Named]:
+    """What a report is of: its files, and what they were compared with."""
+    rows = report["files"]
+    return [*rows, *(reference_of(report, row) for row in rows)]
+
+
+def refuse_others(path: Path, files: Iterable[Named], there: Mapping[str, str], again: str) -> None:
+    """Raise UsageError for files of a report or of results that have other bytes now, or had none that are known.
+
+    there  what lies in a folder; files that do not are passed over
+    again  what to do, as "Measure again"
+    """
+    named = {(file["file"], file.get("sha256")) for file in files if file["file"] in there}
+    if others := sorted(file for file, sha256 in named if sha256 not in (None, there[file])):
+        raise UsageError(f"{one_line(str(path))}: measured other files than lie there now: {_listed(others)}. {again}")
+    if unknown := sorted(file for file, sha256 in named if sha256 is None):
+        raise UsageError(
+            f"{one_line(str(path))}: does not say which bytes it is about (no sha256, from an older version):"
+            f" {_listed(unknown)}. {again}"
+        )
+
+
+def _listed(files: list[str]) -> str:
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return ", ".join(one_line(file, 60) for file in files[:3]) + more
