@@ -131,13 +131,38 @@ def test_what_does_not_say_its_bytes_is_not_published(pythia, made: Path):
     assert f"{results}: does not say which bytes" in refused(pythia, "card", made)
 
 
+def test_a_report_on_two_folders_is_of_each(pythia, made: Path, further: Path, tmp_path: Path):
+    """Files of the same names: each card has the numbers of its own."""
+    other, report = tmp_path / "other", tmp_path / "both.json"
+    quantize(further, other, quants="Q4_0,Q8_0", keep_f16=True)
+    code, _, err = pythia("measure", made, other, *SHORT, "-o", report)
+    assert code == 0, err
+    rows = json.loads(report.read_text("utf-8"))["files"]
+    for folder in (made, other):
+        code, _, err = pythia("card", folder, "--report", report)
+        assert code == 0, err
+        (ppl,) = [r["ppl"] for r in rows if r["quant"] == "Q4_0" and sha256_of(folder / r["file"]) == r["sha256"]]
+        (line,) = [x for x in (folder / "README.md").read_text("utf-8").splitlines() if x.startswith("| Q4_0 | int8 |")]
+        assert f" | {ppl:.3f} \u00b1" in line
+    # A picture of both goes anywhere, one of the other model not here.
+    assert pythia("plot", report, made / "report.json", "-o", made)[0] == 0
+    assert pythia("measure", other, *SHORT, "-o", other / "report.json")[0] == 0
+    assert "measured other files than lie there now" in refused(pythia, "plot", other / "report.json", "-o", made)
+
+
 def test_rows_of_deleted_files_are_left_out(pythia, made: Path):
     (made / "nano.Q4_0.gguf").unlink()
+    (made / "nano.Q8_0.gguf").rename(made / "kept")
+    code, _, err = pythia("card", made)
+    assert code == 0, err
+    assert f"{made / 'results-Q8_0.json'}: of nano.Q8_0.gguf, which is not in this folder, so left out" in err
+    assert "### Tasks" not in (made / "README.md").read_text("utf-8")
+    (made / "kept").rename(made / "nano.Q8_0.gguf")
     code, _, err = pythia("card", made)
     assert code == 0, err
     section = (made / "README.md").read_text("utf-8").partition("## What each file costs")[2]
-    assert "| Q4_0 | int8 |" not in section and "| Q8_0 | int8 |" in section
-    assert "No file is recommended: there is nothing to compare Q8" in section
+    assert "| Q4_0 | int8 |" not in section and "| Q8_0 | int8 |" in section and "### Tasks" in section
+    assert "No file is recommended: there is nothing to compare Q8_0 with" in section
     for path in made.glob("*.gguf"):
         path.unlink()
     assert "measured other files than those in" in refused(pythia, "card", made)

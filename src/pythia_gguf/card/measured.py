@@ -139,6 +139,7 @@ def measured_section(report: Mapping[str, Any], tasks: Sequence[TaskRow] = (), p
     pictures  files beside the card
     """
     base, text = report["reference"], report["text"]
+    ppl = _with_error(base["ppl"], base["ppl_error"], ".3f")
     files = sorted(report["files"], key=lambda f: (f["bytes"], f["activations"], f["file"]))
     told = [(f, f"{title}: ", f[key]) for key, title in _TOLD.items() for f in files if key in f]
     parts = [
@@ -146,7 +147,7 @@ def measured_section(report: Mapping[str, Any], tasks: Sequence[TaskRow] = (), p
         _advice(text["scored_tokens"], files),
         _table(base, files),
         *(f"{title}{inert(f['quant'])}, {inert(f['activations'])}: {inert(said)}." for f, title, said in told),
-        f"Against {_named(base)} (perplexity {_with_error(base['ppl'], base['ppl_error'], '.3f')}), on"
+        f"Against {_named(base, f'perplexity {ppl}')}, on"
         f" {text['scored_tokens']:,} tokens of {_named(text)} in {text['windows']:,} windows of"
         f" {text['context']:,}, of which the second half counts; {inert(report['gelu'])} GELU; KL divergence in nats;"
         f" tokens a second on the machine that measured; pythia-gguf {inert(report['tool_version'])}.",
@@ -161,9 +162,10 @@ def is_on_bias(tasks: Sequence[TaskRow]) -> bool:
     return any(row.task.startswith(_ON_BIAS) for row in tasks)
 
 
-def _named(file: Mapping[str, Any]) -> str:
-    """A file with the beginning of its hash, by which it is known again."""
-    return inert(file["file"]) + (f" (sha256 {inert(file['sha256'][:12])})" if file.get("sha256") else "")
+def _named(file: Mapping[str, Any], *more: str) -> str:
+    """A file with the beginning of its hash, by which it is known again, and what else there is to say."""
+    said = [*more, *([f"sha256 {inert(file['sha256'][:12])}"] if file.get("sha256") else [])]
+    return inert(file["file"]) + (f" ({', '.join(said)})" if said else "")
 
 
 def _table(base: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     if there is None:
         raise UsageError(f"{folder}: no manifest.json: not a folder of pythia quantize")
     data = _of_folder(data, path, there, folder)
-    rows = [row for p in tasks or sorted(folder.glob("results*.json")) for row in _results(p, there, folder)]
+    rows = [row for p in tasks or _own_results(folder, there) for row in _results(p, there, folder)]
     old = read_text(folder / CARD)
     drawn = {name: is_drawn_from(folder / name, sha256_of(path)) for name in _PICTURES if (folder / name).is_file()}
     for name in (name for name, is_of_report in drawn.items() if not is_of_report):
@@ -70,6 +70,18 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
         manifest["card_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
         write_text(folder / MANIFEST, json_text(manifest, indent=1) + "\n")
     click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
+
+
+def _own_results(folder: Path, there: Mapping[str, str]) -> Iterator[Path]:
+    """Results in a folder; those of files that are not there any more are left out, with a line."""
+    from pythia_gguf.evals.report import read_results
+
+    for path in sorted(folder.glob("results*.json")):
+        file = read_results(path, ours=True)["config"]["pythia_gguf"]["file"]
+        if file in there:
+            yield path
+        else:
+            click.echo(f"{path}: of {one_line(file)}, which is not in this folder, so left out", err=True)
 
 
 def _results(path: Path, there: Mapping[str, str], folder: Path) -> list[TaskRow]:
@@ -108,9 +120,13 @@ def _of_folder(data: dict[str, Any], path: Path, there: Mapping[str, str], folde
     from pythia_gguf.evals.report import place, reference_of
 
     again = f"Measure again: `pythia measure {folder} --text FILE -o {path} --force`"
-    rows = [f for f in data["files"] if f["file"] in there]
-    if not rows:
+    named = [f for f in data["files"] if f["file"] in there]
+    if not named:
         raise UsageError(f"{path}: measured other files than those in {folder}: all of them. {again}")
+    # Of a report on two folders, those of this one.
+    rows = [f for f in named if f.get("sha256") == there[f["file"]]]
+    found = {f["file"] for f in rows}
+    refuse_others(path, [f for f in named if f["file"] not in found], there, again)
     refuse_others(path, measured_files(data | {"files": rows}), there, again)
     if twice := [
         f for f in rows if sum((f["file"], f["activations"]) == (r["file"], r["activations"]) for r in rows) > 1

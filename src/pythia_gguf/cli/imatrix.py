@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -80,14 +81,15 @@ def command(
         with write_beside(out) as file:
             write_all(file, imatrix_bytes(matrix))
         state_path(out).unlink(missing_ok=True)
-    told = {
+    told: dict[str, Any] = {
         "file": str(out),
         "entries": len(matrix.entries),
         "windows": matrix.n_chunks,
         "context": matrix.chunk_tokens,
     }
     if output_format == "json":
-        click.echo(json_text({"schema_version": SCHEMA_VERSION} | told | {"texts": list(matrix.datasets)}))
+        told |= {"texts": list(matrix.datasets), "runs": [asdict(run) for run in matrix.runs]}
+        click.echo(json_text({"schema_version": SCHEMA_VERSION} | told))
     else:
         click.echo(f"{out}: {len(matrix.entries)} matrices, {matrix.n_chunks} windows of {matrix.chunk_tokens} tokens")
 

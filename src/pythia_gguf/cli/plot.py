@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,8 @@ def command(files: tuple[Path, ...], against: str | None, model: str | None, out
     elif against is None or model is None:
         raise UsageError(f"{results[0]}: results are compared with --against published --model NAME")
     reports = {path: read_report(path) for path, kind in kinds.items() if kind == "report"}
-    _check_at_hand(reports, out)
+    if len(reports) == 1:
+        _check_at_hand(*next(iter(reports.items())), out)
     measured = _compare(results, model) if model is not None else []
     written: list[Path] = []
     if reports:
@@ -63,13 +64,12 @@ def command(files: tuple[Path, ...], against: str | None, model: str | None, out
         click.echo(path)
 
 
-def _check_at_hand(reports: Mapping[Path, dict[str, Any]], out: Path) -> None:
+def _check_at_hand(path: Path, report: dict[str, Any], out: Path) -> None:
     """Pictures do not go into a folder that has other files than they are of."""
     from pythia_gguf.evals.at_hand import files_at_hand, measured_files, refuse_others
 
-    there = (files_at_hand(out) if out.is_dir() else None) or {}
-    for path, report in reports.items():
-        refuse_others(path, measured_files(report), there, "Measure again, or choose another --out")
+    there = files_at_hand(out) if out.is_dir() else None
+    refuse_others(path, measured_files(report), there or {}, "Measure again, or choose another --out")
 
 
 def _compare(paths: Sequence[Path], model: str) -> list[MeasuredScore]:

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ class _Jobs:
     def __init__(
         self, files: Sequence[ModelFile], gelu: str, activations: str, threads: int | None, context: int
     ) -> None:
-        self._gelu, self._threads, self._context = gelu, threads, context
+        self._threads, self._context = threads, context
+        self._gelu_of = cache(gelu_beside) if gelu == "auto" else lambda path: gelu
         self.kernels: list[Job] = []
         self._kinds = ["int8", "float32"] if activations == "both" else [activations]
         self._folders = folders_that_tell_apart(path for file in files for path in (file.path, *file.links))
@@ -149,7 +150,7 @@ class _Jobs:
         return self._names(file.path) | {
             "quant": file.quant,
             "activations": kind,
-            "gelu": gelu_beside(file.path) if self._gelu == "auto" else self._gelu,
+            "gelu": self._gelu_of(file.path),
             "kv": kv,
             "bytes": file.path.stat().st_size,
             "bits_per_weight": file.bits_per_weight,

@@ -94,7 +94,8 @@ def measure(
     for c in candidates:
         run.rows[c.name] = _kept(done, c.name, (len(windows), scored, N_COLUMNS))
         run.speeds[c.name] = _kept(done, _SPEED + c.name, (2,))
-    unfinished = [c for c in candidates if _is_open(run.rows[c.name]).any()]
+    # Copies of one file, run alike, are measured once.
+    unfinished = list({c.name: c for c in candidates if _is_open(run.rows[c.name]).any()}.values())
     n_open = sum(int(_is_open(run.rows[c.name]).sum()) for c in unfinished)
     progress.stage("measuring", n_open * context, "tokens")
     groups = _groups(unfinished, memory_bytes)

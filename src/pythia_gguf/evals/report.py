@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 # null: the figure does not exist, and `missing` says why.
 _FIGURE = (float, None)
 _FIGURES = ("ppl", "ppl_error", "ln_ratio", "ln_ratio_error", "kl_mean", "kl_error", "kl_p999", "same_top1")
-# Hashes are not in reports of versions before 0.2: whoever needs them says so.
+# Older reports have no hashes: who needs them says so.
 _MODEL = {"file": str, "ppl": _FIGURE, "ppl_error": _FIGURE, "missing?": str, "folder?": str, "sha256?": str}
 _REPORT = {
     "schema_version": int,
