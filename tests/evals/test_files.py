@@ -14,7 +14,7 @@ import pytest
 from engine.nano import HELDOUT, NANO, nano_files
 from evals.trained import trained_further
 from pythia_gguf import quantize
-from pythia_gguf.errors import LockedError, StorageError, UsageError
+from pythia_gguf.errors import LockedError, ModelFileError, StorageError, UsageError
 from pythia_gguf.evals import files as module
 from pythia_gguf.evals.files import measure_files
 from pythia_gguf.evals.model_files import find_files, folders_that_tell_apart, pair_with_references
@@ -200,6 +200,24 @@ def test_other_sizes_and_other_tokens_than_the_references_are_refused():
     ):
         with pytest.raises(UsageError, match=f"not the same model as .*F16.gguf: {said}"):
             pair_with_references([other], nano_files()["F16"])
+
+
+def test_a_file_that_is_replaced_before_its_turn_is_no_number_of_the_one_that_was_hashed(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(models / "one", tmp_path / "one")
+    path = tmp_path / "one" / "nano.Q4_0.gguf"
+    load = module.load
+
+    def replaced(file: Path, **options: object) -> object:
+        if file.name == "nano.F16.gguf":  # the reference is the first to be loaded
+            shutil.copy(models / "two" / "nano.Q4_0.gguf", tmp_path / "new")
+            os.replace(tmp_path / "new", path)
+        return load(file, **options)
+
+    monkeypatch.setattr(module, "load", replaced)
+    with pytest.raises(ModelFileError, match=r"nano\.Q4_0\.gguf: was replaced since it was hashed"):
+        measure_files([tmp_path / "one"], **SHORT)
 
 
 def test_links_are_rows_beside_their_file(tmp_path: Path):

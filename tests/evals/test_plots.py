@@ -21,7 +21,7 @@ def test_names_of_neighbours_cover_neither_each_other_nor_a_point():
     ]
     figure = Figure()
     axes = figure.subplots()
-    report = {"reference": {"file": "F16"}, "gelu": "tanh", "files": files}
+    report = {"reference": {"file": "F16"}, "gelu": "tanh", "text": {"scored_tokens": 9}, "files": files}
     _against_bits(axes, {"report.json": report}, "kl_mean")
     assert axes.get_yscale() == "log" and axes.get_ylabel() == "mean KL divergence, nats"
     figure.draw_without_rendering()
@@ -40,7 +40,7 @@ def report(base: str, kl: float) -> dict:
         for kind in ("int8", "float32")
         for quant, bits in (("Q4_0", 4.9), ("Q8_0", 8.6))
     ]
-    return {"reference": {"file": base}, "gelu": "erf", "files": files}
+    return {"reference": {"file": base}, "gelu": "erf", "text": {"scored_tokens": 1020}, "files": files}
 
 
 def test_two_reports_are_one_picture_with_the_points_of_both():
@@ -52,7 +52,7 @@ def test_two_reports_are_one_picture_with_the_points_of_both():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         f"{kind} activations, {name}" for name in ("a/r.json", "b/r.json") for kind in ("int8", "float32")
     ]
-    assert axes.get_title() == "Against each its own unquantized file; erf GELU"
+    assert axes.get_title() == "Against each its own unquantized file, on 1,020 tokens; erf GELU"
     colors = {container[0].get_color() for container in axes.containers}
     assert len(colors) == 4
     assert sorted(text.get_text() for text in axes.texts) == ["Q4_0", "Q4_0", "Q8_0", "Q8_0"]

@@ -17,7 +17,7 @@ from typing import Any
 from pythia_gguf.arguments import one_of
 from pythia_gguf.engine.model import as_used, gelu_beside, load, model_jobs
 from pythia_gguf.engine.windows import Windows
-from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.errors import ModelFileError, UsageError, one_line
 from pythia_gguf.evals.measure import Candidate, measure, scored_windows
 from pythia_gguf.evals.model_files import (
     ModelFile,
@@ -138,7 +138,7 @@ class _Jobs:
         self._folders = folders_that_tell_apart(path for file in files for path in (file.path, *file.links))
         # Rows of a report are told apart by name and folder.
         self._files = {tuple(self._names(file.path).items()): file for file in files}
-        self._sha256: dict[Path, str] = {}
+        self._sha256: dict[Path, tuple[str, object]] = {}
 
     def kinds(self, file: ModelFile) -> list[str]:
         """Of activations, with which a file is measured."""
@@ -161,7 +161,8 @@ class _Jobs:
         paths = list(dict.fromkeys(file.path for file in files))
         progress.stage("hashing", sum(path.stat().st_size for path in paths), "bytes")
         for path in paths:
-            self._sha256[path] = sha256_of(path, partial(progress.advance, path.name))
+            before = _state_of(path)
+            self._sha256[path] = sha256_of(path, partial(progress.advance, path.name)), before
 
     def reference(self, file: ModelFile) -> Candidate:
         """What others are compared with."""
@@ -203,15 +204,28 @@ class _Jobs:
         run = {"gelu": facts["gelu"], "activations": facts["activations"], "cache": facts["kv"]}
         self.kernels += model_jobs(open_gguf(path), run["activations"])
         n_logits = context // 2 * file.shapes.get("output.weight", (0,))[0]
-        sha256 = self._sha256[path]
+        sha256, hashed = self._sha256[path]
+
+        def opened() -> Windows:
+            model = load(path, threads=threads, **run)
+            if _state_of(path) != hashed:
+                raise ModelFileError("was replaced since it was hashed. Measure again", path=path)
+            return Windows(model, context)
+
         return Candidate(
             name=f"{sha256} {run}",
             label=f"{file.quant} {run['activations']}",
-            open=lambda: Windows(load(path, threads=threads, **run), context),
+            open=opened,
             n_bytes=round(n_bytes * 1.1) + 4 * n_logits,
             facts=facts | {"sha256": sha256},
             decode_speed=_decode_speed,
         )
+
+
+def _state_of(path: Path) -> object:
+    """What changes when a file is written anew."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _ids(

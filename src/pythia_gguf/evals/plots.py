@@ -194,7 +194,8 @@ def _title(reports: Sequence[Mapping[str, Any]]) -> str:
     bases = dict.fromkeys(one_line(place(reference_of(r, row)), 60) for r in reports for row in r["files"])
     gelus = dict.fromkeys(one_line(report["gelu"], 20) for report in reports)
     against = next(iter(bases)) if len(bases) == 1 else "each its own unquantized file"
-    return f"Against {against}; {' and '.join(gelus)} GELU"
+    n_tokens = dict.fromkeys(f"{report['text']['scored_tokens']:,}" for report in reports)
+    return f"Against {against}, on {' and '.join(n_tokens)} tokens; {' and '.join(gelus)} GELU"
 
 
 def _value(row: Mapping[str, Any], report: Mapping[str, Any], key: str) -> tuple[float, float] | None:
