@@ -118,7 +118,7 @@ def test_errors_and_files_stand_below_everything():
         "json_file": {"errors", "files"},
         "machine": {"errors"},
         "progress": set(),
-        "text_file": {"errors", "files"},
+        "text_file": {"errors"},
     }
 
 

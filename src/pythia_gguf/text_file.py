@@ -10,7 +10,6 @@ import os
 from typing import NoReturn
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.files import read_whole
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _ENCODINGS = (
@@ -20,11 +19,6 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
     (codecs.BOM_UTF8, "utf-8"),
 )
-
-
-def read_text_file(path: str | os.PathLike[str]) -> str:
-    """The text of a file; raises StorageError when it cannot be read, ModelFileError when it is no text."""
-    return decode_text(read_whole(path), path)
 
 
 def decode_text(data: bytes, path: str | os.PathLike[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,8 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     if there is None:
         raise UsageError(f"{folder}: no manifest.json: not a folder of pythia quantize")
     data = _of_folder(data, path, there, folder)
-    rows = [row for p in tasks or _own_results(folder, there) for row in _results(p, there, folder)]
+    found = tasks or sorted(folder.glob("results*.json"))
+    rows = [row for p in found for row in _results(p, there, folder, is_given=bool(tasks))]
     old = read_text(folder / CARD)
     drawn = {name: is_drawn_from(folder / name, sha256_of(path)) for name in _PICTURES if (folder / name).is_file()}
     for name in (name for name, is_of_report in drawn.items() if not is_of_report):
@@ -72,19 +73,8 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
 
 
-def _own_results(folder: Path, there: Mapping[str, str]) -> Iterator[Path]:
-    """Results in a folder; those of files that are not there any more are left out, with a line."""
-    from pythia_gguf.evals.report import read_results
-
-    for path in sorted(folder.glob("results*.json")):
-        file = read_results(path, ours=True)["config"]["pythia_gguf"]["file"]
-        if file in there:
-            yield path
-        else:
-            click.echo(f"{path}: of {one_line(file)}, which is not in this folder, so left out", err=True)
-
-
-def _results(path: Path, there: Mapping[str, str], folder: Path) -> list[TaskRow]:
+def _results(path: Path, there: Mapping[str, str], folder: Path, *, is_given: bool) -> list[TaskRow]:
+    """Of files that are there; of others nothing where nobody has named them."""
     from pythia_gguf.card.measured import TaskRow
     from pythia_gguf.evals.at_hand import refuse_others
     from pythia_gguf.evals.report import read_results
@@ -93,7 +83,11 @@ def _results(path: Path, there: Mapping[str, str], folder: Path) -> list[TaskRow
     data = read_results(path, ours=True)
     facts = data["config"]["pythia_gguf"]
     if facts["file"] not in there:
-        raise UsageError(f"{path}: of {one_line(facts['file'])}, which is not in this folder")
+        said = f"{path}: of {one_line(facts['file'])}, which is not in this folder"
+        if is_given:
+            raise UsageError(said)
+        click.echo(f"{said}, so left out", err=True)
+        return []
     refuse_others(
         path, [facts], there, f"Run the tasks again: `pythia eval {folder / facts['file']} -o {path} --force`"
     )
