@@ -52,10 +52,11 @@ def broken(material: Material, tmp_path_factory: pytest.TempPathFactory) -> dict
             exploding(path)
         else:
             far(path)
-        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        for entry in manifest["files"]:
-            entry["sha256"] = sha256_of(folder / entry["file"])
-        (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+            # A file of its own, not a damaged one: `card` takes what the manifest says of it.
+            manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+            for entry in manifest["files"]:
+                entry["sha256"] = sha256_of(folder / entry["file"])
+            (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
         made[kind] = replace(material, folder=folder)
     return made
 
