@@ -20,7 +20,9 @@ from pythia_gguf import quantize
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import sha256_of
+from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.models.kept import note_origin, origin_of, origin_path
+from pythia_gguf.tokenizer import special_tokens
 
 N_MUTANTS = 1000
 PACKAGE = Path(__file__).parents[2] / "src" / "pythia_gguf"
@@ -159,6 +161,22 @@ def test_a_thousand_mutants_beside_a_model_tell_its_activation_or_that_they_cann
     assert all(s.startswith(f"{path}: ") and "gelu='erf'" in s and s.isprintable() for s in refusals)
 
 
+def test_a_thousand_mutants_beside_a_model_tell_its_special_tokens_or_that_they_cannot(folder: Path):
+    path, rng, model = folder / "manifest.json", random.Random(26), folder / "m.Q8_0.gguf"
+    told = b'"schema_version": 1, "special_tokens": {"begin": 1, "end": null, "adds_begin": true, "ends": [2, 3]},'
+    good = path.read_bytes().replace(b'"schema_version": 1,', told)
+    metadata, said = open_gguf(model).metadata, set()
+    for _ in range(N_MUTANTS):
+        path.write_bytes((damaged_json if rng.randrange(2) else exchanged)(good, rng))
+        try:
+            said.add(special_tokens(metadata, model))
+        except ModelFileError as e:
+            said.add(str(e))
+    refusals = {s for s in said if isinstance(s, str)}
+    assert len(said - refusals) > 1 and len(refusals) > 5
+    assert all(s.startswith(f"{path}: ") and s.isprintable() for s in refusals)
+
+
 def test_a_thousand_mutants_of_a_note_of_the_cache_are_a_note_or_none(pythia, own_cache: Path, folder: Path):
     entry = own_cache / "models" / "m-0123456789abcdef-Q8_0"
     entry.mkdir(parents=True)
@@ -184,6 +202,8 @@ def test_every_reader_of_json_is_one_of_these():
         "gguf/imatrix.py": "tests/gguf/test_imatrix.py",
         "cli/plot.py": "above",
         "press/conversion.py": "tests/press/test_mutants.py",
+        "tokenizer/special_tokens.py": "above",
+        "tokenizer/folder.py": "tests/press/test_hostile_folder.py",
         "tokenizer/chat_template.py": "tests/press/test_hostile_folder.py",
         "tokenizer/tokenizer_json.py": "tests/press/test_mutants.py",
         "checkpoint/safetensors.py": "tests/checkpoint/test_mutants.py",
@@ -192,7 +212,7 @@ def test_every_reader_of_json_is_one_of_these():
         "models/kept.py": "above",
         "intake/mistaken.py": "tests/intake/test_mistaken.py",
     }
-    calls = ("read_json_object(", "parse_json_object(")
+    calls = ("read_json_object(", "parse_json_object(", "objects_beside(")
     readers = {
         p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if any(call in p.read_text() for call in calls)
     }
