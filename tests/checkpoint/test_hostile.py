@@ -146,9 +146,20 @@ def test_zip_bomb_takes_little_memory(tmp_path: Path) -> None:
     assert peak_bytes(tmp_path) < 1 << 20
 
 
-@pytest.mark.parametrize("filler", [b"}", b"(t", b")\x85", b"(", b"K\x01", b"}q\x00", b"N"])
+@pytest.mark.parametrize(
+    "filler", [b"}", b"(t", b")\x85", b"(", b"K\x01", b"}q\x00", b"N", b"]", b"G12345678", b"C\x00"]
+)
 def test_flood_of_one_opcode_takes_little_memory(filler: bytes, tmp_path: Path) -> None:
-    pickle = b"\x80\x02" + filler * (FLOOD_BYTES // len(filler)) + b"."
+    check_flood(b"\x80\x02", filler, tmp_path)
+
+
+@pytest.mark.parametrize("filler", [b"\x94", b"\x8c\x00\x94", b"]\x94a", b"\x8f(\x90"])
+def test_flood_of_what_later_protocols_have_takes_little_memory(filler: bytes, tmp_path: Path) -> None:
+    check_flood(b"\x80\x04N]", filler, tmp_path)
+
+
+def check_flood(start: bytes, filler: bytes, tmp_path: Path) -> None:
+    pickle = start + filler * (FLOOD_BYTES // len(filler)) + b"."
     (tmp_path / "pytorch_model.bin").write_bytes(hostile_zip.with_pickle(pickle))
     # The worst is a flood of dicts: 144 bytes for each, one for every 8 bytes of pickle, and the stack.
     assert peak_bytes(tmp_path) < 24 * FLOOD_BYTES

@@ -50,7 +50,7 @@ def folder_410m(tokenizer_20b: Path, tmp_path_factory: pytest.TempPathFactory) -
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(tokenizer_20b, folder / "tokenizer.json")
     header, end = {}, 0
-    for name, shape in tensor_shapes(config_from_hf(config, "config.json")).items():
+    for name, shape in tensor_shapes(config_from_hf(config, "config.json")[0]).items():
         start, end = end, end + 2 * prod(shape)
         header[hf_name(name, path="")] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()

@@ -63,7 +63,7 @@ def test_metadata_equals_the_converters_key_for_key(key, folder_of):
 @pytest.mark.parametrize("key", CASES)
 def test_tensor_names_shapes_and_formats_equal_the_converters(key):
     toy = CASES[key]
-    shapes = arch.tensor_shapes(arch.config_from_hf(toy_config(toy), "config.json"))
+    shapes = arch.tensor_shapes(arch.config_from_hf(toy_config(toy), "config.json")[0])
     if toy.outtype == "auto":
         dtype = "F16" if toy.weights == "zeros" else toy.weights
         extra = [("BOOL" if b.dtype == bool else "F32", b.shape) for b in buffers(toy).values()]

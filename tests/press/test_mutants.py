@@ -83,7 +83,7 @@ def test_mutants_of_a_config_are_refused_or_a_model(tmp_path: Path) -> None:
     good = json.dumps(tiny.config()).encode()
 
     def read() -> None:
-        config = config_from_hf(read_json_object(path), path)
+        config, _ = config_from_hf(read_json_object(path), path)
         assert config.hidden % config.n_heads == 0 < config.rotary_dims <= config.head_dim
 
     assert N_MUTANTS // 50 < survivors(N_MUTANTS, lambda: damaged_json(good, rng), path, read) < N_MUTANTS // 2

@@ -1,24 +1,26 @@
 """The sizes of a GPT-NeoX model, read from a Hugging Face config.json or from GGUF metadata, and checked.
 
 Knows no tensor and no file: it takes parsed keys. What a GGUF of this architecture cannot say is refused by name.
-Keys are those of llama.cpp 0c1e57098 (conversion/gptneox.py, src/models/gptneox.cpp) and of transformers 4.57.6
-and 5 (models/gpt_neox/configuration_gpt_neox.py).
+Keys of a GGUF are those of llama.cpp 0c1e57098 (conversion/gptneox.py, src/models/gptneox.cpp); those of a config.json
+are listed in config_keys.py.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from pythia_gguf.arch.config_keys import check_keys
 from pythia_gguf.arch.keys import Keys
+from pythia_gguf.arch.rotary import DEFAULT_ROPE_BASE, ROPE_BASES, read_rotary
 from pythia_gguf.errors import nearest, one_line
 
 ARCHITECTURE = "gptneox"
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-DEFAULT_ROPE_BASE = 10000.0  # what llama.cpp takes when a file has no key for it
 
 # The formula behind each activation name of transformers (activations.py); llama.cpp always computes tanh.
 GELU_OF_ACT = {
@@ -28,6 +30,7 @@ GELU_OF_ACT = {
     "gelu_fast": "tanh",
     "gelu_accurate": "tanh",
     "gelu_pytorch_tanh": "tanh",
+    "gelu_python_tanh": "tanh",
 }
 
 # field: (key in config.json, key in a GGUF, largest value)
@@ -46,7 +49,9 @@ _GGUF_TYPES: dict[str, type[np.generic]] = {key: np.uint32 for _, key, _ in _SIZ
     "gptneox.vocab_size": np.uint32,
 }
 _MAX_VOCAB = 2**24
-_BASES = (1.0, 1e12)
+_DEFAULT_CONTEXT = 2048  # of transformers
+_CLASS = "GPTNeoXForCausalLM"
+_OTHER_HEADS = re.compile("GPTNeoX(?:Model|For(?!CausalLM).*)")
 _EPSILONS = (1e-30, 1.0)  # more than 0 in float32 too
 
 
@@ -86,29 +91,33 @@ class GPTNeoXConfig:
         return None if self.hidden_act is None else GELU_OF_ACT[self.hidden_act]
 
 
-def config_from_hf(config: Mapping[str, object], path: str | os.PathLike[str]) -> GPTNeoXConfig:
-    """Read the parsed config.json of a GPTNeoXForCausalLM with the key names of transformers 4, 5 or both.
+def config_from_hf(config: Mapping[str, object], path: str | os.PathLike[str]) -> tuple[GPTNeoXConfig, tuple[str, ...]]:
+    """Read the parsed config.json of a GPTNeoXForCausalLM, as transformers 5 does, with the key names of 4, 5 or both.
 
     path    where it came from, for messages
-    Raises  ModelFileError for another model, a missing or impossible value, keys that contradict each other,
-            and what a GGUF cannot express: no attention biases, scaled positions, no GELU.
+    Returns the config, and what the user should know of keys that were left out or mean something else to
+            transformers 4, one line each
+    Raises  ModelFileError for another model, a missing or impossible value, a misspelled key, and what a GGUF cannot
+            express: no attention biases, scaled positions, no GELU.
     """
     keys = Keys(config, path)
-    _refuse_other_models(keys)
-    _refuse_inexpressible(keys)
+    notes = (*_refuse_other_models(keys), *check_keys(keys))
+    # Weights have the other sizes, and nobody means transformers' defaults for them, those of GPT-NeoX-20B.
+    keys = Keys({"max_position_embeddings": _DEFAULT_CONTEXT} | dict(config), path)
     sizes = {field: keys.whole(key, 1, most) for field, (key, _, most) in _SIZES.items()}
     head_dim = _head_dim(keys, sizes, "num_attention_heads")
-    share = _agreed(keys, ("rotary_pct", "partial_rotary_factor"), 0.25, (0.0, 1.0))
-    return GPTNeoXConfig(
+    rotary = read_rotary(keys)
+    read = GPTNeoXConfig(
         **sizes,
         n_vocab=keys.whole("vocab_size", 1, _MAX_VOCAB),
-        rotary_dims=_rotary_dims(keys, int(share * head_dim), head_dim, "rotary_pct"),
-        rope_base=_agreed(keys, ("rotary_emb_base", "rope_theta"), DEFAULT_ROPE_BASE, _BASES),
+        rotary_dims=_rotary_dims(keys, int(rotary.share * head_dim), head_dim, "rotary_pct"),
+        rope_base=rotary.base,
         layer_norm_eps=keys.number("layer_norm_eps", 1e-5, *_EPSILONS),
         parallel_residual=keys.switch("use_parallel_residual", True),
         hidden_act=_activation(keys),
         tied_embeddings=keys.switch("tie_word_embeddings", False),
     )
+    return read, (*notes, *rotary.notes)
 
 
 def config_from_gguf(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> GPTNeoXConfig:
@@ -131,7 +140,7 @@ def config_from_gguf(metadata: Mapping[str, object], path: str | os.PathLike[str
         **sizes,
         n_vocab=_vocabulary_size(keys),
         rotary_dims=_rotary_dims(keys, rotary_dims, head_dim, rotary_key),
-        rope_base=keys.number("gptneox.rope.freq_base", DEFAULT_ROPE_BASE, *_BASES),
+        rope_base=keys.number("gptneox.rope.freq_base", DEFAULT_ROPE_BASE, *ROPE_BASES),
         layer_norm_eps=keys.number("gptneox.attention.layer_norm_epsilon", None, *_EPSILONS),
         parallel_residual=keys.switch("gptneox.use_parallel_residual", None),
         hidden_act=None,
@@ -160,33 +169,17 @@ def metadata_of(config: GPTNeoXConfig) -> dict[str, bool | np.generic]:
     return keys
 
 
-def _refuse_other_models(keys: Keys) -> None:
+def _refuse_other_models(keys: Keys) -> list[str]:
+    """What is said of the class that the config names; transformers' AutoModelForCausalLM does not look at it."""
     kind = keys.get("model_type", "")
     if kind != "gpt_neox":
         keys.fail(f"expected 'gpt_neox' (Pythia, GPT-NeoX), got {kind!r}", "model_type")
-    names = keys.get("architectures", ["GPTNeoXForCausalLM"])
-    if not isinstance(names, list) or names[:1] != ["GPTNeoXForCausalLM"]:
-        keys.fail(f"expected ['GPTNeoXForCausalLM'], got {names!r}: no model that writes text", "architectures")
-    for key in ("quantization_config", "quantization", "compression_config"):  # the second is MLX's
-        if (how := keys.get(key)) is not None:
-            method = how.get("quant_method") if isinstance(how, dict) else None
-            by = f" by {one_line(method, 40)}" if isinstance(method, str) else ""
-            keys.fail(f"the weights are quantized already{by}: take the original model", key)
-
-
-def _refuse_inexpressible(keys: Keys) -> None:
-    if not keys.switch("attention_bias", True):
-        keys.fail("is false, but a GGUF of this architecture has attention biases", "attention_bias")
-    for name in ("rope_parameters", "rope_scaling"):
-        rope = _object(keys, name)
-        is_default = "default" in (rope.get("rope_type"), rope.get("type"))
-        for key, value in rope.items():
-            plain = key in ("rope_theta", "partial_rotary_factor") or (
-                key in ("rope_type", "type") and value == "default"
-            )
-            is_one = is_default and key == "factor" and value == 1
-            if not (plain or is_one or value is None):
-                keys.fail(f"scaled rotary positions are not supported, got {value!r}", f"{name}.{key}")
+    names = keys.get("architectures", [])
+    first = (names[0] if names else _CLASS) if isinstance(names, list) else None
+    if not isinstance(first, str) or _OTHER_HEADS.fullmatch(first):
+        keys.fail(f"expected [{_CLASS!r}], got {names!r}: no model that writes text", "architectures")
+    is_other = first != _CLASS
+    return [f"architectures names {one_line(first, 60)}: the model is read as {_CLASS}"] if is_other else []
 
 
 def _refuse_other_types(keys: Keys) -> None:
@@ -235,23 +228,6 @@ def _rotary_dims(keys: Keys, dims: int, head_dim: int, key: str) -> int:
     if dims % 2 or not 2 <= dims <= head_dim:
         keys.fail(f"expected an even number of rotated dimensions in 2..{head_dim}, got {dims}", key)
     return dims
-
-
-def _agreed(keys: Keys, names: tuple[str, str], default: float, limits: tuple[float, float]) -> float:
-    """The value under any of its names, at the top or in rope_parameters; several must not disagree."""
-    places = {name: keys.get(name) for name in names}
-    places[f"rope_parameters.{names[1]}"] = _object(keys, "rope_parameters").get(names[1])
-    given = {name: keys.check_number(value, name, *limits) for name, value in places.items() if value is not None}
-    if len(set(given.values())) > 1:
-        keys.fail("keys disagree: " + ", ".join(f"{name} {value:g}" for name, value in given.items()))
-    return next(iter(given.values()), default)
-
-
-def _object(keys: Keys, key: str) -> dict[str, object]:
-    value = keys.get(key, {})
-    if not isinstance(value, dict):
-        keys.fail(f"expected an object or null, got {value!r}", key)
-    return value
 
 
 def _activation(keys: Keys) -> str:

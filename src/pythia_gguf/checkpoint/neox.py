@@ -121,7 +121,7 @@ def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str,
 
 def _read(path: Path) -> dict[str, LazyTensor]:
     with RegularFile(path) as file:
-        return read_torch_zip(file)
+        return read_torch_zip(file).tensors
 
 
 def _part(tensors: Mapping[str, LazyTensor], name: str, path: Path) -> LazyTensor:
@@ -137,7 +137,13 @@ def _merged(
     first = parts[0]
     by_columns = inner in _BY_COLUMNS
     is_vector = "norm" in inner or inner in _ADDED
-    for part in parts[1:]:
+    for part in parts:
+        if part.stride is not None:
+            raise ModelFileError(
+                "is a view with gaps, which is not read in parts. Save it again after .contiguous()",
+                path=part.path,
+                field=f"tensor {inner}",
+            )
         if part.dtype != first.dtype or part.shape != first.shape:
             raise ModelFileError(
                 f"is {part.dtype} {list(part.shape)}, in the first part {first.dtype} {list(first.shape)}",

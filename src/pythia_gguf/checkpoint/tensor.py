@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pythia_gguf.errors import ModelFileError
@@ -18,10 +18,20 @@ ITEM_BYTES: dict[str, int] = {
     "F32": 4,
     "F16": 2,
     "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E4M3FNUZ": 1,
+    "F8_E5M2": 1,
+    "F8_E5M2FNUZ": 1,
+    "F8_E8M0": 1,
+    "C64": 8,
+    "C128": 16,
     "I64": 8,
     "I32": 4,
     "I16": 2,
     "I8": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
     "U8": 1,
     "BOOL": 1,
 }
@@ -32,7 +42,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.]{1,255}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LazyTensor:
-    """Where the values of one tensor lie: little-endian, C order, no gaps.
+    """Where the values of one tensor lie, little-endian.
 
     name     as the checkpoint spells it
     dtype    a key of ITEM_BYTES
@@ -40,6 +50,7 @@ class LazyTensor:
     path     the file that holds the bytes
     offset   position of the first byte in that file
     n_bytes  always the product of `shape` times the bytes of one item
+    stride   items from one index of an axis to the next, for each axis; None: C order, no gaps
     """
 
     name: str
@@ -48,6 +59,15 @@ class LazyTensor:
     path: Path
     offset: int
     n_bytes: int
+    stride: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTensors:
+    """What a file holds: its tensors in reading order, and what else lies among them, as name -> kind ("a number")."""
+
+    tensors: dict[str, LazyTensor]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def size_of(dtype: str, shape: tuple[int, ...]) -> int:

@@ -1,7 +1,7 @@
 """File of torch.save (zip format, torch 1.6 and later) -> lazy tensors at absolute offsets.
 
 Knows nothing of folders, shards or what tensors mean, and never imports torch. Records are stored uncompressed, so the
-values of a contiguous tensor are a run of bytes of the file like any other.
+values of a contiguous tensor are a run of bytes of the file like any other; those of other views keep their strides.
 
     NAME/data.pkl    the state dict, see unpickler.py        NAME/byteorder   "little"
     NAME/data/KEY    one storage                             NAME/version, NAME/.*   not needed
@@ -13,8 +13,9 @@ import re
 import zlib
 from pathlib import Path
 
-from pythia_gguf.checkpoint.tensor import ITEM_BYTES, LazyTensor, check_name, size_of
-from pythia_gguf.checkpoint.unpickler import Storage, StoredTensor, read_state_dict
+from pythia_gguf.checkpoint.pickled import Storage, StoredTensor
+from pythia_gguf.checkpoint.tensor import ITEM_BYTES, FileTensors, LazyTensor, check_name, size_of
+from pythia_gguf.checkpoint.unpickler import read_state_dict
 from pythia_gguf.checkpoint.zip_records import LOCAL_SIGNATURE, Record, check_crc, read_records
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import RegularFile
@@ -30,10 +31,10 @@ def is_torch_zip(file: RegularFile) -> bool:
     return file.size >= 4 and file.read(0, 4) == LOCAL_SIGNATURE
 
 
-def read_torch_zip(file: RegularFile) -> dict[str, LazyTensor]:
+def read_torch_zip(file: RegularFile) -> FileTensors:
     """Every tensor of the file, in the order of the pickle; only the directory and the pickle are read.
 
-    Raises ModelFileError for anything else than one state dict of contiguous tensors.
+    Raises ModelFileError for anything else than one state dict of tensors, with plain entries beside them or without.
     """
     if not is_torch_zip(file):
         raise ModelFileError(_not_a_zip(file), path=file.path, offset=0)
@@ -43,19 +44,19 @@ def read_torch_zip(file: RegularFile) -> dict[str, LazyTensor]:
         raise ModelFileError("zip holds no data.pkl: not a file of torch.save", path=file.path)
     _check_byte_order(file, records)
     stored = read_state_dict(_read_checked(file, pickle, MAX_PICKLE_BYTES), path=file.path, start=pickle.offset)
-    if not stored:
+    if not stored.tensors:
         raise ModelFileError("holds no tensors", path=file.path)
     storages: dict[str, Storage] = {}
     tensors: dict[str, LazyTensor] = {}
-    for name, tensor in stored.items():
+    for name, tensor in stored.tensors.items():
         check_name(name, file.path)
         storage = storages.setdefault(tensor.storage.key, tensor.storage)
         tensors[name] = _locate(name, tensor, storage, records.get(f"data/{storage.key}"), file.path)
     _check_sizes(file, tensors)
-    unused = [n for n in records if n.startswith("data/") and n[5:] not in storages]
+    unused = [n for n in records if n.startswith("data/") and n[5:] not in stored.storages]
     if unused:
         raise ModelFileError(f"record {unused[0]} belongs to no tensor", path=file.path)
-    return tensors
+    return FileTensors(tensors=tensors, left_out=stored.left_out)
 
 
 def _not_a_zip(file: RegularFile) -> str:
@@ -102,7 +103,7 @@ def _read_checked(file: RegularFile, record: Record, limit: int) -> bytearray:
 
 
 def _locate(name: str, tensor: StoredTensor, storage: Storage, record: Record | None, path: Path) -> LazyTensor:
-    """The place in the file of a view into a storage; raises ModelFileError unless it lies inside, without gaps."""
+    """The place in the file of a view into a storage; raises ModelFileError unless it lies inside."""
     item_bytes = ITEM_BYTES[storage.dtype]
     if record is None:
         problem = f"storage {storage.key} is missing"
@@ -112,11 +113,6 @@ def _locate(name: str, tensor: StoredTensor, storage: Storage, record: Record | 
         problem = f"storage {storage.key}: expected {storage.n_items * item_bytes} bytes, got {record.n_bytes}"
     elif tensor.offset + _span(tensor) > storage.n_items:
         problem = f"reaches beyond storage {storage.key} of {storage.n_items} items"
-    elif not _is_contiguous(tensor):
-        problem = (
-            f"not contiguous: strides {list(tensor.stride)} for shape {list(tensor.shape)}. "
-            "Save it again after .contiguous()"
-        )
     else:
         return LazyTensor(
             name=name,
@@ -125,6 +121,7 @@ def _locate(name: str, tensor: StoredTensor, storage: Storage, record: Record | 
             path=path,
             offset=record.offset + tensor.offset * item_bytes,
             n_bytes=size_of(storage.dtype, tensor.shape),
+            stride=None if _is_contiguous(tensor) else tensor.stride,
         )
     raise ModelFileError(problem, path=path, field=f"tensor {name}")
 
@@ -152,5 +149,6 @@ def _check_sizes(file: RegularFile, tensors: dict[str, LazyTensor]) -> None:
     total = sum(t.n_bytes for t in tensors.values())
     if total > MAX_BYTES_PER_FILE_BYTE * file.size:
         raise ModelFileError(
-            f"tensors overlap: {total} bytes of tensors in a file of {file.size} bytes", path=file.path
+            f"tensors overlap: {total} bytes of tensors in a file of {file.size} bytes. Save them again after .clone()",
+            path=file.path,
         )

@@ -1,97 +1,65 @@
 """State dict pickle -> names and places of its tensors, without running anything the pickle asks for.
 
 Knows nothing of zips or files. Names of functions and classes are never looked up: the few that a state dict needs are
-symbols, and what they would build is described, not built. Everything else is refused, by an allow list.
+symbols, and what they would build is described, not built. What training code puts beside the weights (a step, a list,
+the state of an optimizer) is told by its kind. Everything else is refused, by an allow list.
 
-Source: the opcodes of protocol 2 are those of Lib/pickletools.py (CPython 3.11); what torch.save writes and what its
-own restricted reader accepts: torch/serialization.py, torch/_utils.py and torch/_weights_only_unpickler.py (2.13.0).
+Source: the opcodes of protocols 2 to 5 are those of Lib/pickletools.py (CPython 3.11); what torch.save writes:
+torch/serialization.py and torch/_utils.py (2.13.0).
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-from pythia_gguf.checkpoint.tensor import MAX_DIMS, MAX_TENSORS
+from pythia_gguf.checkpoint.pickled import (
+    BESIDE,
+    BYTES,
+    EMPTY_TUPLE,
+    LATER_DTYPES,
+    LATER_TENSOR,
+    LIST,
+    NEEDED,
+    OBJECT,
+    ORDERED_DICT,
+    PARAMETERS,
+    SET,
+    STORAGE_DTYPES,
+    TENSOR,
+    Dict,
+    Other,
+    StateDict,
+    Storage,
+    StoredTensor,
+    Symbol,
+    Tuple,
+    Value,
+    kind_of,
+    seal,
+    whole_numbers,
+)
+from pythia_gguf.checkpoint.tensor import ITEM_BYTES, MAX_DIMS, MAX_TENSORS
 from pythia_gguf.errors import ModelFileError
 
 MAX_OPCODES = 2_000_000
 MAX_STACK = 100_000
 MAX_DEPTH = 8
 _MAX_LINE_BYTES = 256
+_MAX_NUMBER_BYTES = 16
+_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # protocols 2 to 5
+_SAVE_AGAIN = "Save model.state_dict() alone: torch.save(model.state_dict(), FILE)"
 # A tuple or dict of torch takes 11 bytes of pickle or more; a flood of one-byte "}" must not fill the memory.
 _BYTES_PER_CONTAINER = 8
 _FREE_CONTAINERS = 16
 
-STORAGE_DTYPES = {
-    "torch.DoubleStorage": "F64",
-    "torch.FloatStorage": "F32",
-    "torch.HalfStorage": "F16",
-    "torch.BFloat16Storage": "BF16",
-    "torch.LongStorage": "I64",
-    "torch.IntStorage": "I32",
-    "torch.ShortStorage": "I16",
-    "torch.CharStorage": "I8",
-    "torch.ByteStorage": "U8",
-    "torch.BoolStorage": "BOOL",
-}
-_ORDERED_DICT = "collections.OrderedDict"
-_TENSOR = "torch._utils._rebuild_tensor_v2"
-_PARAMETER = "torch._utils._rebuild_parameter"
 
+def read_state_dict(data: bytes | bytearray, *, path: Path, start: int = 0) -> StateDict:
+    """What a pickled state dict holds.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Storage:
-    """A run of items of one type: record `data/KEY` of the zip."""
-
-    dtype: str
-    key: str
-    n_items: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTensor:
-    """A view into a storage; offset and stride count items. Only types and signs have been checked."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Symbol:
-    """A name the pickle mentions; never the thing itself."""
-
-    name: str
-
-
-@dataclass(slots=True)
-class _Tuple:
-    items: tuple[_Value, ...]
-    depth: int
-
-
-@dataclass(slots=True)
-class _Dict:
-    """A dict that cannot change once it is part of something else, so that no cycle can be built."""
-
-    is_ordered: bool
-    items: dict[str, _Value] = field(default_factory=dict)
-    depth: int = 1
-    is_sealed: bool = False
-
-
-_EMPTY_TUPLE = _Tuple((), 1)
-_Value = None | bool | int | str | _Symbol | Storage | StoredTensor | _Tuple | _Dict
-
-
-def read_state_dict(data: bytes | bytearray, *, path: Path, start: int = 0) -> dict[str, StoredTensor]:
-    """Names -> tensors of a pickled state dict, in the order of the pickle.
-
-    data   the pickle, protocol 2
+    data   the pickle, protocol 2 to 5
     path   the file it is in, and
     start  its position there, both for messages
     Raises ModelFileError for everything a state dict does not need.
@@ -108,16 +76,17 @@ class _Machine:
         self._start = start
         self._at = 0  # the opcode that is running
         self._next = 0  # the first byte after what was read
-        self._stack: list[_Value] = []
+        self._stack: list[Value] = []
         self._marks: list[int] = []
-        self._memo: list[_Value] = []
+        self._memo: list[Value] = []
         self._n_containers = 0
         self._n_tensors = 0
+        self._storages: set[str] = set()
 
-    def run(self) -> dict[str, StoredTensor]:
+    def run(self) -> StateDict:
         """Run to STOP and return the state dict."""
-        if self._data[:2] != b"\x80\x02":
-            raise self._error("expected a pickle of protocol 2")
+        if not self._data.startswith(_STARTS):
+            raise self._error(f"expected a pickle of protocol 2 to 5. {_SAVE_AGAIN}")
         self._next = 2
         for _ in range(MAX_OPCODES):
             self._at = self._next
@@ -125,28 +94,30 @@ class _Machine:
             if code == ord("."):
                 return self._finish()
             if code not in _OPCODES:
-                raise self._error(f"opcode {_opcode_name(code)} has no place in a state dict")
+                raise self._error(f"opcode {_opcode_name(code)} has no place in a state dict. {_SAVE_AGAIN}")
             _OPCODES[code](self)
             if len(self._stack) + len(self._marks) > MAX_STACK:
                 raise self._error(f"more than {MAX_STACK} values on the stack")
         raise self._error(f"more than {MAX_OPCODES} opcodes")
 
-    def _finish(self) -> dict[str, StoredTensor]:
+    def _finish(self) -> StateDict:
         if self._next != len(self._data):
             raise self._error(f"{len(self._data) - self._next} bytes follow the end of the pickle")
         value = self._pop()
         if self._stack or self._marks:
             raise self._error("values are left over at the end of the pickle")
-        if not isinstance(value, _Dict):
-            raise self._error(f"expected a state dict, got {_kind(value)}. Save model.state_dict() alone")
-        tensors: dict[str, StoredTensor] = {}
-        for key, item in value.items.items():
-            if not isinstance(item, StoredTensor):
+        if not isinstance(value, Dict):
+            raise self._error(f"expected a state dict, got {kind_of(value)}. {_SAVE_AGAIN}")
+        tensors = {key: item for key, item in value.items.items() if isinstance(item, StoredTensor)}
+        left_out = {key: kind_of(item) for key, item in value.items.items() if key not in tensors}
+        for key in left_out:
+            inner = value.items[key]
+            if isinstance(inner, Dict) and inner.n_tensors > len(tensors):
                 raise self._error(
-                    f"key {key[:80]!r}: expected a tensor, got {_kind(item)}. Save model.state_dict() alone"
+                    f"the tensors lie under {key[:80]!r}. Save them alone:"
+                    f" torch.save(torch.load(FILE)[{key[:80]!r}], FILE)"
                 )
-            tensors[key] = item
-        return tensors
+        return StateDict(tensors=tensors, left_out=left_out, storages=frozenset(self._storages))
 
     def _error(self, message: str) -> ModelFileError:
         return ModelFileError(message, path=self._path, field="pickle", offset=self._start + self._at)
@@ -179,12 +150,12 @@ class _Machine:
         self._next = end + 1
         return text
 
-    def _pop(self) -> _Value:
+    def _pop(self) -> Value:
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
             raise self._error("takes a value from an empty stack")
         return self._stack.pop()
 
-    def _pop_to_mark(self) -> list[_Value]:
+    def _pop_to_mark(self) -> list[Value]:
         if not self._marks:
             raise self._error("takes values up to a mark that is not there")
         mark = self._marks.pop()
@@ -204,31 +175,53 @@ class _Machine:
 
     # Opcodes
 
-    def _constant(self, value: _Value) -> None:
+    def _constant(self, value: Value) -> None:
         self._stack.append(value)
 
-    def _unicode(self) -> None:
-        self._stack.append(self._text(self._take(self._number("<I"))))
+    def _unicode(self, layout: str) -> None:
+        self._stack.append(self._text(self._take(self._number(layout))))
+
+    def _float(self) -> None:
+        (value,) = struct.unpack(">d", self._take(8))
+        self._stack.append(value)
+
+    def _other(self, other: Other, layout: str = "") -> None:
+        """Push the kind alone; `layout` is that of the length of its bytes, which are passed over."""
+        if layout:
+            self._take(self._number(layout))
+        self._stack.append(other)
 
     def _long(self) -> None:
         n_bytes = self._number("<B")
-        if n_bytes > 8:
+        if n_bytes > _MAX_NUMBER_BYTES:
             raise self._error(f"number of {n_bytes} bytes is too large")
         self._stack.append(int.from_bytes(self._take(n_bytes), "little", signed=True))
 
     def _global(self) -> None:
-        name = f"{self._line()}.{self._line()}"
-        if name not in (_ORDERED_DICT, _TENSOR, _PARAMETER) and name not in STORAGE_DTYPES:
-            raise self._error(f"refused {name[:120]!r}: no part of a state dict. Save model.state_dict() alone")
-        self._stack.append(_Symbol(name))
+        self._symbol(self._line(), self._line())
 
-    def _mark(self) -> None:
-        self._marks.append(len(self._stack))
+    def _stack_global(self) -> None:
+        name, module = self._pop(), self._pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise self._error("expected the name of a function or class")
+        self._symbol(module, name)
+
+    def _symbol(self, module: str, name: str) -> None:
+        full = f"{module}.{name}"
+        if full not in NEEDED and not BESIDE.fullmatch(full):
+            raise self._error(f"refused {full[:120]!r}: no part of a state dict. {_SAVE_AGAIN}")
+        self._stack.append(Symbol(name=full))
+
+    def _skip_frame(self) -> None:
+        self._take(8)  # how many bytes follow, for readers of streams
 
     def _put(self, layout: str) -> None:
         index = self._number(layout)
         if index != len(self._memo):
             raise self._error(f"memo entry {index} where {len(self._memo)} comes next")
+        self._memoize()
+
+    def _memoize(self) -> None:
         value = self._pop()
         self._stack.append(value)
         self._memo.append(value)
@@ -241,49 +234,60 @@ class _Machine:
 
     def _dict(self) -> None:
         self._count_container()
-        self._stack.append(_Dict(is_ordered=False))
+        self._stack.append(Dict(is_ordered=False))
 
-    def _tuple(self, items: list[_Value]) -> None:
+    def _tuple(self, items: list[Value]) -> None:
         self._count_container()
-        depth = self._depth_around(max((_seal(v) for v in items), default=0))
-        self._stack.append(_Tuple(tuple(items), depth))
+        depth = self._depth_around(max((seal(v) for v in items), default=0))
+        self._stack.append(Tuple(items=tuple(items), depth=depth))
 
     def _tuple_of(self, n_items: int) -> None:
         self._tuple([self._pop() for _ in range(n_items)][::-1])
 
-    def _set_item(self) -> None:
-        value, key = self._pop(), self._pop()
-        self._set_pairs([key, value])
+    def _add(self, target: Other, *, is_one: bool = False) -> None:
+        """An item, or those up to the mark, into a list or set, of which only the kind is kept."""
+        if is_one:
+            self._pop()
+        else:
+            self._pop_to_mark()
+        found = self._pop()
+        self._stack.append(found)
+        if found is not target:
+            raise self._error(f"adds to {kind_of(found)}, expected {target.kind}")
 
-    def _set_pairs(self, pairs: list[_Value]) -> None:
+    def _frozenset(self) -> None:
+        self._pop_to_mark()
+        self._stack.append(SET)
+
+    def _set_pairs(self, pairs: list[Value]) -> None:
         target = self._pop()
         self._stack.append(target)
-        if not isinstance(target, _Dict) or target.is_sealed:
-            raise self._error(f"sets an item of {_kind(target)}")
+        if not isinstance(target, Dict) or target.is_sealed:
+            raise self._error(f"sets an item of {kind_of(target)}")
         if len(pairs) % 2:
             raise self._error("sets a key without a value")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if not isinstance(key, str):
-                raise self._error(f"expected a string as key, got {_kind(key)}")
-            if key in target.items:
+            if not isinstance(key, str):  # numbers, in the state of an optimizer; no name of a tensor
+                key = f"<{kind_of(key)}>"
+            elif key in target.items:
                 raise self._error(f"key {key[:80]!r} appears twice")
             if value is target:
                 raise self._error("dict holds itself")
-            target.depth = max(target.depth, self._depth_around(_seal(value)))
+            target.depth = max(target.depth, self._depth_around(seal(value)))
+            target.n_tensors += isinstance(value, StoredTensor)
             target.items[key] = value
 
     def _build(self) -> None:
-        state = self._pop()
-        target = self._pop()
+        state, target = self._pop(), self._pop()
         self._stack.append(target)
-        is_metadata = isinstance(state, _Dict) and set(state.items) == {"_metadata"}
-        if not isinstance(target, _Dict) or not target.is_ordered or not is_metadata:
-            raise self._error(f"sets the state of {_kind(target)}: only an OrderedDict may carry _metadata")
+        is_metadata = isinstance(state, Dict) and set(state.items) == {"_metadata"}
+        if not isinstance(target, Dict) or not target.is_ordered or not is_metadata:
+            raise self._error(f"sets the state of {kind_of(target)}: only an OrderedDict may carry _metadata")
 
     def _persistent_id(self) -> None:
         value = self._pop()
         match value:
-            case _Tuple(items=("storage", _Symbol(name=name), str(key), str(), int(n_items))):
+            case Tuple(items=("storage", Symbol(name=name), str(key), str(), int(n_items))):
                 pass
             case _:
                 raise self._error("expected ('storage', type, key, location, items) as persistent id")
@@ -293,41 +297,58 @@ class _Machine:
             raise self._error(f"storage key {key[:40]!r}: expected 1 to 6 digits")
         if isinstance(n_items, bool) or n_items < 0:
             raise self._error(f"storage {key}: expected a number of items, got {n_items}")
+        self._storages.add(key)
         self._stack.append(Storage(dtype=STORAGE_DTYPES[name], key=key, n_items=n_items))
 
     def _reduce(self) -> None:
         args, function = self._pop(), self._pop()
-        name = function.name if isinstance(function, _Symbol) else _kind(function)
-        if not isinstance(args, _Tuple):
-            raise self._error(f"calls {name} with {_kind(args)} instead of a tuple")
+        name = function.name if isinstance(function, Symbol) else kind_of(function)
+        if not isinstance(args, Tuple):
+            raise self._error(f"calls {name} with {kind_of(args)} instead of a tuple")
         match args.items:
-            case () if name == _ORDERED_DICT:
+            case () if name == ORDERED_DICT:
                 self._count_container()
-                self._stack.append(_Dict(is_ordered=True))
-            case (Storage() as storage, offset, shape, stride, bool(), _Dict() as hooks) if name == _TENSOR:
+                self._stack.append(Dict(is_ordered=True))
+            case (Storage() as storage, offset, shape, stride, bool(), Dict() as hooks) if name == TENSOR:
                 self._check_no_hooks(hooks)
                 self._stack.append(self._tensor(storage, offset, shape, stride))
-            case (StoredTensor() as tensor, bool(), _Dict() as hooks) if name == _PARAMETER:
+            case (Storage() as storage, offset, shape, stride, bool(), Dict() as hooks, Symbol(name=dtype)) if (
+                name == LATER_TENSOR
+            ):
+                self._check_no_hooks(hooks)
+                self._stack.append(self._later_tensor(storage, offset, shape, stride, dtype))
+            case (StoredTensor() | Other() as tensor, bool(), Dict() as hooks, *_) if name in PARAMETERS:
                 self._check_no_hooks(hooks)
                 self._stack.append(tensor)
+            case _ if BESIDE.fullmatch(name):
+                self._stack.append(OBJECT)
             case _:
                 raise self._error(f"calls {name} with arguments torch.save does not write")
 
-    def _check_no_hooks(self, hooks: _Dict) -> None:
+    def _check_no_hooks(self, hooks: Dict) -> None:
         if hooks.items:
             raise self._error("tensor has backward hooks")
 
-    def _tensor(self, storage: Storage, offset: _Value, shape: _Value, stride: _Value) -> StoredTensor:
+    def _tensor(self, storage: Storage, offset: Value, shape: Value, stride: Value) -> StoredTensor:
         self._n_tensors += 1
         if self._n_tensors > MAX_TENSORS:
             raise self._error(f"more than {MAX_TENSORS} tensors")
-        sizes, steps = _whole_numbers(shape), _whole_numbers(stride)
-        places = _whole_numbers(_Tuple((offset,), 1))
+        sizes, steps = whole_numbers(shape), whole_numbers(stride)
+        places = whole_numbers(Tuple(items=(offset,), depth=1))
         if sizes is None or steps is None or places is None or len(sizes) != len(steps) or len(sizes) > MAX_DIMS:
             raise self._error(
                 f"tensor in storage {storage.key}: expected an offset and up to {MAX_DIMS} sizes and strides, 0 or more"
             )
         return StoredTensor(storage=storage, offset=places[0], shape=sizes, stride=steps)
+
+    def _later_tensor(self, storage: Storage, offset: Value, shape: Value, stride: Value, dtype: str) -> Value:
+        """A tensor of a type that is told beside the storage; of one that nobody has weights in, the kind alone."""
+        found = self._tensor(storage, offset, shape, stride)
+        if dtype not in LATER_DTYPES:
+            return Other(kind="a tensor of a type that is not read")
+        item_bytes = ITEM_BYTES[LATER_DTYPES[dtype]]
+        items = replace(storage, dtype=LATER_DTYPES[dtype], n_items=storage.n_items // item_bytes)
+        return replace(found, storage=items)
 
 
 _OPCODES: dict[int, Callable[[_Machine], None]] = {
@@ -338,49 +359,38 @@ _OPCODES: dict[int, Callable[[_Machine], None]] = {
     ord("K"): lambda m: m._constant(m._number("<B")),
     ord("M"): lambda m: m._constant(m._number("<H")),
     0x8A: _Machine._long,
-    ord("X"): _Machine._unicode,
+    ord("G"): _Machine._float,
+    ord("X"): lambda m: m._unicode("<I"),
+    0x8C: lambda m: m._unicode("<B"),
+    ord("B"): lambda m: m._other(BYTES, "<I"),
+    ord("C"): lambda m: m._other(BYTES, "<B"),
+    ord("]"): lambda m: m._other(LIST),
+    ord("a"): lambda m: m._add(LIST, is_one=True),
+    ord("e"): lambda m: m._add(LIST),
+    0x8F: lambda m: m._other(SET),
+    0x90: lambda m: m._add(SET),
+    0x91: _Machine._frozenset,
+    0x95: _Machine._skip_frame,
     ord("c"): _Machine._global,
-    ord("("): _Machine._mark,
+    0x93: _Machine._stack_global,
+    0x94: _Machine._memoize,
+    ord("("): lambda m: m._marks.append(len(m._stack)),
     ord("q"): lambda m: m._put("<B"),
     ord("r"): lambda m: m._put("<I"),
     ord("h"): lambda m: m._get("<B"),
     ord("j"): lambda m: m._get("<I"),
     ord("}"): _Machine._dict,
-    ord(")"): lambda m: m._constant(_EMPTY_TUPLE),
+    ord(")"): lambda m: m._constant(EMPTY_TUPLE),
     0x85: lambda m: m._tuple_of(1),
     0x86: lambda m: m._tuple_of(2),
     0x87: lambda m: m._tuple_of(3),
     ord("t"): lambda m: m._tuple(m._pop_to_mark()),
-    ord("s"): _Machine._set_item,
+    ord("s"): lambda m: m._set_pairs([m._pop(), m._pop()][::-1]),
     ord("u"): lambda m: m._set_pairs(m._pop_to_mark()),
     ord("b"): _Machine._build,
     ord("Q"): _Machine._persistent_id,
     ord("R"): _Machine._reduce,
 }
-
-
-def _seal(value: _Value) -> int:
-    """Close a dict to changes, and say how deeply `value` is nested."""
-    if isinstance(value, _Dict):
-        value.is_sealed = True
-        return value.depth
-    return value.depth if isinstance(value, _Tuple) else 0
-
-
-def _whole_numbers(value: _Value) -> tuple[int, ...] | None:
-    """The items of a tuple of integers that are not negative; None for anything else."""
-    if not isinstance(value, _Tuple):
-        return None
-    numbers = tuple(v for v in value.items if isinstance(v, int) and not isinstance(v, bool) and v >= 0)
-    return numbers if len(numbers) == len(value.items) else None
-
-
-def _kind(value: _Value) -> str:
-    """What a value is, in a word, for messages: never its contents, which the file chose."""
-    if isinstance(value, _Symbol):
-        return value.name
-    names = {_Dict: "a dict", _Tuple: "a tuple", StoredTensor: "a tensor", Storage: "a storage", str: "a string"}
-    return names.get(type(value), "a number" if isinstance(value, int) else "None")
 
 
 def _opcode_name(code: int) -> str:

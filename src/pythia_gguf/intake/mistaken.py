@@ -72,16 +72,19 @@ _GGUF_TYPES: dict[str, tuple[Part, ...]] = {
     "mmproj": ("a projector of images or sounds, not a model. Give the language model beside it",),
     "vocab": ("a vocabulary without weights. Give the model",),
 }
-# Tensors that say what a checkpoint is, and the way out.
-_TENSORS: tuple[tuple[str, str], ...] = (
+# Tensors without which the others are not what the model computes with, and the way out.
+_HALVES: tuple[tuple[str, str], ...] = (
     (r".*\.lora_[AB]\..*", "of an adapter that is not merged: merge_and_unload() before saving"),
-    (
-        r"(?:module|_orig_mod|base_model\.model|_fsdp_wrapped_module)\..*",
-        "saved with the wrapper around the model: save the model inside it",
-    ),
     (
         r".*\.(?:qweight|qzeros|g_idx|scales|SCB|absmax|quant_map|weight_scale|nested_absmax|weight_packed)",
         f"of quantized weights. {_ORIGINAL}",
+    ),
+)
+# Tensors that say what a checkpoint is where some of the model's are missing, and the way out.
+_TENSORS: tuple[tuple[str, str], ...] = (
+    (
+        r"(?:module|_orig_mod|base_model\.model|_fsdp_wrapped_module)\..*",
+        "saved with the wrapper around the model: save the model inside it",
     ),
     (r"(?:v_head|score|classifier)\..*", "of a head that writes no text: take the language model itself"),
     (
@@ -139,9 +142,18 @@ def refuse_other_file(path: Path) -> None:
             raise ModelFileError(f"is {what}", path=path)
 
 
+def refuse_half_weights(name: str, path: Path) -> None:
+    """Raise ModelFileError for a tensor that says that the others are not all of the model's weights."""
+    _refuse_tensor(name, path, _HALVES)
+
+
 def refuse_other_tensor(name: str, path: Path) -> None:
     """Raise ModelFileError for a tensor that no GPT-NeoX model has and that says what the checkpoint is."""
-    for pattern, what in _TENSORS:
+    _refuse_tensor(name, path, _TENSORS)
+
+
+def _refuse_tensor(name: str, path: Path, table: tuple[tuple[str, str], ...]) -> None:
+    for pattern, what in table:
         if re.fullmatch(pattern, name):
             raise ModelFileError(f"is {what}", path=path, field=f"tensor {one_line(name, 100)}")
 

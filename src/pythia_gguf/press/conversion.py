@@ -57,7 +57,7 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     text_files(folder)
     config_path = folder / "config.json"
     hf_config = read_json_object(config_path, allow_nan=True)
-    config = arch.config_from_hf(hf_config, config_path)
+    config, notes = arch.config_from_hf(hf_config, config_path)
     generation_config = _generation_config(folder / "generation_config.json")
     tokens = tokenizer.read_tokenizer(folder, hf_config, generation_config, config.n_vocab)
     metadata: Metadata = {"general.architecture": arch.ARCHITECTURE}
@@ -75,7 +75,8 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     for key, value in metadata.items():
         if isinstance(value, str) and len(value.encode()) > STRING_BYTES_MAX:
             raise ModelFileError(f"a text for the GGUF is longer than {STRING_BYTES_MAX} bytes", path=folder, field=key)
-    return HFModel(config=config, metadata=metadata, special_tokens=tokens.beside, notes=tokens.notes)
+    notes = (*(f"config.json: {note}" for note in notes), *tokens.notes)
+    return HFModel(config=config, metadata=metadata, special_tokens=tokens.beside, notes=notes)
 
 
 def text_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ Knows where bytes are; not which quants will be made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from pythia_gguf.arch import check_shapes, gguf_name, qkv_runs, role_of, tensor_shapes
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from pythia_gguf.checkpoint.gathered import as_plain
 from pythia_gguf.checkpoint.neox import NeoXCheckpoint, neox_folder, open_neox
 from pythia_gguf.checkpoint.tensor import LazyTensor
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
@@ -27,6 +28,7 @@ from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.intake.mistaken import (
     ADAPTER,
     holds_weights,
+    refuse_half_weights,
     refuse_other_file,
     refuse_other_folder,
     refuse_other_tensor,
@@ -39,6 +41,7 @@ from pythia_gguf.tokenizer import tokens_beside, try_tokenizer
 
 UNQUANTIZED = ("F16", "BF16", "F32")
 _EMBEDDINGS = ("token_embd.weight", "output.weight")
+_MOST_NAMED = 5
 _ADAPTER_NOTE = f"{ADAPTER} was left out: the weights beside it are a whole model"
 
 
@@ -230,11 +233,15 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
     else:
         checkpoint = open_neox(neox)
         kind, elsewhere = "neox", dict(checkpoint.elsewhere)
-    found = _by_gguf_names(checkpoint.tensors.values())
     notes = [*model.notes, *([_ADAPTER_NOTE] if os.path.lexists(folder / ADAPTER) else [])]
-    found, copies = _with_both_embeddings(found, model.config.tied_embeddings, folder, notes)
     shapes = tensor_shapes(model.config)
+    found, strangers = _by_gguf_names(checkpoint.tensors.values(), shapes, model.config.tied_embeddings)
+    notes += _left_out_notes(strangers, {} if isinstance(checkpoint, NeoXCheckpoint) else checkpoint.left_out)
+    found, copies = _with_both_embeddings(found, model.config.tied_embeddings, folder, notes)
+    for tensor in found.values():
+        _check_stored(tensor)
     check_shapes({n: t.shape for n, t in found.items()}, shapes, folder)
+    found, gathered = as_plain(found, elsewhere)
     runs = tuple(qkv_runs(model.config))
     matrices = matrix_format((t.dtype, t.shape) for t in checkpoint.tensors.values())
     tensors = tuple(
@@ -265,25 +272,55 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
         revision=place.revision if place else None,
         hidden_act=model.config.hidden_act,
         special_tokens=model.special_tokens,
-        elsewhere=elsewhere,
+        elsewhere=elsewhere | gathered,
         copies=copies,
         notes=tuple(notes),
     )
 
 
-def _by_gguf_names(tensors: Iterable[LazyTensor]) -> dict[str, LazyTensor]:
-    """The tensors of the model, in their order; buffers are dropped before their type is looked at."""
+def _by_gguf_names(
+    tensors: Iterable[LazyTensor], expected: Collection[str], is_tied: bool
+) -> tuple[dict[str, LazyTensor], dict[str, ModelFileError]]:
+    """The tensors of the model, in their order, and others by their own names, each with what is wrong with it.
+
+    Others are left out, as in transformers, unless tensors of the model are missing: then they may tell why.
+    """
     found: dict[str, LazyTensor] = {}
+    strangers: dict[str, ModelFileError] = {}
     for tensor in tensors:
-        refuse_other_tensor(tensor.name, tensor.path)
-        name = gguf_name(tensor.name, path=tensor.path)
+        refuse_half_weights(tensor.name, tensor.path)
+        try:
+            refuse_other_tensor(tensor.name, tensor.path)
+            name = gguf_name(tensor.name, path=tensor.path)
+        except ModelFileError as e:
+            strangers[tensor.name] = e
+            continue
         if name is None:
             continue
-        _check_stored(tensor)
-        if name in found:
+        if name not in expected:
+            strangers[tensor.name] = ModelFileError(
+                "is of a layer that config.json does not count", path=tensor.path, field=f"tensor {tensor.name}"
+            )
+        elif name in found:
             raise ModelFileError(f"is the same as {found[name].name}", path=tensor.path, field=f"tensor {tensor.name}")
-        found[name] = tensor
-    return found
+        else:
+            found[name] = tensor
+    missing = [name for name in expected if name not in found and not (is_tied and name in _EMBEDDINGS)]
+    if strangers and missing:
+        raise next(iter(strangers.values()))
+    return found, strangers
+
+
+def _left_out_notes(strangers: Collection[str], entries: Mapping[str, str]) -> list[str]:
+    """What is said of tensors that the model does not have, and of entries beside the tensors."""
+    notes = []
+    if strangers:
+        names = ", ".join(one_line(name, 100) for name in list(strangers)[:_MOST_NAMED])
+        notes.append(f"left out, as transformers does: {len(strangers)} tensors that the model does not have ({names})")
+    if entries:
+        kinds = ", ".join(f"{one_line(name, 60)} ({kind})" for name, kind in list(entries.items())[:_MOST_NAMED])
+        notes.append(f"left out: {len(entries)} entries that are no tensors: {kinds}")
+    return notes
 
 
 def _with_both_embeddings(
@@ -315,9 +352,10 @@ def _with_both_embeddings(
 
 
 def _check_stored(tensor: LazyTensor) -> None:
-    if tensor.dtype not in UNQUANTIZED:
+    if tensor.dtype not in (*UNQUANTIZED, "F64"):
         raise ModelFileError(
-            f"type {tensor.dtype} is not supported: expected {', '.join(UNQUANTIZED)}",
+            f"type {tensor.dtype} is not supported: expected {', '.join(UNQUANTIZED)} or F64. Load the model with"
+            " transformers and save it in one of them",
             path=tensor.path,
             field=f"tensor {tensor.name}",
         )
