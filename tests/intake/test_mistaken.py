@@ -39,6 +39,11 @@ FOLDERS: dict[str, tuple[dict[str, bytes], str, str]] = {
         "merge_and_unload",
     ),
     "LoRA, config damaged": ({"adapter_config.json": b"{"}, "is an adapter, not a model", "merge_and_unload"),
+    "prefix": (
+        {"adapter_config.json": b'{"peft_type": "PREFIX_TUNING", "base_model_name_or_path": "a/b"}'},
+        "an adapter (PREFIX_TUNING) of a/b, not a model",
+        "Give that model",
+    ),
     "LoRA with config.json": (TEXTS | LORA, "an adapter (LORA)", "merge_and_unload"),
     "LoRA of a path of escapes": (
         {"adapter_config.json": b'{"base_model_name_or_path": "\\u001b[2J\\n"}'},

@@ -39,11 +39,15 @@ ORDERED_DICT = "collections.OrderedDict"
 TENSOR = "torch._utils._rebuild_tensor_v2"
 LATER_TENSOR = "torch._utils._rebuild_tensor_v3"
 PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
-NEEDED = {ORDERED_DICT, TENSOR, LATER_TENSOR, *PARAMETERS, *STORAGE_DTYPES}
+# A tensor with attributes is called by another of these, and says what it is.
+FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+TYPES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+NEEDED = {ORDERED_DICT, TENSOR, LATER_TENSOR, *PARAMETERS, FROM_TYPE, *TYPES, *STORAGE_DTYPES}
 # What entries beside the weights are made of, and torch's restricted reader takes.
 BESIDE = re.compile(
     r"collections\.Counter|_codecs\.encode|(?:__builtin__|builtins)\.(?:set|bytearray|complex)"
     r"|torch\.(?:Size|device|bool|(?:b?float|u?int|complex)\d+\w*)"
+    r"|torch\.(?:serialization\._get_layout|_utils\._rebuild_(?:sparse_tensor|meta_tensor_no_storage))"
 )
 
 

@@ -19,6 +19,7 @@ from pythia_gguf.checkpoint.pickled import (
     BESIDE,
     BYTES,
     EMPTY_TUPLE,
+    FROM_TYPE,
     LATER_DTYPES,
     LATER_TENSOR,
     LIST,
@@ -29,6 +30,7 @@ from pythia_gguf.checkpoint.pickled import (
     SET,
     STORAGE_DTYPES,
     TENSOR,
+    TYPES,
     Dict,
     Other,
     StateDict,
@@ -46,9 +48,8 @@ from pythia_gguf.errors import ModelFileError
 
 MAX_OPCODES = 2_000_000
 MAX_STACK = 100_000
-MAX_DEPTH = 8
+MAX_DEPTH = 32
 _MAX_LINE_BYTES = 256
-_MAX_NUMBER_BYTES = 16
 _STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # protocols 2 to 5
 _SAVE_AGAIN = "Save model.state_dict() alone: torch.save(model.state_dict(), FILE)"
 # A tuple or dict of torch takes 11 bytes of pickle or more; a flood of one-byte "}" must not fill the memory.
@@ -170,7 +171,7 @@ class _Machine:
 
     def _depth_around(self, inner: int) -> int:
         if inner >= MAX_DEPTH:
-            raise self._error(f"nested deeper than {MAX_DEPTH}")
+            raise self._error(f"nested deeper than {MAX_DEPTH}. {_SAVE_AGAIN}")
         return inner + 1
 
     # Opcodes
@@ -192,10 +193,7 @@ class _Machine:
         self._stack.append(other)
 
     def _long(self) -> None:
-        n_bytes = self._number("<B")
-        if n_bytes > _MAX_NUMBER_BYTES:
-            raise self._error(f"number of {n_bytes} bytes is too large")
-        self._stack.append(int.from_bytes(self._take(n_bytes), "little", signed=True))
+        self._stack.append(int.from_bytes(self._take(self._number("<B")), "little", signed=True))
 
     def _global(self) -> None:
         self._symbol(self._line(), self._line())
@@ -255,10 +253,6 @@ class _Machine:
         if found is not target:
             raise self._error(f"adds to {kind_of(found)}, expected {target.kind}")
 
-    def _frozenset(self) -> None:
-        self._pop_to_mark()
-        self._stack.append(SET)
-
     def _set_pairs(self, pairs: list[Value]) -> None:
         target = self._pop()
         self._stack.append(target)
@@ -280,9 +274,8 @@ class _Machine:
     def _build(self) -> None:
         state, target = self._pop(), self._pop()
         self._stack.append(target)
-        is_metadata = isinstance(state, Dict) and set(state.items) == {"_metadata"}
-        if not isinstance(target, Dict) or not target.is_ordered or not is_metadata:
-            raise self._error(f"sets the state of {kind_of(target)}: only an OrderedDict may carry _metadata")
+        if not isinstance(target, Dict) or not target.is_ordered or not isinstance(state, Dict):
+            raise self._error(f"sets the state of {kind_of(target)}: only an OrderedDict may have attributes")
 
     def _persistent_id(self) -> None:
         value = self._pop()
@@ -320,10 +313,15 @@ class _Machine:
             case (StoredTensor() | Other() as tensor, bool(), Dict() as hooks, *_) if name in PARAMETERS:
                 self._check_no_hooks(hooks)
                 self._stack.append(tensor)
+            case (Symbol() as inner, Symbol(name=kind), Tuple() as inner_args, _) if (
+                name == FROM_TYPE and kind in TYPES
+            ):
+                self._stack += [inner, inner_args]
+                self._reduce()
             case _ if BESIDE.fullmatch(name):
                 self._stack.append(OBJECT)
             case _:
-                raise self._error(f"calls {name} with arguments torch.save does not write")
+                raise self._error(f"calls {name} with arguments that plain weights do not need. {_SAVE_AGAIN}")
 
     def _check_no_hooks(self, hooks: Dict) -> None:
         if hooks.items:
@@ -369,7 +367,6 @@ _OPCODES: dict[int, Callable[[_Machine], None]] = {
     ord("e"): lambda m: m._add(LIST),
     0x8F: lambda m: m._other(SET),
     0x90: lambda m: m._add(SET),
-    0x91: _Machine._frozenset,
     0x95: _Machine._skip_frame,
     ord("c"): _Machine._global,
     0x93: _Machine._stack_global,

@@ -16,6 +16,7 @@ from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.json_file import read_json_object
 
 ADAPTER = "adapter_config.json"
+_PROMPTS = ".*PROMPT.*|P_TUNING|PREFIX_TUNING|CPT"  # kinds of peft that learn inputs
 _WEIGHTS = re.compile(r"(?:model(?:-\d+-of-\d+)?\.safetensors|pytorch_model(?:-\d+-of-\d+)?\.bin)(?:\.index\.json)?")
 _CHECKPOINT = re.compile(r"(?:checkpoint-|step)(\d+)")
 _ORIGINAL = "Take the original model, with model.safetensors or pytorch_model.bin"
@@ -188,6 +189,8 @@ def _adapter(folder: Path) -> str:
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     shown = f"an adapter ({one_line(kind, 20)})" if isinstance(kind, str) else "an adapter"
     of = f" of {one_line(base, 100)}" if isinstance(base, str) and base else ""
+    if isinstance(kind, str) and re.fullmatch(_PROMPTS, kind):
+        return f"is {shown}{of}, not a model, and has nothing that could be merged into its weights. Give that model"
     return (
         f"is {shown}{of}, not a model. Merge it, in Python:"
         " peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(OUT)"
