@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,12 @@ def parts_of(name: str, tensor: torch.Tensor, n: int) -> list[torch.Tensor]:
     return [tensor.clone(), *(torch.zeros_like(tensor) for _ in range(n - 1))]
 
 
-def write_neox(folder: Path, n_parts: int, step: int = 1000) -> Path:
+def write_neox(
+    folder: Path,
+    n_parts: int,
+    step: int = 1000,
+    change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+) -> Path:
     """The sample as GPT-NeoX writes it, with its config and tokenizer beside."""
     target = folder / f"global_step{step}"
     target.mkdir(parents=True)
@@ -51,7 +57,7 @@ def write_neox(folder: Path, n_parts: int, step: int = 1000) -> Path:
     for layer, names in files.items():
         split = {inner: parts_of(name, weights[name], n_parts) for inner, name in names.items()}
         for part in range(n_parts):
-            state = OrderedDict((inner, tensors[part]) for inner, tensors in split.items())
+            state = OrderedDict((inner, change(tensors[part])) for inner, tensors in split.items())
             if 2 <= layer < n_layers + 2:
                 state["attention.rotary_emb.inv_freq"] = torch.ones(4)
             torch.save(state, target / f"layer_{layer:02}-model_{part:02}-model_states.pt")
@@ -71,6 +77,18 @@ def test_parts_give_the_same_files_as_the_folder(n_parts: int, expected: dict[st
     source = write_neox(tmp_path / "nano", n_parts)
     result = quantize(source, tmp_path / "out", quants="Q4_K_M,Q8_0", keep_f16=True)
     assert {f.quant: f.sha256 for f in result.files} == expected
+
+
+@pytest.mark.parametrize("n_parts", [1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: torch.stack([t, t + 1], dim=-1)[..., 0], lambda t: t.T.contiguous().T if t.ndim == 2 else t.double()],
+    ids=["gapped", "transposed and float64"],
+)
+def test_parts_may_be_views(change, n_parts: int, expected: dict[str, str | None], tmp_path: Path):
+    source = write_neox(tmp_path / "nano", n_parts, change=change)
+    assert not change(torch.ones(4, 3)).is_contiguous()
+    assert quantize(source, tmp_path / "out", quants="Q8_0").files[0].sha256 == expected["Q8_0"]
 
 
 def test_tied_embeddings_have_no_last_file(tmp_path: Path):

@@ -68,8 +68,10 @@ def _is_own_head_dim(value: object, config: Mapping[str, object]) -> bool:
 
 _ONLY_NULL, _ONLY_EMPTY, _ONLY_FALSE = _one_of(None), _one_of(None, {}, []), _one_of(None, False)
 _QUANTIZED = "the weights are quantized already{by}: take the original model"
-_OTHER_ATTENTION = "a GGUF of this architecture attends to all tokens before, got {value}"
-_PARTS = "a model of several parts, of which this reads none, got {value}"
+_OTHER_ATTENTION = (
+    "a GGUF of this architecture attends to all tokens before, got {value}. Delete it if the model was trained without"
+)
+_PARTS = "names a part of a larger model, got {value}. Give the language model alone"
 # Only values that change nothing; else what it is, and the way out.
 REFUSED: dict[str, tuple[_Harmless, str]] = {
     "quantization_config": (_ONLY_NULL, _QUANTIZED),
@@ -81,10 +83,10 @@ REFUSED: dict[str, tuple[_Harmless, str]] = {
     "attention_chunk_size": (_ONLY_NULL, _OTHER_ATTENTION),
     "layer_types": (_is_full_attention, _OTHER_ATTENTION),
     "kv_sharing_modes": (_ONLY_NULL, _OTHER_ATTENTION),
-    "head_dim": (_is_own_head_dim, "expected hidden_size / num_attention_heads, got {value}"),
+    "head_dim": (_is_own_head_dim, "expected hidden_size / num_attention_heads, got {value}. Delete it"),
     "per_layer_config": (_ONLY_EMPTY, "layers that differ are not supported, got {value}"),
     "pruned_heads": (_ONLY_EMPTY, "pruned heads are not supported, got {value}. Delete it if the weights are whole"),
-    "is_encoder_decoder": (_ONLY_FALSE, "expected false, got {value}: GPT-NeoX has no encoder"),
+    "is_encoder_decoder": (_ONLY_FALSE, "expected false, got {value}: GPT-NeoX has no encoder. Delete it"),
     "text_config": (_ONLY_NULL, _PARTS),
     "text_encoder": (_ONLY_NULL, _PARTS),
     "decoder": (_ONLY_NULL, _PARTS),

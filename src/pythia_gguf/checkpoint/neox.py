@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pythia_gguf.checkpoint.gathered import as_plain
 from pythia_gguf.checkpoint.shards import check_stays_inside
 from pythia_gguf.checkpoint.tensor import ITEM_BYTES, LazyTensor
 from pythia_gguf.checkpoint.torch_zip import read_torch_zip
@@ -90,7 +91,7 @@ def open_neox(folder: Path) -> NeoXCheckpoint:
     tensors: dict[str, LazyTensor] = {}
     elsewhere: dict[Path, FileElsewhere] = {}
     for layer in layers:
-        opened = [_read(found[layer][i]) for i in range(n_parts)]
+        opened = [_read(found[layer][i], elsewhere) for i in range(n_parts)]
         for inner, outer in names[layer].items():
             pieces = [_part(tensors_of, inner, found[layer][i]) for i, tensors_of in enumerate(opened)]
             if n_parts == 1:
@@ -119,9 +120,12 @@ def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str,
         yield layers[-1], {"final_linear.weight": "embed_out.weight"}
 
 
-def _read(path: Path) -> dict[str, LazyTensor]:
+def _read(path: Path, elsewhere: dict[Path, FileElsewhere]) -> dict[str, LazyTensor]:
+    """The tensors of a file; those with gaps or in float64 become files that exist only so."""
     with RegularFile(path) as file:
-        return read_torch_zip(file).tensors
+        tensors, files = as_plain(read_torch_zip(file).tensors, {})
+    elsewhere |= files
+    return tensors
 
 
 def _part(tensors: Mapping[str, LazyTensor], name: str, path: Path) -> LazyTensor:
@@ -137,13 +141,7 @@ def _merged(
     first = parts[0]
     by_columns = inner in _BY_COLUMNS
     is_vector = "norm" in inner or inner in _ADDED
-    for part in parts:
-        if part.stride is not None:
-            raise ModelFileError(
-                "is a view with gaps, which is not read in parts. Save it again after .contiguous()",
-                path=part.path,
-                field=f"tensor {inner}",
-            )
+    for part in parts[1:]:
         if part.dtype != first.dtype or part.shape != first.shape:
             raise ModelFileError(
                 f"is {part.dtype} {list(part.shape)}, in the first part {first.dtype} {list(first.shape)}",
@@ -159,7 +157,7 @@ def _merged(
     path = folder / f"{name} of {len(parts)} parts"
     kind = _Columns if by_columns else _Vector if is_vector else _Rows
     elsewhere[path] = FileElsewhere(
-        open=lambda: kind(path, n_bytes, parts, inner not in _ADDED), n_bytes=n_bytes, sha256=""
+        open=lambda: kind(path, n_bytes, parts, inner not in _ADDED, elsewhere), n_bytes=n_bytes, sha256=""
     )
     return replace(first, name=name, shape=shape, path=path, offset=0, n_bytes=n_bytes)
 
@@ -167,9 +165,16 @@ def _merged(
 class _Merged(ReadableFile):
     """A tensor of several parts, read like a file; parts are opened for each read, there may be a thousand."""
 
-    def __init__(self, path: Path, size: int, parts: list[LazyTensor], is_mean: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size: int,
+        parts: list[LazyTensor],
+        is_mean: bool,
+        elsewhere: Mapping[Path, FileElsewhere],
+    ) -> None:
         self.path, self.size = path, size
-        self._parts, self._is_mean = parts, is_mean
+        self._parts, self._is_mean, self._elsewhere = parts, is_mean, elsewhere
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
         """Fill `buffer` from `offset`; raises ModelFileError past the end."""
@@ -177,13 +182,17 @@ class _Merged(ReadableFile):
         if offset < 0 or len(view) > self.size - offset:
             raise ModelFileError("file is cut short", path=self.path, offset=offset)
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(RegularFile(part.path)) for part in self._parts]
+            files = [stack.enter_context(self._open(part)) for part in self._parts]
             self._fill(files, offset, view)
 
-    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+    def _open(self, part: LazyTensor) -> ReadableFile:
+        elsewhere = self._elsewhere.get(part.path)
+        return elsewhere.open() if elsewhere else RegularFile(part.path)
+
+    def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:
         raise NotImplementedError
 
-    def _runs(self, files: list[RegularFile], offset: int, view: memoryview, run: int) -> None:
+    def _runs(self, files: list[ReadableFile], offset: int, view: memoryview, run: int) -> None:
         """Bytes of which `run` come from the first part, as many from the second, and so on around."""
         done = 0
         while done < len(view):
@@ -197,21 +206,21 @@ class _Merged(ReadableFile):
 class _Rows(_Merged):
     """Rows of the first part, then those of the second."""
 
-    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+    def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:
         self._runs(files, offset, view, self._parts[0].n_bytes)
 
 
 class _Columns(_Merged):
     """In each row the columns of the first part, then those of the second."""
 
-    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+    def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:
         self._runs(files, offset, view, self._parts[0].n_bytes // self._parts[0].shape[0])
 
 
 class _Vector(_Merged):
     """Parts added up one after the other, then divided where the mean is wanted, each time rounded to their type."""
 
-    def _fill(self, files: list[RegularFile], offset: int, view: memoryview) -> None:
+    def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:
         dtype = self._parts[0].dtype
         values = [self._numbers(f.read(p.offset, p.n_bytes), dtype) for f, p in zip(files, self._parts, strict=True)]
         total = values[0]
