@@ -10,7 +10,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
+from pythia_gguf.card.card import CardRun, CardSource, write_card
+from pythia_gguf.card.listing import CardFile
 
 NAME = "pythia-410m-deduped-v0"
 N_WEIGHTS = 405_334_016

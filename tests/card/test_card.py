@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from card.facts import ALIASES, FILES, NAME, README, SIZES, SOURCE, body_of, card, headings, section, tables
-from pythia_gguf.card.card import CardFile, size_text
+from pythia_gguf.card.listing import CardFile, size_text
 
 OUR_TITLES = [
     f"{NAME} - GGUF",

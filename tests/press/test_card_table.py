@@ -13,7 +13,7 @@ import pytest
 from press.toy_checkpoint import CONFIG, PYTHIA_410M
 from pythia_gguf import quantize
 from pythia_gguf.arch import config_from_hf, hf_name, tensor_shapes
-from pythia_gguf.card.card import size_text
+from pythia_gguf.card.listing import size_text
 
 pytestmark = pytest.mark.tokenizer_20b
 

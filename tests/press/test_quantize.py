@@ -151,9 +151,13 @@ def test_card_that_somebody_edited_stays(tmp_path: Path):
     card = tmp_path / "README.md"
     card.write_text(card.read_text("utf-8") + "\nMine.\n", "utf-8")
     quantize(NANO, tmp_path, quants="Q4_0")  # tells of the same files
-    with pytest.raises(UsageError, match=r"README\.md exists and tells of other files than there will be"):
-        quantize(NANO, tmp_path, quants="Q8_0")
-    assert card.read_text("utf-8").endswith("\nMine.\n")
+    quantize(NANO, tmp_path, quants="Q8_0")
+    text = card.read_text("utf-8")
+    assert "| nano.Q8_0.gguf |" in text and text.endswith("\nMine.\n")
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"nano\.Q4_0\.gguf exists and no manifest\.json says what it was made from"):
+        quantize(NANO, tmp_path, quants="Q4_0")
+    assert card.read_text("utf-8") == text
 
 
 @pytest.mark.parametrize("other", [{"mix": "2024"}, {"name": "nano2"}])

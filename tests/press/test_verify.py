@@ -179,6 +179,27 @@ def test_missing_and_damaged_are_told_apart(name: str, listed_by: str, folder: P
         assert got == expected and len(err.splitlines()) == (expected != 0)
 
 
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda text: text.replace("0", "1"), "differs from manifest.json on m.Q4_0.gguf"),
+        (lambda text: text.partition("\n")[2], "differs from manifest.json on m.Q4_0.gguf"),
+        (lambda text: "x", "expected lines of a hash and a name"),
+        (lambda text: text + f"{'0' * 64}  mine.txt\n", None),
+        (lambda text: text.replace("\n", "\r\n"), None),
+    ],
+)
+def test_sums_that_say_something_else_than_the_manifest_are_damaged(
+    harm: Callable[[str], str], says: str | None, folder: Path, tmp_path: Path
+):
+    shutil.copytree(folder, tmp_path / "work")
+    sums = tmp_path / "work" / "SHA256SUMS"
+    sums.write_bytes(harm(sums.read_text("utf-8")).encode())
+    faults = [v for v in verify(tmp_path / "work") if v.state != "ok"]
+    assert [(v.file, v.state) for v in faults] == ([("SHA256SUMS", "damaged")] if says else [])
+    assert says is None or says in str(faults[0].fault)
+
+
 def test_a_missing_alias_says_what_it_is_another_name_of(folder: Path, tmp_path: Path):
     shutil.copytree(folder, tmp_path / "work")
     (tmp_path / "work" / "m.Q4_K.gguf").unlink()

@@ -8,7 +8,6 @@ original card are foreign text: shown, never obeyed. Keys of the front matter ar
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,16 +15,23 @@ import yaml
 
 from pythia_gguf.card.headings import demoted
 from pythia_gguf.card.inert import code, command_block, fenced, inert
+from pythia_gguf.card.listing import (
+    ORIGINAL,
+    CardFile,
+    about_table,
+    commands,
+    file_table,
+    is_example,
+    n_files,
+    repository,
+)
 from pythia_gguf.card.measured import NOT_ASSESSED, NOT_CHOSEN, NOT_MEASURED
 from pythia_gguf.card.original import LOCAL_PATH, MAX_BODY_CHARS, MAX_FRONT_CHARS, Original, Passage, take_apart
 from pythia_gguf.hub.card_keys import is_repo_id
 
 _HUB = "https://huggingface.co/"
-# Programs find the table of a quantized model's card by these two comments.
-_MARKER = "<!-- README_GGUF.md-provided-files {} -->"
 _FOREIGN_MARKER = re.compile(r"<(?=!--\s*README_GGUF)", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_EXAMPLE = "Q4_K_M"
 _MIXES = {
     "2026": "the rules of llama.cpp commit 0c1e57098 decide which tensor gets which format, and every format is encoded"
     " as that commit encodes it, {imatrix}.",
@@ -33,26 +39,6 @@ _MIXES = {
     " published then; every format is encoded as llama.cpp commit 0c1e57098 encodes it, {imatrix}."
     " That the bytes equal those of a file published in 2024 is not claimed.",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardFile:
-    """One file of the folder.
-
-    name       file name
-    quant      its name in the menu, or the format of an unquantized file
-    n_bytes    size of the whole file
-    bits_per_weight  storage of one weight over all tensors, without the header
-    sha256     of its bytes, 64 hexadecimal digits
-    alias_of   the quant whose bytes it shares, or None
-    """
-
-    name: str
-    quant: str
-    n_bytes: int
-    bits_per_weight: float
-    sha256: str
-    alias_of: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +90,12 @@ def write_card(files: Sequence[CardFile], source: CardSource, run: CardRun) -> s
         raise ValueError(f"mix {run.mix!r} is none of {', '.join(_MIXES)}")
     url = _repo_url(source)
     original = take_apart(source.readme) if source.readme is not None else None
-    table = "\n\n".join([_MARKER.format("start"), "## Provided files", _file_table(files), _MARKER.format("end")])
+    table = file_table(files)
     parts = [
         _front_matter(source, run, url, original),
         _head(files, source, run, url),
         table,
-        _about_table(files),
+        about_table(files),
         _how_to_run(files, source),
         _provenance(source, run, url, original),
         _how_to_verify(),
@@ -118,12 +104,6 @@ def write_card(files: Sequence[CardFile], source: CardSource, run: CardRun) -> s
         _original_card(original, url),
     ]
     return "\n\n".join(part if part is table else _FOREIGN_MARKER.sub("&lt;", part) for part in parts) + "\n"
-
-
-def size_text(n_bytes: int) -> str:
-    """A size as older tables of quantized Pythia models print it: GiB of two decimals at most, called GB."""
-    text = f"{n_bytes / 2**30:.2f}".rstrip("0").rstrip(".")
-    return "<0.01GB" if text == "0" else f"{text}GB"
 
 
 def _repo_url(source: CardSource) -> str | None:
@@ -159,57 +139,21 @@ def _head(files: Sequence[CardFile], source: CardSource, run: CardRun, url: str 
         parts.append(f"Quantization made by {inert(run.quantized_by)}.")
     if url:
         parts.append(f"- Model creator: {url.rpartition('/')[0]}/\n- Original model: {url}/")
-    n_files = f"{len(files)} GGUF files" if len(files) > 1 else "One GGUF file"
     revision = f", revision {code(source.revision)}" if source.revision else ""
     parts.append(
-        f"{n_files} made from {inert(source.name)}{revision}, for [llama.cpp](https://github.com/ggml-org/llama.cpp)"
-        " and programs built on it. Below: the files and their checksums, how to run them, what exactly they were made"
-        " from and how, and the original model card."
+        f"{n_files(files)} made from {inert(source.name)}{revision}, for"
+        " [llama.cpp](https://github.com/ggml-org/llama.cpp) and programs built on it. Below: the files and their"
+        " checksums, how to run them, what exactly they were made from and how, and the original model card."
     )
     return "\n\n".join(parts)
 
 
-def _file_table(files: Sequence[CardFile]) -> str:
-    rows = ["| Name | Quant method | Size | Bits per weight | sha256 |", "|---|---|---|---|---|"]
-    for f in files:
-        same = f", same bytes as {inert(f.alias_of)}" if f.alias_of else ""
-        columns = (
-            inert(f.name),
-            inert(f.quant),
-            size_text(f.n_bytes),
-            f"{f.bits_per_weight:.2f}",
-            inert(f.sha256) + same,
-        )
-        rows.append(f"| {' | '.join(columns)} |")
-    return "\n".join(rows)
-
-
-def _about_table(files: Sequence[CardFile]) -> str:
-    text = "Sizes are in GiB, printed as GB. Bits per weight are those of all tensors; the vocabulary is not counted."
-    aliases = [f"{inert(f.quant)} is another name of {inert(f.alias_of)}" for f in files if f.alias_of]
-    return f"{text} {', '.join(aliases)}: the same bytes under two names." if aliases else text
-
-
 def _how_to_run(files: Sequence[CardFile], source: CardSource) -> str:
-    example = next((f for f in files if f.quant == _EXAMPLE), files[0])
-    file = shlex.quote(example.name)
-    repo = f"OWNER/{source.name}-GGUF"
-    commands = command_block(
-        "# continue a text (older releases of llama.cpp call this program llama-cli)",
-        f'llama-completion -m {file} -no-cnv -n 64 -p "Once upon a time"',
-        "",
-        "# serve a file that is here, or fetch it from the Hub first",
-        f"llama-server -m {file}",
-        f"llama-server -hf {shlex.quote(f'{repo}:{example.quant}')}",
-        "",
-        "# the same on a CPU, and what is in a file (pip install pythia-gguf)",
-        f'pythia generate {shlex.quote(f"{repo}:{example.quant}")} "Once upon a time"',
-        f"pythia inspect {file}",
-    )
     return (
         "## How to run\n\n"
-        f"Each file is complete; larger ones take more memory. {NOT_CHOSEN}: {inert(example.quant)} is only an example"
-        f" here. {inert(repo)} stands for the repository that you found this card in.\n\n{commands}"
+        f"Each file is complete; larger ones take more memory. {NOT_CHOSEN}: {is_example(files)}"
+        f" {inert(repository(source.name))} stands for the repository that you found this card in.\n\n"
+        f"{commands(files, source.name)}"
     )
 
 
@@ -302,7 +246,7 @@ def _quoted(passage: Passage) -> str:
 
 
 def _original_card(original: Original | None, url: str | None) -> str:
-    parts = ["## Original model description:"]
+    parts = [ORIGINAL]
     if original is None:
         parts.append("No README.md came with the source.")
         return "\n\n".join(parts)

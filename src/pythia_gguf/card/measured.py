@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pythia_gguf.card.inert import inert
+from pythia_gguf.card.line_ends import in_unix_lines
+from pythia_gguf.card.listing import SIZES
 
 _START, _END = "<!-- pythia-gguf measured start -->", "<!-- pythia-gguf measured end -->"
 _AFTER = "<!-- README_GGUF.md-provided-files end -->"
@@ -28,8 +30,10 @@ _SINCE = {
 _ASSESSED = "What tasks on bias say of the files is above, under *Tasks*; it is about what these tasks ask, no more."
 _HEADING = "## What each file costs"
 _TITLE = re.compile(f"^{_HEADING}$", re.MULTILINE)
-# What stands below the section: a heading as high as its own, or a comment of a card.
-_NEXT = re.compile(r"(?<=\n\n)(?:##? |<!-- README_GGUF)")
+# What stands below the section: a heading as high as its own, a comment of a card, or what is said of its table.
+_NEXT = re.compile(rf"(?<=\n\n)(?:##? |<!-- README_GGUF|{re.escape(SIZES)})")
+# Lines that tell of one file: of a table, and the advice.
+_OF_ONE = re.compile(r"\| *(.+?) *\||\*\*(.+?)\*\* is ")
 # Of a row that has more to say than figures.
 _TOLD = {"missing": "No figure", "note": "Note"}
 _ON_BIAS = ("crows_pairs", "winogender", "toxigen")
@@ -67,8 +71,10 @@ def with_measured(card: str, section: str, *, is_bias_assessed: bool = False) ->
     An older one is known by its comments, and where a hand has removed one of them by its title and the next. Line ends
     are those that most lines of the card have.
     """
-    is_crlf = 2 * card.count("\r\n") > card.count("\n")
-    card = card.replace("\r\n", "\n")
+    return in_unix_lines(card, lambda text: _with_measured(text, section, is_bias_assessed))
+
+
+def _with_measured(card: str, section: str, is_bias_assessed: bool) -> str:
     for old, new in _SINCE.items():
         card = card.replace(old, new)
     if is_bias_assessed:
@@ -79,13 +85,31 @@ def with_measured(card: str, section: str, *, is_bias_assessed: bool = False) ->
         card = card[: span[0]] + card[span[1] :]
     block = f"{_START}\n\n{section}\n\n{_END}"
     if place is not None:
-        result = card[:place] + block + card[place:]
-    elif _AFTER in card:
+        return card[:place] + block + card[place:]
+    if _AFTER in card:
         before, after, rest = card.partition(_AFTER)
-        result = f"{before}{after}\n\n{block}{rest}"
-    else:
-        result = f"{card.rstrip()}\n\n{block}\n"
-    return result.replace("\n", "\r\n") if is_crlf else result
+        return f"{before}{after}\n\n{block}{rest}"
+    return f"{card.rstrip()}\n\n{block}\n"
+
+
+def without_files(card: str, gone: Iterable[str]) -> str:
+    """A card without its section where that tells of files that are gone.
+
+    gone  their names and quants
+    """
+    shown = {inert(name) for name in gone}
+
+    def edit(text: str) -> str:
+        span = _span(text)
+        told = map(_OF_ONE.match, text[slice(*span)].split("\n") if span else ())
+        if span is None or not any(found and found[found.lastindex or 0] in shown for found in told):
+            return text
+        text = text[: span[0]].rstrip("\n") + text[span[1] :]
+        for old, new in (*_SINCE.items(), (NOT_ASSESSED, _ASSESSED)):
+            text = text.replace(new, old)
+        return text
+
+    return in_unix_lines(card, edit)
 
 
 def section_of(card: str) -> str | None:
@@ -110,7 +134,7 @@ def _span(card: str) -> tuple[int, int] | None:
         return start, end + len(_END)
     title = _TITLE.search(card, start)
     following = _NEXT.search(card, title.end() if title else start + len(_START))
-    return start, following.start() - 2 if following else len(card)
+    return start, following.start() - 2 if following else len(card.rstrip("\n"))
 
 
 def keep_measured(old: str, new: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import click
 
 from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import StorageError, UsageError, one_line
-from pythia_gguf.json_file import json_text, read_text
 
 if TYPE_CHECKING:
     from pythia_gguf.card.measured import TaskRow
@@ -39,11 +37,10 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     pythia card pythia-70m-GGUF
     """
     from pythia_gguf.card.measured import is_on_bias, measured_section, with_measured
-    from pythia_gguf.evals.at_hand import files_at_hand
     from pythia_gguf.evals.plots import is_drawn_from
     from pythia_gguf.evals.report import read_report
-    from pythia_gguf.files import sha256_of, write_text
-    from pythia_gguf.press.manifest import MANIFEST, read_manifest
+    from pythia_gguf.files import sha256_of
+    from pythia_gguf.press.folder_card import open_card
     from pythia_gguf.press.staging import CARD
 
     if not folder.is_dir():
@@ -52,24 +49,17 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     if report is None and not path.exists():
         raise StorageError(f"{path}: no such file. `pythia measure {folder} --text FILE -o {path}` writes it")
     data = read_report(path)
-    there = files_at_hand(folder)
-    if there is None:
-        raise UsageError(f"{folder}: no manifest.json: not a folder of pythia quantize")
-    data = _of_folder(data, path, there, folder)
-    found = tasks or sorted(folder.glob("results*.json"))
-    rows = [row for p in found for row in _results(p, there, folder, is_given=bool(tasks))]
-    old = read_text(folder / CARD)
-    drawn = {name: is_drawn_from(folder / name, sha256_of(path)) for name in _PICTURES if (folder / name).is_file()}
-    for name in (name for name, is_of_report in drawn.items() if not is_of_report):
-        click.echo(f"{folder / name}: not of {path}, so left out. `pythia plot {path} -o {folder}` draws it", err=True)
-    section = measured_section(data, rows, [name for name, is_of_report in drawn.items() if is_of_report])
-    text = with_measured(old, section, is_bias_assessed=is_on_bias(rows))
-    write_text(folder / CARD, text)
-    # A card that nobody has edited stays one that `pythia quantize` may write again.
-    manifest = read_manifest(folder)
-    if manifest and manifest.get("card_sha256") == hashlib.sha256(old.encode("utf-8")).hexdigest():
-        manifest["card_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        write_text(folder / MANIFEST, json_text(manifest, indent=1) + "\n")
+    with open_card(folder) as card:
+        there = {entry["file"]: entry["sha256"] for entry in card.manifest["files"]}
+        data = _of_folder(data, path, there, folder)
+        found = tasks or sorted(folder.glob("results*.json"))
+        rows = [row for p in found for row in _results(p, there, folder, is_given=bool(tasks))]
+        drawn = {name: is_drawn_from(folder / name, sha256_of(path)) for name in _PICTURES if (folder / name).is_file()}
+        for name in (name for name, is_of_report in drawn.items() if not is_of_report):
+            again = f"`pythia plot {path} -o {folder}` draws it"
+            click.echo(f"{folder / name}: not of {path}, so left out. {again}", err=True)
+        section = measured_section(data, rows, [name for name, is_of_report in drawn.items() if is_of_report])
+        card.write(with_measured(card.text, section, is_bias_assessed=is_on_bias(rows)))
     click.echo(f"{folder / CARD}: {len({f['file'] for f in data['files']})} files with what they cost")
 
 

@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 
 def menu_json(result: PressResult) -> dict[str, Any]:
     """One object: what was made, or would be."""
-    from pythia_gguf.card.card import size_text
+    from pythia_gguf.card.listing import size_text
 
     files = []
     for f in result.files:
@@ -44,7 +44,7 @@ def menu_json(result: PressResult) -> dict[str, Any]:
 
 def print_menu(result: PressResult) -> None:
     """The files with sizes, the notes, and where all that is."""
-    from pythia_gguf.card.card import size_text
+    from pythia_gguf.card.listing import size_text
 
     rows = [
         (

@@ -26,7 +26,7 @@ from pythia_gguf.json_file import json_text
 @click.option("--name", help="NAME of the files.  [default: the source's]")
 @click.option("--quantized-by", metavar="WHO", help="Goes into the card.")
 @click.option("--dry-run", is_flag=True, help="Show plan and exact sizes; read no weight, write nothing.")
-@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--force", is_flag=True, help="Make the files anew, and replace what is in the way.")
 @click.option(
     "--imatrix",
     type=click.Path(path_type=Path),

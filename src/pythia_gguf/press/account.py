@@ -6,10 +6,11 @@ Knows no weights. What others will read holds names of files and of the Hub, and
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
-from pythia_gguf.card.card import CardFile, CardRun, CardSource, write_card
+from pythia_gguf.card.card import CardRun, CardSource, write_card
+from pythia_gguf.card.listing import CardFile
 from pythia_gguf.card.original import take_apart
 from pythia_gguf.errors import one_line
 from pythia_gguf.gguf.fingerprint import fingerprint, vectors_of
@@ -23,14 +24,27 @@ from pythia_gguf.press.source import Source
 
 
 def card_text(
-    source: Source, items: Sequence[MenuItem], sums: dict[str, str], sources: Sequence[SourceFile], run: CardRun
+    source: Source, items: Sequence[MenuItem], sums: Mapping[str, str], sources: Sequence[SourceFile], run: CardRun
 ) -> str:
     """The README.md of a folder.
 
     sums     file name -> hash
     sources  files that were read
     """
-    files = [
+    origin = CardSource(
+        name=source.name,
+        repo_id=source.repo_id,
+        revision=source.revision,
+        commit=source.commit,
+        files=tuple((f.name, f.n_bytes, f.sha256) for f in sources),
+        readme=source.readme,
+    )
+    return write_card(card_files(items, sums), origin, run)
+
+
+def card_files(items: Sequence[MenuItem], sums: Mapping[str, str]) -> tuple[CardFile, ...]:
+    """What the card lists of a run; `sums` as for `card_text`."""
+    return tuple(
         CardFile(
             name=i.file,
             quant=i.quant,
@@ -40,16 +54,7 @@ def card_text(
             alias_of=i.alias_of,
         )
         for i in items
-    ]
-    origin = CardSource(
-        name=source.name,
-        repo_id=source.repo_id,
-        revision=source.revision,
-        commit=source.commit,
-        files=tuple((f.name, f.n_bytes, f.sha256) for f in sources),
-        readme=source.readme,
     )
-    return write_card(files, origin, run)
 
 
 def command_text(found: Found, source: Source, items: Sequence[MenuItem], mix: str) -> str:
@@ -63,11 +68,18 @@ def command_text(found: Found, source: Source, items: Sequence[MenuItem], mix: s
     else:
         model, own_name = source.name, source.name
     words = ["pythia", "quantize", model, *(["--name", source.name] if legal_name(own_name) != source.name else [])]
-    quants = [item.quant for item in items if item.quant in QUANTS]
-    words += ["--quants", "all" if len(quants) == len(QUANTS) else ",".join(quants), "--mix", mix]
+    quants, more = words_for([item.quant for item in items])
+    words += ["--quants", quants, "--mix", mix]
     if source.imatrix is not None:
         words += ["--imatrix", source.imatrix.path.name]
-    return shlex.join(words + (["--keep-f16"] if len(quants) < len(items) else []))
+    return shlex.join([*words, *more])
+
+
+def words_for(quants: Sequence[str]) -> tuple[str, list[str]]:
+    """Of the command that makes some files: the value of --quants, and the last words."""
+    ours = [quant for quant in quants if quant in QUANTS]
+    more = ["--keep-f16"] if len(ours) < len(quants) else []
+    return "all" if len(ours) == len(QUANTS) else ",".join(ours), more
 
 
 def imatrix_text(source: Source) -> str | None:

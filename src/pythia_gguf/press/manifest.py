@@ -5,6 +5,7 @@ Knows no weights. The manifest has no time and no path of the machine in it, so 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 SCHEMA_VERSION = 1
 _LARGEST_BYTES = 256 << 20
-_FILE = {"file": str, "bytes": int, "sha256": str}
+_FILE = {"file": str, "bytes": int, "sha256": str, "bits_per_weight?": float}
 _SHAPE = {
     "schema_version": int,
+    "quantized_by?": str,
     "files": [
         _FILE | {"quant?": str, "alias_of?": str, "tensors?": [{"tensor": str, "format": str, "sha256": str}]},
     ],
@@ -47,7 +49,8 @@ def manifest_text(
     items: Sequence[MenuItem],
     sha256: Mapping[str, str],
     tensors: Mapping[tuple[str, str], str],
-    card_sha256: str,
+    card_sha256: str | None,
+    quantized_by: str | None,
     hidden_act: str | None,
     special_tokens: Mapping[str, Any],
 ) -> str:
@@ -56,7 +59,8 @@ def manifest_text(
     source   what `source_entry` says
     sha256   file name -> hash, for every item
     tensors  (tensor name, format) -> hash of the encoded bytes
-    card_sha256  hash of the card as it was written: one that has another was edited since
+    card_sha256  hash of the card as it was written: one that has another was edited since; None where that is not known
+    quantized_by who is named in the card
     hidden_act   the activation as the source's config.json names it; a GGUF has no key for it
     special_tokens  what no key of a GGUF says of them; see `tokenizer.special_tokens`
     """
@@ -68,6 +72,7 @@ def manifest_text(
         "mix": mix,
         "source": source,
         **({} if hidden_act is None else {"hidden_act": hidden_act}),
+        **({} if quantized_by is None else {"quantized_by": quantized_by}),
         **({MANIFEST_KEY: dict(special_tokens)} if special_tokens else {}),
         "card_sha256": card_sha256,
         "files": [_file_entry(item, sha256[item.file], tensors) for item in items],
@@ -91,13 +96,14 @@ def _file(file: SourceFile) -> dict[str, Any]:
     return {"file": file.name, "bytes": file.n_bytes, "sha256": file.sha256}
 
 
-def sums_text(items: Sequence[MenuItem], sha256: Mapping[str, str]) -> str:
-    """The text of SHA256SUMS, as `sha256sum --check` reads it."""
-    return "".join(f"{sha256[item.file]}  {item.file}\n" for item in items)
+def sums_text(sha256: Mapping[str, str]) -> str:
+    """The text of SHA256SUMS, as `sha256sum --check` reads it; hashes by file name."""
+    return "".join(f"{digest}  {file}\n" for file, digest in sha256.items())
 
 
 def _file_entry(item: MenuItem, sha256: str, tensors: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    entry = {"quant": item.quant, "file": item.file, "bytes": item.n_bytes, "sha256": sha256}
+    entry: dict[str, Any] = {"quant": item.quant, "file": item.file, "bytes": item.n_bytes, "sha256": sha256}
+    entry["bits_per_weight"] = item.bits_per_weight
     if item.alias_of is not None:
         return entry | {"alias_of": item.alias_of}
     rows = [
@@ -132,3 +138,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         if Path(entry["file"]).name != entry["file"] or entry["file"] in ("", ".", ".."):
             raise ModelFileError(f"{entry['file']!r} is not the name of a file in this folder", path=path)
     return manifest
+
+
+def still_there(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A manifest without the files that are gone; an alias that has lost its original is a file of its own."""
+    by_quant = {entry.get("quant"): entry for entry in manifest["files"]}
+    files = [dict(entry) for entry in manifest["files"] if os.path.exists(folder / entry["file"])]
+    quants = {entry.get("quant") for entry in files}
+    for entry in files:
+        if (alias := entry.get("alias_of")) is not None and alias not in quants:
+            del entry["alias_of"]
+            entry["tensors"] = by_quant.get(alias, {}).get("tensors", [])
+    return {**manifest, "files": files}

@@ -10,21 +10,25 @@ import os
 import re
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata as installed
 from pathlib import Path
+from typing import Any
 
 from pythia_gguf.arguments import checked, texts
 from pythia_gguf.card.card import CardRun
-from pythia_gguf.card.measured import keep_measured
+from pythia_gguf.card.line_ends import in_unix_lines
+from pythia_gguf.card.measured import keep_measured, without_files
 from pythia_gguf.checkpoint.checkpoint import iter_file_checked
 from pythia_gguf.cpus import threads_of
-from pythia_gguf.errors import Argument, ModelFileError, UsageError
+from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
 from pythia_gguf.files import check_folder_place, sha256_of, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
-from pythia_gguf.press.account import card_text, command_text, imatrix_text, notes_of, other_model_note
+from pythia_gguf.press.account import card_files, card_text, command_text, imatrix_text, notes_of, other_model_note
 from pythia_gguf.press.compiling import Compiling
 from pythia_gguf.press.finished import Finished, find_finished, refuse_unknown
+from pythia_gguf.press.folder_card import card_digest, card_with
 from pythia_gguf.press.lock import lock_folder
 from pythia_gguf.press.manifest import SUMS, SourceFile, manifest_text, source_entry, sums_text
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, plain_item
@@ -114,7 +118,7 @@ def quantize(
     name          NAME of the files; default the source's own, or what of it can begin a file name
     quantized_by  who goes into the card
     dry_run       plan and sizes only: no weight is read, nothing is written
-    force         make all files anew and replace what is there
+    force         make these files anew, and replace whatever else is there and may not stay
     keep_f16      also leave the unquantized file
     keep_source   of a model of the Hub: fetch its weights into the cache, instead of reading each one once
     imatrix       importance matrix, of `pythia imatrix` or llama.cpp's; the path goes into the files, as llama.cpp does
@@ -139,31 +143,33 @@ def quantize(
         opened = with_imatrix(opened, Path(imatrix))
     notes = (*found.notes, *opened.notes)
     folder = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
+    opened.refuse_folder(folder)
+    items = _items(opened, chosen, mix, keep_f16)
     if dry_run:
-        return _result(opened, folder, mix, _items(opened, chosen, mix, keep_f16), {}, (), started, notes)
+        return _result(opened, folder, mix, items, {}, frozenset(), started, notes)
     version = installed.version("pythia-gguf")
     _make_folder(folder)
     with lock_folder(folder), Staging(folder) as staging:
-        finished = None
-        if not force:
-            finished = find_finished(folder, tool_version=version, name=opened.name, mix=mix)
-        there = finished.sha256 if finished else {}
+        anew = frozenset(item.file for item in items) if force else None
+        finished = find_finished(folder, tool_version=version, name=opened.name, mix=mix, anew=anew)
+        there = finished.there if finished else frozenset()
         chosen = tuple(q for q in QUANTS.values() if q in chosen or file_name(opened.name, q.name) in there)
         keep_f16 = keep_f16 or file_name(opened.name, plain_format(opened)) in there
         items = _items(opened, chosen, mix, keep_f16)
-        job = _Job(source=opened, items=items, finished=finished, staging=staging, progress=progress)
-        if not force and not job.is_done:
+        opened.refuse_files(folder / item.file for item in items)
+        if not force:
             refuse_unknown(folder, finished, items)
+        job = _Job(source=opened, items=items, finished=finished, staging=staging, progress=progress)
         run = CardRun(
             tool_version=version,
             command=command_text(found, opened, items, mix),
             mix=mix,
-            quantized_by=quantized_by,
+            quantized_by=quantized_by or (finished.quantized_by if finished and finished.is_same else None),
             imatrix=imatrix_text(opened),
         )
-        sums = _fill(job, run, n_threads)
-        notes += other_model_note(opened, folder / items[0].file)
-    return _result(opened, folder, mix, items, sums, there, started, notes)
+        sums, kept, told = _fill(job, run, n_threads)
+        notes += (*told, *other_model_note(opened, folder / items[0].file))
+    return _result(opened, folder, mix, items, sums, kept, started, notes)
 
 
 def _items(source: Source, quants: Sequence[Quant], mix: str, keep_plain: bool) -> tuple[MenuItem, ...]:
@@ -186,23 +192,18 @@ class _Job:
     progress: Progress
 
     @property
-    def missing(self) -> list[MenuItem]:
-        """What is to be made."""
-        return [item for item in self.items if self.finished is None or item.file not in self.finished.sha256]
+    def kept(self) -> frozenset[str]:
+        """Names of files that stay."""
+        return self.finished.kept if self.finished else frozenset()
 
     @property
     def to_encode(self) -> list[MenuItem]:
-        """What of it is no other name of another item."""
-        return [item for item in self.missing if item.alias_of is None]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether every file is there, the texts too."""
-        return not self.missing and all((self.staging.folder / name).exists() for name in (SUMS, CARD))
+        """What is neither there nor another name of another item."""
+        return [item for item in self.items if item.file not in self.kept and item.alias_of is None]
 
 
-def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
-    """Check what is there, make what is missing; the hash of each file by its name."""
+def _fill(job: _Job, run: CardRun, threads: int) -> tuple[dict[str, str], frozenset[str], tuple[str, ...]]:
+    """Check what is there, make what is missing; the hash of each file by its name, the names of those kept, notes."""
     folder, staging = job.staging.folder, job.staging
     check_places(folder, [item.file for item in job.items], sum(item.n_bytes for item in job.to_encode))
     formats = {e.format for item in job.to_encode for e in item.entries}
@@ -210,60 +211,68 @@ def _fill(job: _Job, run: CardRun, threads: int) -> dict[str, str]:
         sources = _hash_sources(job.source, job.progress)
         made_from = source_entry(job.source.kind, sources, _hash_imatrix(job.source), job.source.copies)
         if job.finished:
-            job.finished.check_source(made_from)
-            _check_kept(job.finished, job.items, job.progress)
+            job = replace(job, finished=_check_kept(job.finished, made_from, job.items, job.progress))
         if job.to_encode:
             compiling.wait(job.progress)
-    sums = dict(job.finished.sha256) if job.finished else {}
-    if job.is_done:
-        return sums
-    tensors = dict(job.finished.tensors) if job.finished else {}
-    _encode(job, threads, tensors, sums)
-    staging.write(SUMS, sums_text(job.items, sums))
-    card_sha256 = _write_card(job, sums, sources, run)
-    staging.publish(
-        manifest_text(
-            tool_version=run.tool_version,
-            name=job.source.name,
-            mix=run.mix,
-            source=made_from,
-            items=job.items,
-            sha256=sums,
-            tensors=tensors,
-            card_sha256=card_sha256,
-            hidden_act=job.source.hidden_act,
-            special_tokens=job.source.special_tokens,
-        )
+    finished = job.finished
+    tensors = dict(finished.tensors) if finished else {}
+    sums = _encode(job, threads, tensors)
+    card, card_sha256 = _card(job, sums, sources, run)
+    manifest = manifest_text(
+        tool_version=run.tool_version,
+        name=job.source.name,
+        mix=run.mix,
+        source=made_from,
+        items=job.items,
+        sha256=sums,
+        tensors=tensors,
+        card_sha256=card_sha256,
+        quantized_by=run.quantized_by,
+        hidden_act=job.source.hidden_act,
+        special_tokens=job.source.special_tokens,
     )
-    return sums
+    staging.write(SUMS, sums_text(sums))
+    staging.write(CARD, card)
+    staging.publish(manifest)
+    return sums, job.kept, _notes(job, sums, run)
 
 
-def _write_card(job: _Job, sums: dict[str, str], sources: Sequence[SourceFile], run: CardRun) -> str:
-    """The card, unless one that tells of the same files is there; the hash that the manifest keeps of it."""
-    kept = job.finished
-    if kept and kept.card_sha256 and kept.listed == {i.file for i in job.items} and (kept.folder / CARD).exists():
-        return kept.card_sha256
-    text = card_text(job.source, job.items, sums, sources, run)
-    if kept and (kept.folder / CARD).exists():
-        text = keep_measured((kept.folder / CARD).read_text("utf-8", errors="replace"), text)
-    job.staging.write(CARD, text)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+def _card(job: _Job, sums: Mapping[str, str], sources: Sequence[SourceFile], run: CardRun) -> tuple[str, str | None]:
+    """The card, and the hash of the last one that was written by us alone.
+
+    One that somebody has edited stays, but for the list of files.
+    """
+    done, text = job.finished, partial(card_text, job.source, job.items, sums, sources, run)
+    if done is None or not done.is_same or done.card is None:
+        return (card := text()), card_digest(card)
+    gone = done.listed.keys() - sums.keys()
+    old = without_files(done.card, gone | (_quants_of(gone, job.source.name) - _quants_of(sums, job.source.name)))
+    if not done.is_own_card:
+        return card_with(old, job.source.name, card_files(job.items, sums)) or old, done.card_sha256
+    if done.listed == sums and done.quantized_by == run.quantized_by:
+        return done.card, done.card_sha256
+    card = in_unix_lines(old, lambda old: keep_measured(old, text()))
+    return card, card_digest(card)
 
 
-def _check_kept(finished: Finished, items: Sequence[MenuItem], progress: Progress) -> None:
-    """Raises UsageError for the first file that is there and is not what this run would make."""
-    kept = [item for item in items if item.file in finished.sha256]
-    progress.stage("checking finished files", sum(item.n_bytes for item in kept), "bytes")
-    for item in kept:
-        finished.check_file(item, progress.advance)
+def _quants_of(files: Container[str], name: str) -> set[str]:
+    """What some files are quantized to; reports call an alias by the name of its original."""
+    return {q.alias_of or q.name for q in QUANTS.values() if file_name(name, q.name) in files}
 
 
-def _encode(job: _Job, threads: int, tensors: dict[tuple[str, str], str], sums: dict[str, str]) -> None:
-    """Stage the missing files; their hashes and those of their tensors are added to `sums` and `tensors`."""
-    # Loaded here: a dry run needs neither kernels nor the library that compiles them.
-    from pythia_gguf.press.pressing import press
+def _check_kept(
+    finished: Finished, source: Mapping[str, Any], items: Sequence[MenuItem], progress: Progress
+) -> Finished:
+    """What may stay; raises UsageError for what may not, unless the run is forced."""
+    n_bytes = sum(item.n_bytes for item in items if item.file in finished.kept)
+    progress.stage("checking finished files", n_bytes, "bytes")
+    return finished.checked(source, items, progress.advance)
 
+
+def _encode(job: _Job, threads: int, tensors: dict[tuple[str, str], str]) -> dict[str, str]:
+    """Stage the missing files; the hash of each file by its name. Hashes of new tensors are added to `tensors`."""
     source, staging = job.source, job.staging
+    sums = {file: digest for file, digest in job.finished.listed.items() if file in job.kept} if job.finished else {}
     quantized = [item for item in job.to_encode if item.quant not in UNQUANTIZED]
     plain = [item for item in job.to_encode if item.quant in UNQUANTIZED]
     for items, order, stage in (
@@ -271,17 +280,34 @@ def _encode(job: _Job, threads: int, tensors: dict[tuple[str, str], str], sums: 
         (plain, source.file_order, "writing the unquantized file"),
     ):
         if items:
+            # Loaded here: without files to make, nobody needs kernels or the library that compiles them.
+            from pythia_gguf.press.pressing import press
+
             job.progress.stage(stage, source.n_weights, "weights")
             outputs = [item.output(staging.path) for item in items]
             pressed = press(source, outputs, order=order, threads=threads, advance=job.progress.advance)
             tensors |= pressed.tensors
             sums |= {path.name: digest for path, (_, digest) in pressed.files.items()}
     originals = {item.quant: item.file for item in job.items}
-    for item in job.missing:
+    for item in job.items:
         if item.alias_of is not None:
             original = originals[item.alias_of]
-            staging.link(original, item.file)
+            staging.link(original, item.file, or_copy=item.file not in job.kept)
             sums[item.file] = sums[original]
+    return {item.file: sums[item.file] for item in job.items}
+
+
+def _notes(job: _Job, sums: Mapping[str, str], run: CardRun) -> tuple[str, ...]:
+    """What the lists of the folder do not say."""
+    done, notes = job.finished, []
+    if done and (gone := sorted(done.listed.keys() - sums.keys() - done.there)):
+        notes.append(f"not listed any more, as they are gone: {', '.join(gone)}")
+    if strangers := sorted(p.name for p in job.staging.folder.glob("*.gguf") if p.name not in sums):
+        notes.append(f"here too, but not of this run and not listed: {', '.join(strangers)}")
+    is_edited = done and done.is_same and done.card is not None and not done.is_own_card
+    if done and is_edited and (done.listed != sums or done.quantized_by != run.quantized_by):
+        notes.append(f"somebody has edited {CARD}: nothing but its list of files was renewed")
+    return tuple(one_line(note) for note in notes)
 
 
 def _make_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pythia_gguf.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from pythia_gguf.checkpoint.gathered import as_plain
 from pythia_gguf.checkpoint.neox import NeoXCheckpoint, neox_folder, open_neox
 from pythia_gguf.checkpoint.tensor import LazyTensor
-from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
+from pythia_gguf.errors import Argument, ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.files import FileElsewhere
 from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.imatrix import ImportanceMatrix, read_imatrix
@@ -149,6 +149,24 @@ class Source:
     def plan_tensors(self) -> tuple[SourceTensor, ...]:
         """The tensors as the planner wants them."""
         return tuple(SourceTensor(name=t.name, shape=t.shape, format=t.format) for t in self.tensors)
+
+    def refuse_folder(self, folder: Path) -> None:
+        """Raises UsageError for a folder that is a model's own: the card would be read as that of the model."""
+        files = () if self.kind == "gguf" else (self.path / "config.json", *self.files)
+        homes = {home for file in files for home in (file.parent, file.resolve().parent) if home.is_dir()}
+        if holds_weights(folder) or (folder.is_dir() and any(map(folder.samefile, homes))):
+            raise UsageError(
+                f"{one_line(str(folder))}: a model lies here, and the card of the files would be taken for its own",
+                (". Choose another ", Argument("out")),
+            )
+
+    def refuse_files(self, paths: Iterable[Path]) -> None:
+        """Raises UsageError where one of the files to write is a file that the source is read from."""
+        for path in paths:
+            if any(path.exists() and file.exists() and file.samefile(path) for file in self.files):
+                raise UsageError(
+                    f"{one_line(str(path))}: is what it would be made from", (". Choose another ", Argument("out"))
+                )
 
 
 def with_imatrix(source: Source, path: Path) -> Source:

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Self
 
 from pythia_gguf.errors import Argument, StorageError
-from pythia_gguf.files import CHUNK_BYTES, fsync_folder, storage_error, write_all, write_beside, write_text
+from pythia_gguf.files import (
+    CHUNK_BYTES,
+    fsync_folder,
+    read_whole,
+    remove_abandoned,
+    storage_error,
+    write_all,
+    write_beside,
+    write_text,
+)
 from pythia_gguf.press.manifest import MANIFEST, SUMS
 
 CARD = "README.md"
@@ -37,8 +46,10 @@ class Staging:
         self.path = folder / STAGING
 
     def __enter__(self) -> Self:
-        """Finish or clear away what a killed run has left; raises StorageError when the disk refuses."""
+        """Finish or clear away what killed runs have left; raises StorageError when the disk refuses."""
+        remove_abandoned(self.folder)
         if self._is_complete():
+            self._drop_older()
             self._move()
         try:
             self._clear()
@@ -56,30 +67,51 @@ class Staging:
             with contextlib.suppress(OSError):  # the next run tries again
                 self._clear()
 
-    def link(self, original: str, alias: str) -> None:
-        """Another name for the bytes of a file here or in its place; a copy where there are no hard links."""
+    def link(self, original: str, alias: str, *, or_copy: bool) -> None:
+        """Another name for the bytes of a file here or in its place, unless it is one.
+
+        or_copy  where there are no hard links
+        """
         found = self.path / original if (self.path / original).exists() else self.folder / original
+        if (self.folder / alias).exists() and os.path.samefile(found, self.folder / alias):
+            return
         try:
             os.link(found, self.path / alias)
         except OSError:
+            if not or_copy:
+                return
             with write_beside(self.path / alias) as out, open(found, "rb") as data:
                 while chunk := data.read(CHUNK_BYTES):
                     write_all(out, chunk)  # an unbuffered file may take less than it is given
 
     def write(self, name: str, text: str) -> None:
-        """A text file."""
-        write_text(self.path / name, text)
+        """A text file, unless the same one is in its place."""
+        if not self._is_in_place(name, text):
+            write_text(self.path / name, text)
 
     def publish(self, manifest: str) -> None:
         """Give all files their places; from here on they will get there, by this run or the next.
 
-        Raises StorageError when the disk refuses.
+        Nothing is done where nothing is new. Raises StorageError when the disk refuses.
         """
-        self.write(MANIFEST, manifest)
-        self._move()
+        if os.listdir(self.path) or not self._is_in_place(MANIFEST, manifest):
+            write_text(self.path / MANIFEST, manifest)
+            self._move()
+
+    def _is_in_place(self, name: str, text: str) -> bool:
+        place = self.folder / name
+        return place.is_file() and read_whole(place) == text.encode()
 
     def _is_complete(self) -> bool:
         return (self.path / MANIFEST).exists()
+
+    def _drop_older(self) -> None:
+        """Forget files in whose place somebody has put another after the run was killed."""
+        killed = (self.path / MANIFEST).stat().st_mtime_ns
+        for name in os.listdir(self.path):
+            place = self.folder / name
+            if name != MANIFEST and place.exists() and place.stat().st_mtime_ns > killed:
+                (self.path / name).unlink()
 
     def _move(self) -> None:
         try:

@@ -72,6 +72,8 @@ def verify(
         names = [path.name]
     by_quant = {entry.get("quant", ""): entry for entry in listed.values()}
     verdicts = tuple(_verify_file(folder / name, listed, by_quant, advance) for name in names)
+    if path.is_dir() and (folder / MANIFEST).exists() and (folder / SUMS).is_file():
+        verdicts += _verify_sums(folder / SUMS, listed)
     if not ignore_missing:
         return verdicts
     there = tuple(v for v in verdicts if v.state != "missing")
@@ -87,8 +89,12 @@ def _listed(folder: Path) -> dict[str, _Entry]:
     """What the manifest says of each file, or SHA256SUMS where there is none."""
     if manifest := read_manifest(folder):
         return {entry["file"]: entry for entry in manifest["files"]}
-    sums, path = {}, folder / SUMS
-    for line in read_text(path).splitlines() if path.is_file() else ():
+    return _read_sums(folder / SUMS) if (folder / SUMS).is_file() else {}
+
+
+def _read_sums(path: Path) -> dict[str, _Entry]:
+    sums = {}
+    for line in read_text(path).splitlines():
         match = _SUM.fullmatch(line)
         if match is None:
             raise ModelFileError(f"expected lines of a hash and a name, got {line[:80]!r}", path=path)
@@ -97,6 +103,19 @@ def _listed(folder: Path) -> dict[str, _Entry]:
             raise ModelFileError(f"{name[:80]!r} is not the name of a file in this folder", path=path)
         sums[name] = {"file": name, "sha256": digest.lower()}
     return sums
+
+
+def _verify_sums(path: Path, listed: dict[str, _Entry]) -> tuple[Verdict, ...]:
+    """A verdict where the sums say something else than the manifest, which has the word on the files."""
+    try:
+        sums = _read_sums(path)
+        other = [name for name, entry in listed.items() if sums.get(name, {}).get("sha256") != entry["sha256"]]
+        fault = f"{one_line(str(path))}: differs from {MANIFEST} on {one_line(', '.join(other))}" if other else None
+    except ModelFileError as e:
+        fault = str(e)
+    if fault is None:
+        return ()
+    return (Verdict(file=path.name, n_bytes=path.stat().st_size, state="damaged", fault=fault, checked="every byte"),)
 
 
 def _verify_file(

@@ -1,0 +1,121 @@
+"""The card of a folder after it was written: whether somebody has edited it, and how it keeps telling of what is there.
+
+Knows no source and makes no file; what was measured comes from others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pythia_gguf.card.line_ends import in_unix_lines
+from pythia_gguf.card.listing import CardFile, relisted
+from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
+from pythia_gguf.gguf.reader import open_gguf
+from pythia_gguf.json_file import json_text, read_text
+from pythia_gguf.press.account import words_for
+from pythia_gguf.press.lock import lock_folder
+from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest, sha256_now, still_there, sums_text
+from pythia_gguf.press.staging import CARD, Staging
+
+_COMMAND = re.compile(
+    r"(?<=\nThe command:\n\n```sh\n)(pythia quantize .*--quants )\S+(.*?)(?: --keep-f16)?$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderCard:
+    """A card that lists what lies in its folder.
+
+    text      of it
+    manifest  of the files that are there
+    is_own    whether nobody has edited it
+    """
+
+    folder: Path
+    text: str
+    manifest: Mapping[str, Any]
+    is_own: bool
+    staging: Staging
+
+    def write(self, text: str) -> None:
+        """Another text in place of the card, beside lists of what is there; raises StorageError."""
+        # One that nobody has edited stays one that `quantize` may write again.
+        manifest = {**self.manifest, **({"card_sha256": card_digest(text)} if self.is_own else {})}
+        self.staging.write(CARD, text)
+        self.staging.write(SUMS, sums_text({entry["file"]: entry["sha256"] for entry in manifest["files"]}))
+        self.staging.publish(json_text(manifest, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def open_card(folder: Path) -> Iterator[FolderCard]:
+    """The card of a folder, for which nobody else writes while the block runs; files that are gone are not listed.
+
+    Raises UsageError where `quantize` did not make the folder, StorageError where all files or the card are gone,
+    ModelFileError for a damaged file, LockedError
+    """
+    with lock_folder(folder), Staging(folder) as staging:
+        listed = read_manifest(folder)
+        if listed is None:
+            raise UsageError(f"{folder}: no {MANIFEST}: not a folder of pythia quantize")
+        if not os.path.exists(folder / CARD):
+            raise StorageError(f"{folder / CARD}: no such file. `pythia quantize` of the same model writes it again")
+        manifest, text = still_there(listed, folder), read_text(folder / CARD)
+        if not manifest["files"]:
+            raise StorageError(f"{one_line(str(folder))}: no file that {MANIFEST} lists is here")
+        name = listed.get("name")
+        shown = card_with(text, name if isinstance(name, str) else "", _files(manifest, folder))
+        yield FolderCard(
+            folder=folder,
+            text=text if shown is None else shown,
+            manifest=manifest,
+            is_own=card_digest(text) == listed.get("card_sha256"),
+            staging=staging,
+        )
+
+
+def card_with(card: str, name: str, files: Sequence[CardFile]) -> str | None:
+    """A card with these files in its table and its command; None where it has no table of files.
+
+    name  of the model
+    """
+    quants, more = words_for([f.quant for f in files])
+    words = rf"\g<1>{shlex.quote(quants)}\g<2>{''.join(f' {word}' for word in more)}"
+    text = relisted(card, name, files)
+    return text and in_unix_lines(text, lambda old: _COMMAND.sub(words, old, count=1))
+
+
+def card_digest(card: str) -> str:
+    """SHA-256 of a card, whatever line ends and mark at the beginning an editor has given it."""
+    return hashlib.sha256(card.removeprefix("\ufeff").replace("\r\n", "\n").encode()).hexdigest()
+
+
+def _files(manifest: Mapping[str, Any], folder: Path) -> tuple[CardFile, ...]:
+    """Raises ModelFileError for a file that is not what the manifest says."""
+    for entry in manifest["files"]:
+        if sha256_now(folder, entry) != entry["sha256"]:
+            raise ModelFileError(f"is not what {MANIFEST} says. Make it again", path=folder / entry["file"])
+    return tuple(
+        CardFile(
+            name=entry["file"],
+            quant=entry.get("quant", ""),
+            n_bytes=entry["bytes"],
+            bits_per_weight=entry.get("bits_per_weight") or _bits_per_weight(folder / entry["file"]),
+            sha256=entry["sha256"],
+            alias_of=entry.get("alias_of"),
+        )
+        for entry in manifest["files"]
+    )
+
+
+def _bits_per_weight(path: Path) -> float:
+    """For a manifest of older versions, which does not say it."""
+    tensors = open_gguf(path).tensors.values()
+    return 8 * sum(t.n_bytes for t in tensors) / sum(t.n_weights for t in tensors)
