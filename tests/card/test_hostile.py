@@ -94,10 +94,10 @@ def test_foreign_text_is_shown_as_it_is(text: str) -> None:
 @pytest.mark.parametrize("name", BROKEN_FRONT)
 def test_broken_front_matter_is_left_out_with_a_note(name: str) -> None:
     front, note = BROKEN_FRONT[name]
-    started = time.perf_counter()
+    started = time.process_time()
     text = card(readme=f"---\n{front}\n---\nthe body\n")
     # 64 KB of YAML parse in under a second; ten leave room for a busy machine and catch a hang.
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert f"The original's front matter {note}" in text and "nothing was taken from it." in text
     data = ModelCard(text).data.to_dict()
     assert data["tags"] == ["gguf", "pythia", "gpt_neox"] and "license" not in data
@@ -179,10 +179,10 @@ def test_front_matter_cannot_leave_its_block() -> None:
 )  # fmt: skip
 def test_long_repetitions_take_linear_time(start: str, unit: str, stop: str) -> None:
     body = f"## Uses\n\n{start}{unit * ((MAX_BODY_CHARS - 40) // len(unit))}{stop}"
-    started = time.perf_counter()
+    started = time.process_time()
     text = card(readme=body)
     # 64 K characters take a second at most; what is quadratic would take minutes.
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert len(text) < 20 * MAX_BODY_CHARS
 
 

@@ -139,6 +139,6 @@ def test_an_unused_id_between_tokens_moves_no_other():
 def test_a_long_run_of_one_character_takes_no_quadratic_time():
     # It takes 0.2 s on a busy machine; a quadratic merge loop over 300,000 symbols would take minutes.
     for text in ("a", " ", "\u0301"):
-        start = time.monotonic()
+        start = time.process_time()
         rebuilt(NANO).encode(text * (300_000 // len(text.encode())))
-        assert time.monotonic() - start < 5.0, text
+        assert time.process_time() - start < 5.0, text
