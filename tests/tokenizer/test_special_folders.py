@@ -24,6 +24,7 @@ from patience import HANGS_S
 from press.test_conversion import described
 from press.toy_gguf import widened
 from pythia_gguf import load, quantize
+from pythia_gguf.engine.scoring import request_of
 from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.export.folder import export
 from pythia_gguf.gguf.reader import open_gguf
@@ -147,8 +148,8 @@ class Pair:
     def __init__(self, folder: Path, path: Path, wide: Path) -> None:
         wide.mkdir()
         (wide / "manifest.json").write_bytes((path.parent / "manifest.json").read_bytes())
-        model = load(widened(path, wide / "wide.gguf"), threads=2, activations="float32")
-        self.ours = PythiaLM(model)
+        self.model = load(widened(path, wide / "wide.gguf"), threads=2, activations="float32")
+        self.ours = PythiaLM(self.model)
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         self.theirs = HFLM(theirs, tokenizer=tokenizer, **EXACT)
@@ -170,12 +171,26 @@ def test_the_harness_has_hfs_numbers_and_texts(
     mine, theirs = pair.asked("loglikelihood", pairs)
     assert [is_greedy for _, is_greedy in mine] == [is_greedy for _, is_greedy in theirs]
     assert [a for a, _ in mine] == pytest.approx([b for b, _ in theirs], abs=NEAR)
+    fits = [(pair_, b) for pair_, (b, _) in zip(pairs, theirs, strict=True) if pair_[0] is not text]
+    scored = pair.model.score([pair_ for pair_, _ in fits])
+    assert [s.logprob for s in scored] == pytest.approx([b for _, b in fits], abs=NEAR)
     rolling = [(text,), ("import os",), *((f"{token}import {token}",) for token in pair.tokens)]
     mine, theirs = pair.asked("loglikelihood_rolling", rolling)
     assert mine == pytest.approx(theirs, abs=NEAR)
     options = {"until": ["\n\n", "<never>"], "max_gen_toks": 24, "do_sample": False}
     mine, theirs = pair.asked("generate_until", [(context, dict(options)) for context in CONTEXTS])
     assert mine == theirs
+
+
+def test_what_stands_around_a_text_counts_once(ggufs: dict[str, Path]):
+    """With continuations that are encoded by themselves too."""
+    model = load(ggufs["both_in_a_sequence"], threads=1)
+    encode, special = model.tokenizer.encode, model.tokenizer.special
+    a, b = encode("def f", special=False), encode("(x):", special=False)
+    separate = request_of(model, "def f", "(x):", "separate")
+    assert separate.ids == (special.begin, *a, special.end, *b)
+    assert request_of(model, "", "(x):", "separate").ids == (special.begin, *b)
+    assert encode("<s>def f") == encode("<s>def f", special=False) == [special.begin, *a]
 
 
 def test_the_model_of_these_tests_writes_control_tokens(ggufs: dict[str, Path]):

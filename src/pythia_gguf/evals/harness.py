@@ -28,6 +28,7 @@ from pythia_gguf.files import sha256_of
 from pythia_gguf.models.load import load
 from pythia_gguf.plan.recognize import quant_of
 from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.tokenizer import tokens_beside
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -186,6 +187,8 @@ class PythiaLM(TemplateLM):
             "activations": model.activations,
             "kv": model.cache,
             "encoding": self._encoding,
+            # What a manifest says of them is not in the file, whose hash would tell it.
+            **({"special_tokens": told} if (told := tokens_beside(model.gguf.metadata, model.path)) else {}),
         }
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
