@@ -97,6 +97,7 @@ REFUSED: dict[str, tuple[_Harmless, str]] = {
 }
 _OWN_CODE = "auto_map"  # not run, and transformers does not run it unasked
 _MOST_NAMED = 5
+_MOST_COMPARED = 1000  # with known keys; a million would take minutes
 _ALIKE = 0.85  # "rotary_pcts", "layer_norm_epsilon", but not "hidden_activation", which other models have
 
 
@@ -114,14 +115,16 @@ def check_keys(keys: Keys) -> tuple[str, ...]:
             if value is None:
                 keys.fail("expected a value, got null. Give one, or delete the key", key)
         elif key not in READ_OR_NULL and key not in MEANS_NOTHING and key != _OWN_CODE:
-            _refuse_misspelled(keys, key)
-            unknown.append(one_line(key, 60))
+            if len(unknown) < _MOST_COMPARED:
+                _refuse_misspelled(keys, key)
+            unknown.append(key)
     notes = []
     if keys.get(_OWN_CODE) is not None:
         notes.append(f"{_OWN_CODE} names code of its own, which is not run: the model is read as GPT-NeoX")
     if unknown:
+        shown = ", ".join(one_line(key, 60) for key in unknown[:_MOST_NAMED])
         more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-        notes.append(f"left out, as GPT-NeoX has no such key: {', '.join(unknown[:_MOST_NAMED])}{more}")
+        notes.append(f"left out, as GPT-NeoX has no such key: {shown}{more}")
     return tuple(notes)
 
 
@@ -134,7 +137,7 @@ def _check_harmless(keys: Keys, key: str, value: object) -> None:
 
 
 def _refuse_misspelled(keys: Keys, key: str) -> None:
-    missing = {_letters(known): known for known in READ - keys.values.keys()}
+    missing = {_letters(known): known for known in READ if known not in keys.values}
     if close := difflib.get_close_matches(_letters(key[:80]), missing, n=1, cutoff=_ALIKE):
         meant = missing[close[0]]
         keys.fail(f"no such key, and {meant} is missing. Did you mean {meant}? Rename the key or delete it", key)
