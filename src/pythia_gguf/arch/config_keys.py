@@ -107,7 +107,7 @@ def check_keys(keys: Keys) -> tuple[str, ...]:
     Raises ModelFileError for a key that may only say one thing and says another, for null where a value must be, and
     for a misspelled key whose right spelling is missing.
     """
-    unknown = []
+    unknown: list[str] = []
     for key, value in keys.values.items():
         if key in REFUSED:
             _check_harmless(keys, key, value)
