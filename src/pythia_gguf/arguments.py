@@ -163,6 +163,7 @@ def _wrong_type(name: str, expected: str, value: Any) -> TypeError:
 # Annotation, as it is written -> what it means. Ranges are for whoever knows them.
 _CHECK_OF: dict[str, Check] = {
     "bool": flag,
+    "bool | None": optional(flag),
     "str": text,
     "str | None": optional(text),
     "str | os.PathLike[str]": place,

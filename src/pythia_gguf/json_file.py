@@ -75,7 +75,7 @@ def objects_beside(
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The JSON files of these names in the folder of a file, those that are there and hold an object.
 
-    tells     what they should tell of the file, for messages
+    tells     what they should tell, for messages
     ways_out  what to do but mend them, for messages
     Raises  ModelFileError for one that cannot be read: doing without would be a guess that changes numbers.
     """
@@ -88,9 +88,7 @@ def objects_beside(
         except PythiaGGUFError as e:
             if isinstance(e.__cause__, OtherJSONError):  # another program's file of that name
                 continue
-            raise ModelFileError(
-                f"should tell {tells} of {path.name}, but: {e}. Mend it", *ways_out, path=beside
-            ) from e
+            raise ModelFileError(f"should tell {tells}, but: {e}. Mend it", *ways_out, path=beside) from e
 
 
 def parse_json_object(text: str, *, allow_nan: bool = False) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def act_beside(path: Path) -> str | None:
     guess that changes every number.
     """
     way_out = (", or say ", Argument("gelu", "erf"), " or tanh")
-    for _, keys in objects_beside(path, ("manifest.json", "config.json"), "which GELU", way_out):
+    for _, keys in objects_beside(path, ("manifest.json", "config.json"), f"which GELU {path.name} has", way_out):
         act = keys.get("hidden_act")
         if isinstance(act, str) and act in GELU_OF_ACT:
             return act

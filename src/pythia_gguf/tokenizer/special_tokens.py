@@ -78,7 +78,8 @@ def special_tokens(metadata: Mapping[str, object], path: str | os.PathLike[str])
     Raises    ModelFileError for a manifest that cannot be read, or is of another model.
     """
     of_keys = tokens_of_keys(metadata)
-    for beside, manifest in objects_beside(Path(path), ("manifest.json",), "which tokens begin and end a text"):
+    tells = f"which tokens begin and end a text of {Path(path).name}"
+    for beside, manifest in objects_beside(Path(path), ("manifest.json",), tells):
         if (told := manifest.get(MANIFEST_KEY)) is not None:
             return _as_told(of_keys, told, _n_tokens(metadata), beside)
     return of_keys
