@@ -61,9 +61,10 @@ report: $(VENV)/.installed
 	$(BIN)/pythia card out/nano-GGUF
 
 # Kernels are compiled before, by both processors: two tests that need the same ones would each compile them.
+# Two processes run tests: torch with a thread for each processor in both would take longer.
 test: $(VENV)/.test-installed
 	$(BIN)/pythia warmup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not campaign"

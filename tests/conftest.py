@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hub.loopback import LoopbackHub, loopback_hub
 from pythia_gguf.cli.main import main
 from pythia_gguf.files import cache_root
+from pythia_gguf.hub import pull
 
 TOKEN = "hf_loopback_secret"
 _VARIABLE = "PYTHIA_GGUF_20B_TOKENIZER"
@@ -49,10 +52,15 @@ def pythia(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A hub that huggingface_hub takes for the only one; caches are empty, and the token is TOKEN."""
+    """A hub that huggingface_hub takes for the only one; caches are empty, the token is TOKEN, and nobody waits long
+    before an answer is asked for again.
+    """
     from huggingface_hub import constants
+    from huggingface_hub.utils import _http
 
     with loopback_hub() as server:
+        monkeypatch.setattr(pull, "_WAITS_S", (0.01,) * len(pull._WAITS_S))
+        monkeypatch.setattr(_http, "time", SimpleNamespace(**vars(time) | {"sleep": lambda seconds: time.sleep(0.01)}))
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "ENDPOINT", server.url)

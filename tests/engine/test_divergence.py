@@ -37,7 +37,9 @@ def divergences(reference: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def of_llama_cpp(path: str, windows: list[list[int]]) -> Iterator[np.ndarray]:
     """Logits of each window."""
-    theirs = llama_cpp.Llama(path, n_ctx=CONTEXT, n_batch=CONTEXT, n_threads=2, logits_all=True, verbose=False)
+    theirs = llama_cpp.Llama(
+        path, n_ctx=CONTEXT, n_batch=CONTEXT, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False
+    )
     for window in windows:
         theirs.reset()
         theirs.eval(window)
@@ -49,8 +51,8 @@ def of_llama_cpp(path: str, windows: list[list[int]]) -> Iterator[np.ndarray]:
 @pytest.mark.parametrize("quant", [q.name for q in QUANTS.values() if q.alias_of is None])
 def test_int8_costs_no_more_than_llama_cpps(quant: str):
     path = nano_files()[quant]
-    exact = load(path, gelu="tanh", activations="float32", cache="f32", threads=2)
-    fast = load(path, gelu="tanh", threads=2)
+    exact = load(path, gelu="tanh", activations="float32", cache="f32", threads=1)
+    fast = load(path, gelu="tanh", threads=1)
     ids = exact.tokenizer.encode(HELDOUT.read_text("utf-8"))
     windows = [ids[at : at + CONTEXT] for at in range(0, WINDOWS * CONTEXT, CONTEXT)]
     mine, theirs = [], []
