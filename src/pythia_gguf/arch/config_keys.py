@@ -1,7 +1,7 @@
 """The one list of what a config.json of GPT-NeoX may hold: each key is read, means nothing, or may only say one thing.
 
-Knows no value that is read: arch/gpt_neox.py and arch/rotary.py do, and for ids of tokens tokenizer/. Keys are those of
-transformers 4.57.6 and 5.24: GPTNeoXConfig, PretrainedConfig, GenerationConfig, and what code that all models share
+Knows no value that is read: arch/gpt_neox.py and arch/rotary.py read them, tokenizer/ the ids of tokens. Keys are those
+of transformers 4.57.6 and 5.24: GPTNeoXConfig, PretrainedConfig, GenerationConfig, and what code that all models share
 looks up in a config (cache_utils.py, masking_utils.py, modeling_utils.py). A key in none of them means nothing there
 either: it is left out and said, unless it looks like a misspelled one that is read and missing.
 """

@@ -5,14 +5,13 @@ Knows no number: a file is its name and its SHA-256, as whoever measured it wrot
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import ModelFileError, UsageError, one_line
 from pythia_gguf.evals.report import reference_of
-from pythia_gguf.press.manifest import MANIFEST, read_manifest, sha256_now
+from pythia_gguf.press.manifest import MANIFEST, changed_files, read_manifest, still_there
 
 # A file of a report or of results: it has a "file" and, since this version, a "sha256".
 Named = Mapping[str, Any]
@@ -26,14 +25,13 @@ def files_at_hand(folder: Path) -> dict[str, str] | None:
     manifest = read_manifest(folder)
     if manifest is None:
         return None
-    there = [entry for entry in manifest["files"] if os.path.isfile(folder / entry["file"])]
-    found = {entry["file"]: sha256_now(folder, entry) for entry in there}
-    if changed := [entry["file"] for entry in there if found[entry["file"]] != entry["sha256"]]:
+    there = still_there(manifest, folder)
+    if changed := changed_files(folder, there):
         raise ModelFileError(
             f"says other hashes than these files have: {_listed(changed)}. Make them again, or see `pythia verify`",
             path=folder / MANIFEST,
         )
-    return found
+    return {entry["file"]: entry["sha256"] for entry in there["files"]}
 
 
 def measured_files(report: Mapping[str, Any]) -> list[Named]:

@@ -24,7 +24,8 @@ from pythia_gguf.hub.remote_file import RemoteFile
 from pythia_gguf.progress import Progress, Silence
 
 _TEXTS = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|README\.md|LICEN[CS]E(\.\w+)?|NOTICE"
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json"
+    r"|README\.md|LICEN[CS]E(\.\w+)?|NOTICE"
     r"|chat_template\.(jinja|json)|additional_chat_templates/[\w-]+\.jinja"
 )
 _COMMIT = re.compile("[0-9a-f]{40}")

@@ -50,7 +50,7 @@ CARD_KEYS = {
 }
 WHOLE_BRANCH = "(the whole branch)"
 # Of tokenizers, which transformers may read and we do not.
-_COMPANIONS = ("added_tokens.json", "merges.txt", "tokenizer.model", "vocab.json")
+_COMPANIONS = ("merges.txt", "tokenizer.model", "vocab.json")
 _STEP = re.compile(r"step(\d+)")
 # The Hub's own, of every repository.
 _GIT_FILE = ".gitattributes"

@@ -76,7 +76,7 @@ def command_text(found: Found, source: Source, items: Sequence[MenuItem], mix: s
 
 
 def words_for(quants: Sequence[str]) -> tuple[str, list[str]]:
-    """Of the command that makes some files: the value of --quants, and the last words."""
+    """How the command that makes some files names them: the value of --quants, and its last words."""
     ours = [quant for quant in quants if quant in QUANTS]
     more = ["--keep-f16"] if len(ours) < len(quants) else []
     return "all" if len(ours) == len(QUANTS) else ",".join(ours), more

@@ -22,7 +22,7 @@ from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text, read_text
 from pythia_gguf.press.account import words_for
 from pythia_gguf.press.lock import lock_folder
-from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest, sha256_now, still_there, sums_text
+from pythia_gguf.press.manifest import MANIFEST, SUMS, changed_files, read_manifest, still_there, sums_text
 from pythia_gguf.press.staging import CARD, Staging
 
 _COMMAND = re.compile(
@@ -99,9 +99,8 @@ def card_digest(card: str) -> str:
 
 def _files(manifest: Mapping[str, Any], folder: Path) -> tuple[CardFile, ...]:
     """Raises ModelFileError for a file that is not what the manifest says."""
-    for entry in manifest["files"]:
-        if sha256_now(folder, entry) != entry["sha256"]:
-            raise ModelFileError(f"is not what {MANIFEST} says. Make it again", path=folder / entry["file"])
+    if changed := changed_files(folder, manifest):
+        raise ModelFileError(f"is not what {MANIFEST} says. Make it again", path=folder / changed[0])
     return tuple(
         CardFile(
             name=entry["file"],

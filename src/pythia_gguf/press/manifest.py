@@ -125,6 +125,11 @@ def sha256_now(folder: Path, entry: Mapping[str, Any]) -> str:
     return digest if is_older and file.st_size == entry["bytes"] else sha256_of(path)
 
 
+def changed_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Listed files that are not what the manifest says; all of them must be there. Raises as `sha256_now`."""
+    return [entry["file"] for entry in manifest["files"] if sha256_now(folder, entry) != entry["sha256"]]
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder, None when there is none; raises ModelFileError when it is not one of ours."""
     path = folder / MANIFEST
