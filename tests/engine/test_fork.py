@@ -18,7 +18,6 @@ import pytest
 from engine.nano import NANO, nano_files
 from patience import HANGS_S
 from pythia_gguf.engine.model import load
-from pythia_gguf.engine.session import Session
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.engine.workers import Workers
 
@@ -71,8 +70,8 @@ for t in threads: t.join()
 assert codes == [0] * 12, codes
 """,
     "in a session that goes on in both": """
-from pythia_gguf.engine.session import Part, Session
-session = Session(model)
+from pythia_gguf.engine.protocol import Part
+session = model.sequences()
 seq = session.open()
 session.step([Part(seq=seq, ids=ids[:20])])
 def goes_on():
@@ -173,11 +172,17 @@ def test_forked_children_work_and_the_parent_too(case: str, tmp_path: Path):
 def test_what_holds_a_model_is_neither_pickled_nor_copied():
     """Everything of the engine that does: the error is one line, and says what to do."""
     model = load(nano_files()["Q4_K_M"], threads=1)
-    things = [model, model.workers, Session(model, n_context=8), Windows(model, 8), model.begin("def", max_tokens=4)]
+    things = [
+        model,
+        model.runner.workers,
+        model.sequences(n_context=8),
+        Windows(model, 8),
+        model.begin("def", max_tokens=4),
+    ]
     for thing in things:
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="In another process load the file again, by the model's path") as e:
                 attempt(thing)
             assert str(e.value).startswith(f"a {type(thing).__name__} cannot be pickled or copied: ")
             assert str(e.value).isprintable()
-    assert isinstance(model.workers, Workers)
+    assert isinstance(model.runner.workers, Workers)

@@ -113,13 +113,13 @@ def test_signals_that_come_again_and_again_leave_no_step_half_done(i_queue: int,
     model = load(nano_files()["Q4_K_M"], threads=3)
     ids = list(range(100, 130))
     whole = model.logits(ids)
-    queues = model.workers._queues
+    queues = model.runner.workers._queues
     ringing = Ringing(queues[i_queue], n=3, is_heard=is_heard)
     queues[i_queue] = ringing  # type: ignore[call-overload]
     with pytest.raises(Bell):
         model.logits(ids)
     assert ringing.left == 0
-    assert model.workers._task is None
+    assert model.runner.workers._task is None
     assert np.array_equal(model.logits(ids), whole)
 
 
@@ -128,20 +128,20 @@ def test_a_step_that_is_left_half_done_is_finished_before_the_next():
     model = load(nano_files()["Q4_K_M"], threads=3)
     ids = list(range(100, 130))
     whole = model.logits(ids)
-    finish = model.workers._finish
+    finish = model.runner.workers._finish
     calls = []
 
     def interrupted() -> None:
-        calls.append(model.workers._task)
+        calls.append(model.runner.workers._task)
         if len(calls) == 2:  # 1 is before the step begins
-            for queue in model.workers._queues:
-                queue.put(model.workers._task)
+            for queue in model.runner.workers._queues:
+                queue.put(model.runner.workers._task)
             raise Bell
         finish()
 
-    model.workers._finish = interrupted  # type: ignore[method-assign]
+    model.runner.workers._finish = interrupted  # type: ignore[method-assign]
     with pytest.raises(Bell):
         model.logits(ids)
-    assert model.workers._task is not None
+    assert model.runner.workers._task is not None
     assert np.array_equal(model.logits(ids), whole)
-    assert model.workers._task is None
+    assert model.runner.workers._task is None

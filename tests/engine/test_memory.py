@@ -14,7 +14,6 @@ from press import tiny
 from pythia_gguf.cli.main import COMMANDS, cli
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.oplist import OpList
-from pythia_gguf.engine.session import Session
 from pythia_gguf.engine.weights import weights_bytes
 from pythia_gguf.errors import UsageError
 
@@ -44,9 +43,9 @@ def owned(thing: object, seen: set[int]) -> int:
 
 @pytest.mark.parametrize(("n_sequences", "n_context"), [(1, 1), (1, 512), (3, 100), (300, 40)])
 def test_session_takes_what_was_said(model: Model, n_sequences: int, n_context: int):
-    session = Session(model, n_sequences=n_sequences, n_context=n_context)
+    session = model.sequences(n_sequences=n_sequences, n_context=n_context)
     seen: set[int] = set()
-    taken = sum(owned(thing, seen) for name, thing in vars(session).items() if name != "model")
+    taken = sum(owned(thing, seen) for name, thing in vars(session).items() if name != "runner")
     said = model.session_bytes(n_sequences, n_context)
     # Biases and the list itself, some kB a layer, are not counted.
     assert said <= taken <= said + 40_000 * model.config.n_layers
@@ -59,7 +58,7 @@ def test_default_is_one_sequence_of_all_that_the_model_has(model: Model):
 
 
 def test_weights_take_what_was_said(model: Model):
-    weights = model.weights
+    weights = model.runner.weights
     taken = sum(m.packed.data.nbytes for m in weights.matrices.values()) + weights.embeddings.nbytes
     taken += sum(v.nbytes for v in weights.vectors.values())
     assert weights_bytes(model.gguf) == taken
@@ -71,8 +70,8 @@ def test_session_that_does_not_fit_is_refused(model: Model):
         match=r"a session of 100000000 sequences of 512 tokens needs \d+\.\d TB of memory, \d+\.\d [GM]B are free\. "
         r"A smaller n_sequences needs less\. Fewer tokens need less",
     ):
-        Session(model, n_sequences=100_000_000)
-    session = Session(model)
+        model.sequences(n_sequences=100_000_000)
+    session = model.sequences()
     with pytest.raises(UsageError, match=r"logits of \d+ tokens needs .* of memory"):
         session.room_for(1 << 40)
 

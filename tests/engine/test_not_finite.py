@@ -15,7 +15,7 @@ import pytest
 from engine.nano import HELDOUT, nano_files
 from pythia_gguf.cli.main import COMMANDS, cli
 from pythia_gguf.engine.model import load
-from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.protocol import Part
 from pythia_gguf.errors import ModelFileError, NotFiniteError
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import open_gguf
@@ -112,7 +112,7 @@ def test_logits_that_are_no_numbers_say_where(tmp_path: Path):
 
 def test_a_step_that_fails_leaves_its_sequences_as_they_were(tmp_path: Path):
     model = load(exploding(tmp_path / "m.gguf"), threads=1)
-    session = Session(model, n_sequences=2)
+    session = model.sequences(n_sequences=2)
     seqs = [session.open(), session.open()]
     session.step([Part(seq=seq, ids=[1, 2], n_wanted=0) for seq in seqs])
     with pytest.raises(NotFiniteError):  # the second part fails in a later slice than the first

@@ -11,7 +11,7 @@ import pytest
 from engine.nano import HELDOUT, ROOT, nano_files
 from pythia_gguf.engine.logprobs import log_sum_exp
 from pythia_gguf.engine.model import load
-from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.protocol import Part
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "tools.json").read_text())
 CHUNKS, CONTEXT = 32, 256
@@ -22,7 +22,7 @@ def perplexity(quant: str, gelu: str) -> float:
     """Windows of the text, of each the second half scored, as llama-perplexity does it."""
     model = load(nano_files()[quant], gelu=gelu, threads=2)
     ids = model.tokenizer.encode(HELDOUT.read_text("utf-8"))
-    session, total, n = Session(model, n_context=CONTEXT), 0.0, 0
+    session, total, n = model.sequences(n_context=CONTEXT), 0.0, 0
     for at in range(0, CHUNKS * CONTEXT, CONTEXT):
         seq = session.open()
         window = ids[at : at + CONTEXT]

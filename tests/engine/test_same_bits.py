@@ -13,7 +13,7 @@ import pytest
 from engine.nano import HELDOUT, is_refused, nano_files
 from pythia_gguf.choices import ACTIVATIONS
 from pythia_gguf.engine.model import Model, load
-from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import UsageError
 from pythia_gguf.gguf.reader import decode_tensor
@@ -33,7 +33,7 @@ def text(quant: str, n: int = 150) -> list[int]:
 
 def in_slices(m: Model, ids: list[int], sizes: list[int]) -> np.ndarray:
     """Logits of all ids, given in slices of these sizes in turn."""
-    session, rows, at = Session(m, n_context=len(ids)), [], 0
+    session, rows, at = m.sequences(n_context=len(ids)), [], 0
     seq = session.open()
     while at < len(ids):
         part = ids[at : at + sizes[len(rows) % len(sizes)]]
@@ -66,7 +66,7 @@ def test_company_changes_no_bit(quant: str):
     ids = text(quant)
     texts = [ids[:90], ids[20:45], ids[50:120], ids[5:70], ids[100:101]]
     alone = [m.logits(t) for t in texts]
-    session = Session(m, n_sequences=3, n_context=100)
+    session = m.sequences(n_sequences=3, n_context=100)
     waiting, running, found = list(range(len(texts))), {}, [[] for _ in texts]
     step = 0
     while waiting or running:
@@ -94,7 +94,7 @@ def test_company_changes_no_bit(quant: str):
 def test_fork_and_truncate_change_no_bit(cut: int):
     m, ids = model("Q4_K_M"), text("Q4_K_M", 80)
     whole = m.logits(ids)
-    session = Session(m, n_sequences=2, n_context=80)
+    session = m.sequences(n_sequences=2, n_context=80)
     seq = session.open()
     session.step([Part(seq=seq, ids=ids, n_wanted=0)])
     fork = session.fork(seq, cut)
@@ -107,22 +107,22 @@ def test_stretches_of_the_op_list_are_one_whole():
     """What looks inside stops between ops; nothing changes for it."""
     m, ids = model("Q4_K_M"), text("Q4_K_M", 20)
     whole = m.logits(ids)
-    run = m.workers.run
+    run = m.runner.workers.run
 
     def one_by_one(ops: np.ndarray, first: int, last: int, step: np.ndarray, held: object) -> None:
         for i in range(first, last):
             run(ops, i, i + 1, step, held)
 
-    m.workers.run = one_by_one  # type: ignore[method-assign]
+    m.runner.workers.run = one_by_one  # type: ignore[method-assign]
     try:
         assert np.array_equal(m.logits(ids), whole)
     finally:
-        m.workers.run = run  # type: ignore[method-assign]
+        m.runner.workers.run = run  # type: ignore[method-assign]
 
 
 def test_what_does_not_fit_is_refused_before_anything_happens():
     m = model("Q4_K_M")
-    session = Session(m, n_sequences=1, n_context=8)
+    session = m.sequences(n_sequences=1, n_context=8)
     seq = session.open()
     session.step([Part(seq=seq, ids=[1, 2, 3])])
     for bad, message in (
@@ -147,7 +147,7 @@ def test_who_looks_inside_changes_nothing(quant: str):
     """Stopping before every product, and what is seen there: products of it are what the model goes on with."""
     ids = text(quant)
     seen: dict[str, list[np.ndarray]] = {}
-    session = Session(model(quant), watch=lambda name, x: seen.setdefault(name, []).append(x.copy()))
+    session = model(quant).sequences(watch=lambda name, x: seen.setdefault(name, []).append(x.copy()))
     logits = session.step([Part(seq=session.open(), ids=ids, n_wanted=3)])
     assert np.array_equal(logits, model(quant).logits(ids, 3))
     assert set(seen) == {name for name, info in model(quant).gguf.tensors.items() if len(info.shape) == 2} - {
@@ -174,7 +174,7 @@ def test_windows_forget_what_was_before():
 
 
 def test_room_that_is_too_small_or_of_another_kind_is_refused():
-    session = Session(model("Q4_K_M"))
+    session = model("Q4_K_M").sequences()
     part = Part(seq=session.open(), ids=[1, 2, 3], n_wanted=2)
     room = session.room_for(2)
     room.fill(0.0)  # what lies in fresh memory may be a signalling NaN, and to cast one is a warning

@@ -62,7 +62,7 @@ def command(
         **asdict(speed),
         "load_s": load_s,
         "rss_bytes": _resident_bytes(),
-        "weights_bytes": loaded.weights.bytes_per_token,
+        "weights_bytes": loaded.bytes_per_step,
         "prompt": n_prompt,
         "tokens": n_tokens,
         "depth": depth,

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +27,10 @@ from pythia_gguf.arguments import (
 from pythia_gguf.engine.logprobs import Logprobs, TokenLogprob
 from pythia_gguf.engine.lookup import Drafts
 from pythia_gguf.engine.process_bound import ProcessBound
+from pythia_gguf.engine.protocol import Engine, Part, Sequences
 from pythia_gguf.engine.sampling import Sampler, Sampling, room_for
-from pythia_gguf.engine.session import Part, Session
 from pythia_gguf.engine.written import Written
 from pythia_gguf.errors import Argument, UsageError
-
-if TYPE_CHECKING:
-    from pythia_gguf.engine.model import Model
 
 MAX_LOGPROBS = 100
 
@@ -119,7 +116,7 @@ class Generation(ProcessBound):
 
     def __init__(
         self,
-        model: Model,
+        model: Engine,
         prompt: str | Iterable[int],
         wanted: Wanted,
         sampling: Sampling,
@@ -201,7 +198,7 @@ class Generation(ProcessBound):
 
     def _tokens(self) -> Iterator[tuple[int, Logprobs | None]]:
         """Tokens, with log-probabilities if wanted; the caller appends a token to `_ids` before it takes the next."""
-        session = Session(self.model, n_context=self._n_context)
+        session = self.model.sequences(n_context=self._n_context)
         sampler, seq, room = Sampler(self._sampling), session.open(), room_for(self.model.n_vocab)
         drafts = Drafts(self._ids) if self._wanted.lookup else None
         self._times[0] = time.perf_counter()
@@ -228,7 +225,7 @@ class Generation(ProcessBound):
             rows = self._step(session, seq, [token, *draft])
             self._n_steps += 1
 
-    def _step(self, session: Session, seq: int, ids: list[int]) -> np.ndarray:
+    def _step(self, session: Sequences, seq: int, ids: list[int]) -> np.ndarray:
         """Logits after each of the ids; when the context is full, after the newer half of what it held."""
         if session.length(seq) < self._n_context:
             return session.step([Part(seq=seq, ids=ids, n_wanted=len(ids))])
@@ -247,7 +244,7 @@ def options_of(options: Mapping[str, Any]) -> tuple[Wanted, Sampling]:
     return wanted, Sampling(**{name: value for name, value in given.items() if name in of_sampling})
 
 
-def _ids_of(model: Model, prompt: str | Iterable[int]) -> list[int]:
+def _ids_of(model: Engine, prompt: str | Iterable[int]) -> list[int]:
     """Ids of a prompt, checked."""
     if isinstance(prompt, str):
         try:

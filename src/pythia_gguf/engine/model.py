@@ -5,6 +5,7 @@ Knows no kernel: it is what a user holds, and hands on to sessions, generations 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -22,11 +23,13 @@ from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation, options_of
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
 from pythia_gguf.engine.process_bound import ProcessBound
+from pythia_gguf.engine.protocol import Part
+from pythia_gguf.engine.runner import Runner, workers_for
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
-from pythia_gguf.engine.session import Part, Session, Watch, session_bytes
+from pythia_gguf.engine.session import Session, Watch, kv_bytes, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
-from pythia_gguf.engine.workers import Workers
 from pythia_gguf.errors import Argument, UsageError, one_line
+from pythia_gguf.files import sha256_of
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.intake.gguf_model import open_gguf_model
@@ -36,52 +39,91 @@ from pythia_gguf.kernels.matmul import known_activations, product_jobs, quantize
 from pythia_gguf.kernels.odds import odds_job
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.machine import require_memory
+from pythia_gguf.plan.recognize import quant_of
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
+from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note, tokens_beside
 
 
 class Model(ProcessBound):
     """A loaded model. Threads may share it; one step runs at a time.
 
-    path, gguf   the file and its header
-    config       sizes
-    weights      tensors
-    gelu         "erf" or "tanh"
-    activations  "int8", "float32" or "bf16x3", as used: unquantized weights take float32 where int8 was asked for
-    cache        "f16" or "f32": how keys and values are kept
+    gguf    the file's header
+    runner  its weights and how they are run
     """
 
-    def __init__(
-        self,
-        gguf: GGUFFile,
-        config: GPTNeoXConfig,
-        weights: Weights,
-        *,
-        gelu: str,
-        activations: str,
-        cache: str,
-        threads: int,
-    ) -> None:
-        """Take what `load` has checked."""
-        self.path, self.gguf = gguf.path, gguf
-        self.config, self.weights = config, weights
-        self.gelu, self.activations, self.cache = gelu, activations, cache
-        self.workers = Workers(threads, scratch_bytes(config, rounded_up(config.n_context, LANES), activations))
+    def __init__(self, gguf: GGUFFile, runner: Runner) -> None:
+        """Use `load`; this constructor trusts its arguments."""
+        self.gguf, self.runner = gguf, runner
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.runner.path
+
+    @property
+    def config(self) -> GPTNeoXConfig:
+        """Sizes."""
+        return self.runner.config
+
+    @property
+    def weights(self) -> Weights:
+        """Tensors in memory."""
+        return self.runner.weights
 
     @property
     def n_vocab(self) -> int:
-        """Rows of the output matrix, those that pad it included."""
-        return self.config.n_vocab
+        """Rows of the output matrix, including those that pad it."""
+        return self.runner.n_vocab
 
     @property
     def n_context(self) -> int:
-        """Positions that it was trained for."""
-        return self.config.n_context
+        """Positions that the model was trained for."""
+        return self.runner.n_context
+
+    @property
+    def gelu(self) -> str:
+        """The form of the activation: "erf" or "tanh"."""
+        return self.runner.gelu
+
+    @property
+    def activations(self) -> str:
+        """ "int8", "float32" or "bf16x3", as used: unquantized weights take float32 where int8 was asked for."""
+        return self.runner.activations
+
+    @property
+    def cache(self) -> str:
+        """How keys and values are kept: "f16" or "f32"."""
+        return self.runner.cache
 
     @property
     def threads(self) -> int:
         """Threads that a step runs on."""
-        return self.workers.n_threads
+        return self.runner.threads
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases, over all tensors."""
+        return sum(math.prod(tensor.shape) for tensor in self.gguf.tensors.values())
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Bytes of weights that every step reads, however few tokens it takes along."""
+        return self.runner.weights.bytes_per_token
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Which file runs, and how; the first call reads the whole file for its hash."""
+        # The file's hash does not cover what a manifest beside it says of special tokens.
+        beside = tokens_beside(self.gguf.metadata, self.path)
+        return {
+            "file": self.path.name,
+            "sha256": sha256_of(self.path),
+            "quant": quant_of(self.gguf.metadata, self.gguf.formats),
+            "gelu": self.gelu,
+            "activations": self.activations,
+            "kv": self.cache,
+            **({"special_tokens": beside} if beside else {}),
+        }
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -94,13 +136,21 @@ class Model(ProcessBound):
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path)
 
+    def sequences(self, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None) -> Session:
+        """Room for so many sequences of so many tokens each; see `engine.session.Session`."""
+        return Session(self.runner, n_sequences, n_context, watch)
+
+    def kv_bytes(self, n_tokens: int) -> int:
+        """Memory for the keys and values of a sequence of so many tokens."""
+        return kv_bytes(self.runner, n_tokens)
+
     @checked
     def session_bytes(self, n_sequences: int = 1, n_context: int | None = None) -> int:
         """Memory that a session of so many sequences takes, each of so many tokens; default all that the model has.
 
         Keys, values and workspace; the weights are there already, logits take 4 * n_vocab bytes a row more.
         """
-        return session_bytes(self, n_sequences, self.n_context if n_context is None else n_context)
+        return session_bytes(self.runner, n_sequences, self.n_context if n_context is None else n_context)
 
     def logits(self, ids: Iterable[int], n_last: int | None = None) -> np.ndarray:
         """Logits of the next token after each of `ids`, or of the last so many: f32 [n_last, n_vocab].
@@ -110,13 +160,13 @@ class Model(ProcessBound):
         """
         ids = whole_numbers("ids", ids)
         n_wanted = len(ids) if n_last is None else whole_number(0, len(ids))("n_last", n_last)
-        session = Session(self, n_context=_room(self, ids))
+        session = self.sequences(n_context=_room(self, ids))
         return session.step([Part(seq=session.open(), ids=ids, n_wanted=n_wanted)])
 
     def watch(self, ids: Iterable[int], watch: Watch) -> None:
         """Run tokens for what happens inside; see `engine.session.Session`. Raises as `logits` does."""
         ids = whole_numbers("ids", ids)
-        session = Session(self, n_context=_room(self, ids), watch=watch)
+        session = self.sequences(n_context=_room(self, ids), watch=watch)
         session.step([Part(seq=session.open(), ids=ids, n_wanted=0)])
 
     def generate(self, prompt: str | Iterable[int], **options: Any) -> Completion:
@@ -209,16 +259,16 @@ def load(
     require_memory(
         weights_bytes(gguf) + n_threads * scratch, one_line(str(gguf.path)), hints=(". Choose a smaller quant",)
     )
-    weights = load_weights(gguf, n_threads, progress)
-    return Model(
-        gguf,
-        config,
-        weights,
+    runner = Runner(
+        path=gguf.path,
+        config=config,
+        weights=load_weights(gguf, n_threads, progress),
+        workers=workers_for(config, activations, n_threads),
         gelu=gelu_beside(gguf.path) if gelu == "auto" else gelu,
         activations=activations,
         cache=cache,
-        threads=n_threads,
     )
+    return Model(gguf, runner)
 
 
 def as_used(gguf: GGUFFile, activations: str, cache: str = "auto") -> tuple[str, str]:

@@ -9,18 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pythia_gguf.arguments import one_of
 from pythia_gguf.choices import ENCODINGS
 from pythia_gguf.engine.logprobs import log_sum_exp
-from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.protocol import Engine, Part, Sequences
 from pythia_gguf.errors import Argument, UsageError, one_line
-
-if TYPE_CHECKING:
-    from pythia_gguf.engine.model import Model
 
 # Sequences in one tree, and the memory that their keys, values and logits may take.
 _MOST_SEQUENCES = 32
@@ -59,7 +55,7 @@ class _Node:
     children: list[_Node] = field(default_factory=list)
 
 
-def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> Request:
+def request_of(model: Engine, prompt: str, continuation: str, encoding: str) -> Request:
     """A prompt and its continuation as tokens; raises UsageError for an empty continuation.
 
     encoding  "joint": white space at the prompt's end goes to the continuation, both are encoded as one text and the
@@ -91,7 +87,7 @@ def request_of(model: Model, prompt: str, continuation: str, encoding: str) -> R
 
 
 def score_requests(
-    model: Model, requests: Sequence[Request], advance: Callable[[int], None] = lambda n_requests: None
+    model: Engine, requests: Sequence[Request], advance: Callable[[int], None] = lambda n_requests: None
 ) -> list[Score]:
     """A score for each request, in their order; equal requests are computed once.
 
@@ -106,8 +102,9 @@ def score_requests(
     found: dict[Request, Score] = {}
     longest = max((len(r.ids) for r in unique), default=2) - 1
     most_scored = max((len(r.ids) - r.start for r in unique), default=1)
-    n_sequences = max(1, min(_MOST_SEQUENCES, len(unique), _CACHE_BYTES // _bytes_of(model, longest, most_scored)))
-    session = Session(model, n_sequences=n_sequences, n_context=longest) if unique else None
+    of_each = model.kv_bytes(longest) + most_scored * model.n_vocab * 4
+    n_sequences = max(1, min(_MOST_SEQUENCES, len(unique), _CACHE_BYTES // of_each))
+    session = model.sequences(n_sequences=n_sequences, n_context=longest) if unique else None
     at = 0
     while at < len(unique):
         chunk = unique[at : _end_of_tree(unique, at, n_sequences)]
@@ -131,12 +128,7 @@ def _end_of_tree(requests: Sequence[Request], first: int, n_most: int) -> int:
     return min(range(last, last - n_most // 4 - 1, -1), key=n_shared)
 
 
-def _bytes_of(model: Model, n_tokens: int, n_scored: int) -> int:
-    number = 2 if model.cache == "f16" else 4
-    return model.config.n_layers * 2 * model.config.hidden * n_tokens * number + n_scored * model.n_vocab * 4
-
-
-def _score_tree(session: Session, requests: Sequence[Request]) -> list[Score]:
+def _score_tree(session: Sequences, requests: Sequence[Request]) -> list[Score]:
     """Scores of at most as many sorted requests as the session has sequences."""
     # The last token is scored, never read.
     read = [r.ids[:-1] for r in requests]

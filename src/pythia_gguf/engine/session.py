@@ -8,39 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pythia_gguf.arguments import shown, whole_numbers
 from pythia_gguf.engine.oplist import SLICE_TOKENS, CacheShape, OpList, rounded_up, workspace_bytes
 from pythia_gguf.engine.process_bound import ProcessBound
+from pythia_gguf.engine.protocol import Part
+from pythia_gguf.engine.runner import Runner
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError
 from pythia_gguf.kernels.driver import N_SEGMENTS, N_TOKENS, N_WANTED, SEGMENT_WORDS, SEGMENTS, WANTED
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.machine import require_memory
 
-if TYPE_CHECKING:
-    from pythia_gguf.engine.model import Model
-
-
 Watch = Callable[[str, np.ndarray], None]
 _SHORTER = ". Fewer tokens need less"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What a step does for one sequence.
-
-    seq       of `Session.open`
-    ids       tokens that come next
-    n_wanted  logits are wanted after the last n of them
-    """
-
-    seq: int
-    ids: Sequence[int] | np.ndarray
-    n_wanted: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,39 +45,39 @@ class Session(ProcessBound):
     """
 
     def __init__(
-        self, model: Model, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None
+        self, runner: Runner, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None
     ) -> None:
         """Take memory for them; pages are touched as tokens come. Raises UsageError when it does not fit."""
-        self.model, self._watch = model, watch
+        self.runner, self._watch = runner, watch
         self.n_sequences = n_sequences
-        self.n_context = model.n_context if n_context is None else n_context
-        if n_sequences < 1 or not 1 <= self.n_context <= model.n_context:
-            raise ValueError(f"{n_sequences} sequences of {self.n_context} tokens; the model has {model.n_context}")
+        self.n_context = runner.n_context if n_context is None else n_context
+        if n_sequences < 1 or not 1 <= self.n_context <= runner.n_context:
+            raise ValueError(f"{n_sequences} sequences of {self.n_context} tokens; the model has {runner.n_context}")
         require_memory(
-            session_bytes(model, n_sequences, self.n_context),
+            session_bytes(runner, n_sequences, self.n_context),
             f"a session of {n_sequences} sequences of {self.n_context} tokens",
             hints=((". A smaller ", Argument("n_sequences"), " needs less"), _SHORTER),
         )
-        config = model.config
-        self._shape = _cache_shape(model, n_sequences, self.n_context)
+        config = runner.config
+        self._shape = _cache_shape(runner, n_sequences, self.n_context)
         elements = self._shape.slot_elements(config)
         self._cache = aligned((config.n_layers, n_sequences, elements), self._shape.dtype)
         self._lengths: list[int | None] = [None] * n_sequences
-        n_tokens = _slice_tokens(model, n_sequences, self.n_context)
+        n_tokens = _slice_tokens(runner, n_sequences, self.n_context)
         self._list = OpList(
             config,
-            model.weights,
+            runner.weights,
             cache=self._cache,
             cache_shape=self._shape,
-            gelu=model.gelu,
-            activations=model.activations,
+            gelu=runner.gelu,
+            activations=runner.activations,
             n_tokens=n_tokens,
-            n_threads=model.threads,
+            n_threads=runner.threads,
             every_row=watch is not None,
         )
-        self._n_tokens, self._stride = n_tokens, rounded_up(model.n_vocab, LANES)
+        self._n_tokens, self._stride = n_tokens, rounded_up(runner.n_vocab, LANES)
         self._segments = aligned((n_tokens, SEGMENT_WORDS), np.int64)
-        self._step = model.workers.new_step()
+        self._step = runner.workers.new_step()
         self._step[WANTED] = self._list.wanted.ctypes.data
         self._step[SEGMENTS] = self._segments.ctypes.data
 
@@ -153,7 +136,7 @@ class Session(ProcessBound):
             done += self._run(slice_runs, logits[done:])
         for r in (r for slice_runs in runs for r in slice_runs):
             self._lengths[r.seq] = r.position + len(r.ids)
-        return logits[:, : self.model.n_vocab]
+        return logits[:, : self.runner.n_vocab]
 
     def room_for(self, n_rows: int) -> np.ndarray:
         """Memory for the logits of so many rows, with any content; raises UsageError when it does not fit."""
@@ -162,7 +145,7 @@ class Session(ProcessBound):
 
     def _views(self, seq: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Keys [1, heads, tiles, d, LANES] and values [1, heads, positions, width] of a sequence, layer by layer."""
-        config, shape = self.model.config, self._shape
+        config, shape = self.runner.config, self._shape
         n_keys = config.n_heads * shape.n_context * config.head_dim
         for layer in self._cache[:, seq]:
             keys = layer[:n_keys].reshape(1, config.n_heads, -1, config.head_dim, LANES)
@@ -199,8 +182,10 @@ class Session(ProcessBound):
         if not 0 <= part.n_wanted <= len(ids):
             raise ValueError(f"logits wanted after {part.n_wanted} of {len(ids)} tokens")
         least, most = (ids.min(), ids.max()) if isinstance(ids, np.ndarray) else (min(ids), max(ids))
-        if least < 0 or most >= self.model.n_vocab:
-            raise ValueError(f"ids must be in 0..{self.model.n_vocab - 1}, got {shown(int(least))}..{shown(int(most))}")
+        if least < 0 or most >= self.runner.n_vocab:
+            raise ValueError(
+                f"ids must be in 0..{self.runner.n_vocab - 1}, got {shown(int(least))}..{shown(int(most))}"
+            )
         needed = self.length(part.seq) + len(ids)
         if needed > self.n_context:
             raise UsageError(f"{needed} tokens do not fit into a context of {self.n_context}")
@@ -208,7 +193,7 @@ class Session(ProcessBound):
 
     def _run(self, runs: list[_Run], logits: np.ndarray) -> int:
         """One slice; the number of rows written."""
-        self.model.workers.settle()
+        self.runner.workers.settle()
         step, ops = self._step, self._list
         n_tokens = n_wanted = 0
         for i, r in enumerate(runs):
@@ -216,8 +201,8 @@ class Session(ProcessBound):
             ops.wanted[n_wanted : n_wanted + len(r.wanted)] = np.arange(r.wanted.start, r.wanted.stop) + n_tokens
             n_tokens += len(r.ids)
             n_wanted += len(r.wanted)
-        hidden = self.model.config.hidden
-        ops.x[:n_tokens, :hidden] = self.model.weights.embed(np.concatenate([r.ids for r in runs]))
+        hidden = self.runner.config.hidden
+        ops.x[:n_tokens, :hidden] = self.runner.weights.embed(np.concatenate([r.ids for r in runs]))
         step[N_TOKENS], step[N_WANTED], step[N_SEGMENTS] = n_tokens, n_wanted, len(runs)
         if n_wanted:
             ops.write_logits_to(logits)
@@ -228,13 +213,13 @@ class Session(ProcessBound):
             every = [(r, i) for r in runs for i in range(len(r.ids))]
             for at, name, x in ops.inputs:
                 if first < at < last:
-                    self.model.workers.run(ops.ops, first, at, step, self)
+                    self.runner.workers.run(ops.ops, first, at, step, self)
                     first = at
                     rows = x[: n_tokens if at < ops.n_body else n_wanted]
                     self._check(rows, every if at < ops.n_body else wanted, name)
                     self._watch(name, rows)
-        self.model.workers.run(ops.ops, first, last, step, (self, logits))
-        self._check(logits[:n_wanted, : self.model.n_vocab], wanted)
+        self.runner.workers.run(ops.ops, first, last, step, (self, logits))
+        self._check(logits[:n_wanted, : self.runner.n_vocab], wanted)
         return n_wanted
 
     def _check(self, rows: np.ndarray, places: Iterable[tuple[_Run, int]], name: str | None = None) -> None:
@@ -252,7 +237,7 @@ class Session(ProcessBound):
                 token = f" (token {run.ids[position - run.position]})" if is_here else ""
                 raise NotFiniteError(
                     f"infinity or NaN at position {position}{token}: weights are damaged, or the model has diverged",
-                    path=self.model.path,
+                    path=self.runner.path,
                     field=where if name is None else f"what {name} multiplies",
                     position=position,
                 )
@@ -268,18 +253,23 @@ class Session(ProcessBound):
         return None, n_tokens - 1
 
 
-def session_bytes(model: Model, n_sequences: int, n_context: int) -> int:
+def session_bytes(runner: Runner, n_sequences: int, n_context: int) -> int:
     """Memory that a session takes, without the logits that a step returns."""
-    shape = _cache_shape(model, n_sequences, n_context)
-    n_tokens = _slice_tokens(model, n_sequences, n_context)
-    cache = model.config.n_layers * n_sequences * shape.slot_elements(model.config) * np.dtype(shape.dtype).itemsize
-    return cache + n_tokens * SEGMENT_WORDS * 8 + workspace_bytes(model.config, n_tokens, shape.n_context)
+    n_tokens = _slice_tokens(runner, n_sequences, n_context)
+    workspace = workspace_bytes(runner.config, n_tokens, rounded_up(n_context, LANES))
+    return n_sequences * kv_bytes(runner, n_context) + n_tokens * SEGMENT_WORDS * 8 + workspace
 
 
-def _cache_shape(model: Model, n_sequences: int, n_context: int) -> CacheShape:
-    return CacheShape(n_slots=n_sequences, n_context=rounded_up(n_context, LANES), kind=model.cache)
+def kv_bytes(runner: Runner, n_tokens: int) -> int:
+    """Memory for the keys and values of a sequence of so many tokens."""
+    shape = _cache_shape(runner, 1, n_tokens)
+    return runner.config.n_layers * shape.slot_elements(runner.config) * np.dtype(shape.dtype).itemsize
 
 
-def _slice_tokens(model: Model, n_sequences: int, n_context: int) -> int:
+def _cache_shape(runner: Runner, n_sequences: int, n_context: int) -> CacheShape:
+    return CacheShape(n_slots=n_sequences, n_context=rounded_up(n_context, LANES), kind=runner.cache)
+
+
+def _slice_tokens(runner: Runner, n_sequences: int, n_context: int) -> int:
     """Most tokens that go through the model at once."""
-    return min(SLICE_TOKENS[model.activations], rounded_up(max(n_context, n_sequences), 8))
+    return min(SLICE_TOKENS[runner.activations], rounded_up(max(n_context, n_sequences), 8))

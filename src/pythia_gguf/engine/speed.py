@@ -9,17 +9,13 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pythia_gguf.arguments import whole_number
-from pythia_gguf.engine.session import Part, Session
+from pythia_gguf.engine.protocol import Engine, Part, Sequences
 from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.progress import Progress, Silence
-
-if TYPE_CHECKING:
-    from pythia_gguf.engine.model import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +33,7 @@ class Speed:
 
 
 def measure_speed(
-    model: Model,
+    model: Engine,
     *,
     n_prompt: int,
     n_tokens: int,
@@ -69,7 +65,7 @@ def measure_speed(
         name = "n_prompt" if n_prompt > model.n_context else "n_tokens"
         fault = f": {n_context} tokens do not fit into the context of {model.n_context}"
         raise UsageError(Argument(name), fault)
-    session = Session(model, n_sequences=n_sequences, n_context=n_context)
+    session = model.sequences(n_sequences=n_sequences, n_context=n_context)
     ids = np.random.default_rng(0).integers(0, model.n_vocab, n_context)
     prefill, decode = [], []
     progress = progress or Silence()
@@ -86,11 +82,11 @@ def measure_speed(
     return Speed(
         prefill_tokens_per_s=n_prompt / prefill_s,
         decode_tokens_per_s=n_tokens * n_sequences / decode_s,
-        weights_bytes_per_s=model.weights.bytes_per_token * n_tokens / decode_s,
+        weights_bytes_per_s=model.bytes_per_step * n_tokens / decode_s,
     )
 
 
-def _decode_s(session: Session, ids: np.ndarray, n_tokens: int, depth: int) -> float:
+def _decode_s(session: Sequences, ids: np.ndarray, n_tokens: int, depth: int) -> float:
     seqs = [session.open() for _ in range(session.n_sequences)]
     if depth:
         session.step([Part(seq=seq, ids=ids[:depth], n_wanted=0) for seq in seqs])

@@ -6,15 +6,11 @@ Knows no text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pythia_gguf.engine.process_bound import ProcessBound
-from pythia_gguf.engine.session import Part, Session
-
-if TYPE_CHECKING:
-    from pythia_gguf.engine.model import Model
+from pythia_gguf.engine.protocol import Engine, Part
 
 
 class Windows(ProcessBound):
@@ -25,10 +21,10 @@ class Windows(ProcessBound):
     n_context  longest window
     """
 
-    def __init__(self, model: Model, n_context: int) -> None:
+    def __init__(self, model: Engine, n_context: int) -> None:
         """For windows of at most so many tokens, and of what the model has."""
         self.model, self.n_vocab, self.n_context = model, model.n_vocab, min(n_context, model.n_context)
-        self._session = Session(model, n_context=self.n_context)
+        self._session = model.sequences(n_context=self.n_context)
         self._seq = self._session.open()
         self._room = self._session.room_for(0)
 

@@ -1,0 +1,55 @@
+"""Weights in memory and how they are run: what sessions need of a model. Knows no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pythia_gguf.arch import GPTNeoXConfig
+from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
+from pythia_gguf.engine.process_bound import ProcessBound
+from pythia_gguf.engine.weights import Weights
+from pythia_gguf.engine.workers import Workers
+from pythia_gguf.kernels.simd import LANES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner(ProcessBound):
+    """Everything about a model that all its sessions share.
+
+    path         its file, for messages
+    config       sizes
+    weights      tensors
+    workers      threads that do its steps, one step at a time
+    gelu         "erf" or "tanh"
+    activations  "int8", "float32" or "bf16x3", as they are used
+    cache        "f16" or "f32": how keys and values are kept
+    """
+
+    path: Path
+    config: GPTNeoXConfig
+    weights: Weights
+    workers: Workers
+    gelu: str
+    activations: str
+    cache: str
+
+    @property
+    def n_vocab(self) -> int:
+        """Rows of the output matrix, including those that pad it."""
+        return self.config.n_vocab
+
+    @property
+    def n_context(self) -> int:
+        """Positions that the model was trained for."""
+        return self.config.n_context
+
+    @property
+    def threads(self) -> int:
+        """Threads that a step runs on."""
+        return self.workers.n_threads
+
+
+def workers_for(config: GPTNeoXConfig, activations: str, n_threads: int) -> Workers:
+    """Threads with enough scratch memory for any step of a model of these sizes."""
+    return Workers(n_threads, scratch_bytes(config, rounded_up(config.n_context, LANES), activations))
