@@ -226,15 +226,16 @@ def lookup(path: Path, threads: int) -> dict[str, float]:
 
     Greedy text of a random model falls into a cycle; sampled at temperature 5 it never repeats itself.
     """
-    from pythia_gguf.engine.generation import Generation, Wanted
+    from pythia_gguf.engine.generation import Generation
     from pythia_gguf.engine.model import load
     from pythia_gguf.engine.sampling import Sampling
+    from pythia_gguf.engine.writing import WritingOptions
 
     model = load(path, threads=threads)
     prompt = np.random.default_rng(0).integers(0, N_TOKENS, 64).tolist()
 
     def seconds(sampling: Sampling, drafts: bool) -> float:
-        generation = Generation(model, prompt, Wanted(max_tokens=200, lookup=drafts), sampling)
+        generation = Generation(model, prompt, WritingOptions(max_tokens=200, lookup=drafts), sampling)
         for _ in generation:
             pass
         return generation.completion.timings.generate_s

@@ -15,7 +15,7 @@ import pytest
 import pythia_gguf
 from engine.nano import NANO, nano_files
 from pythia_gguf import arguments
-from pythia_gguf.engine.generation import Wanted
+from pythia_gguf.engine.writing import WritingOptions
 from pythia_gguf.errors import UsageError
 from pythia_gguf.export.folder import export
 from pythia_gguf.tokenizer import TextTokenizer
@@ -111,7 +111,7 @@ def test_a_wrong_value_is_an_error_that_carries_the_argument(argument: str, call
 def takes_texts() -> set[str]:
     """Public arguments that are several texts, or pairs of them, and fields of options that are."""
     several = re.compile(r"(Iterable|Sequence|Collection|list|tuple|set)\[(str|tuple\[str)")
-    functions = {**public_functions(), "Model.begin": Wanted}
+    functions = {**public_functions(), "Model.begin": WritingOptions}
     return {
         f"{name}.{p.name}"
         for name, function in functions.items()
@@ -129,7 +129,7 @@ def test_one_text_is_one_wherever_several_are_taken():
         nano.score("ab")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="pairs must be a list of pairs of texts"):
         nano.score(("ab", "cd"))  # type: ignore[arg-type]
-    assert Wanted(stop="ab").stops == ("ab",)
+    assert WritingOptions(stop="ab").stops == ("ab",)
     assert takes_texts() == {"quantize.quants", "Model.score.pairs", "Model.begin.stop"}
 
 

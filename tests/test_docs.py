@@ -28,10 +28,11 @@ from patience import HANGS_S
 from portable import is_portable, portable_tests
 from pythia_gguf import Completion, PressResult, errors, load
 from pythia_gguf.cli.main import COMMANDS
-from pythia_gguf.engine.generation import Generation, Timings, Wanted
+from pythia_gguf.engine.generation import Generation, Timings
 from pythia_gguf.engine.logprobs import TokenLogprob
 from pythia_gguf.engine.sampling import Sampling
 from pythia_gguf.engine.scoring import Score
+from pythia_gguf.engine.writing import WritingOptions
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import TensorInfo
 from pythia_gguf.gguf.reader import GGUFFile
@@ -90,7 +91,7 @@ def test_the_page_of_python_names_everything_public():
     told = set(re.findall(r"\w+", " ".join(code)))
     results = (Completion, GGUFFile, PressFile, PressResult, Score, TensorInfo, Timings, TokenLogprob, Verdict)
     names = set(pythia_gguf.__all__)
-    for kind in (*results, Wanted, Sampling):
+    for kind in (*results, WritingOptions, Sampling):
         names |= {f.name for f in fields(kind)}
     for value in (getattr(pythia_gguf, name) for name in pythia_gguf.__all__):
         members = {n: m for n, m in vars(value).items() if not n.startswith("_")} if inspect.isclass(value) else {}

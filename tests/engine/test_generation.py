@@ -13,11 +13,11 @@ import pytest
 
 from engine.nano import HELDOUT, nano_files
 from pythia_gguf import load
-from pythia_gguf.engine.generation import Wanted
 from pythia_gguf.engine.model import Model
 from pythia_gguf.engine.sampling import Sampling
 from pythia_gguf.engine.session import Session
-from pythia_gguf.engine.written import Written
+from pythia_gguf.engine.visible_text import VisibleText
+from pythia_gguf.engine.writing import WritingOptions
 from pythia_gguf.errors import UsageError
 
 PROMPT = "def main(self):\n    for i in range("
@@ -114,7 +114,7 @@ def test_control_tokens_are_not_shown_and_a_stop_text_may_name_one():
         (("bc",), "abcd"),
         (("g", "d"), "abc"),
     ):
-        written = Written(tokenizer, stops)
+        written = VisibleText(tokenizer, stops)
         pieces = [written.add(token) for token in tokens] + [written.end()]
         assert ("".join(pieces), written.is_stopped) == (told, told != "abcd")
 
@@ -182,7 +182,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {
 
 
 def test_the_table_has_every_option():
-    assert OPTIONS.keys() == {f.name for kind in (Wanted, Sampling) for f in fields(kind)} | {"prompt"}
+    assert OPTIONS.keys() == {f.name for kind in (WritingOptions, Sampling) for f in fields(kind)} | {"prompt"}
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -20,7 +20,7 @@ from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.arguments import checked, one_of, pairs_of_texts, whole_number, whole_numbers
 from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES
 from pythia_gguf.cpus import threads_of
-from pythia_gguf.engine.generation import Completion, Generation, options_of
+from pythia_gguf.engine.generation import Completion, Generation
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
@@ -28,6 +28,7 @@ from pythia_gguf.engine.runner import Runner, workers_for
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Session, Watch, kv_bytes, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
+from pythia_gguf.engine.writing import options_of
 from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.files import sha256_of
 from pythia_gguf.formats import FORMATS
@@ -184,7 +185,7 @@ class Model(ProcessBound):
         """A text to be written: iterate for its pieces, each of whole characters, then ask for its `completion`.
 
         prompt  text, or token ids
-        max_tokens, stop, logprobs, lookup, shift               see `engine.generation.Wanted`
+        max_tokens, stop, logprobs, lookup, shift               see `engine.writing.WritingOptions`
         temperature, top_k, top_p, min_p, repeat_penalty, seed  see `engine.sampling.Sampling`; seed None: a new one
         Raises  UsageError for a value out of range, and when prompt and new tokens do not fit into the context;
                 TypeError for a value of another type, and for an unknown option

@@ -43,6 +43,10 @@ class Sequences(Protocol):
     def n_context(self) -> int:
         """Most tokens of each."""
 
+    @property
+    def n_slice(self) -> int:
+        """Tokens that go through the model at once; a longer step is cut into slices of so many."""
+
     def open(self) -> int:
         """Begin an empty sequence; raises UsageError when all are in use."""
 

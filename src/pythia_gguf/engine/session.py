@@ -41,6 +41,7 @@ class Session(ProcessBound):
 
     n_sequences  most that are open at a time
     n_context    most tokens of each
+    n_slice      tokens that go through the model at once; a longer step is cut into slices of so many
     watch        sees what each matrix multiplies: its name, f32 [T, n_columns] of the step's tokens; valid while called
     """
 
@@ -75,7 +76,7 @@ class Session(ProcessBound):
             n_threads=runner.threads,
             every_row=watch is not None,
         )
-        self._n_tokens, self._stride = n_tokens, rounded_up(runner.n_vocab, LANES)
+        self.n_slice, self._stride = n_tokens, rounded_up(runner.n_vocab, LANES)
         self._segments = aligned((n_tokens, SEGMENT_WORDS), np.int64)
         self._step = runner.workers.new_step()
         self._step[WANTED] = self._list.wanted.ctypes.data
@@ -156,7 +157,7 @@ class Session(ProcessBound):
         if len({part.seq for part in parts}) != len(parts):
             raise ValueError("two parts of one step are for the same sequence")
         slices: list[list[_Run]] = [[]]
-        room = self._n_tokens
+        room = self.n_slice
         for part in parts:
             ids = self._checked(part)
             position, first_wanted = self.length(part.seq), len(ids) - part.n_wanted
@@ -164,7 +165,7 @@ class Session(ProcessBound):
             while at < len(ids):
                 if room == 0:
                     slices.append([])
-                    room = self._n_tokens
+                    room = self.n_slice
                 n = min(room, len(ids) - at)
                 wanted = range(max(0, first_wanted - at), n)
                 slices[-1].append(_Run(seq=part.seq, position=position + at, ids=ids[at : at + n], wanted=wanted))

@@ -21,19 +21,16 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from pythia_gguf.arguments import one_of
 from pythia_gguf.choices import ENCODINGS
-from pythia_gguf.engine.generation import Generation, options_of
+from pythia_gguf.engine.batch import write_all
+from pythia_gguf.engine.protocol import Engine
 from pythia_gguf.engine.scoring import Request, score_requests
+from pythia_gguf.engine.writing import Writing, begin_writing, options_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
-from pythia_gguf.files import sha256_of
 from pythia_gguf.models.load import load
-from pythia_gguf.plan.recognize import quant_of
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer import tokens_beside
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-
-    from pythia_gguf.engine.model import Model
 
 NAME = "pythia-gguf"
 SCHEMA_VERSION = 1
@@ -53,7 +50,7 @@ class PythiaLM(TemplateLM):
 
     def __init__(
         self,
-        model: Model | str | os.PathLike[str],
+        model: Engine | str | os.PathLike[str],
         *,
         encoding: str = "joint",
         seed: int = 1234,
@@ -103,7 +100,7 @@ class PythiaLM(TemplateLM):
     @property
     def tokenizer_name(self) -> str:
         """What the harness names the tokenizer by, in the requests that it keeps."""
-        return self._model.path.name
+        return str(self._model.facts["file"])
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """None where no template is asked for; raises UsageError as `apply_chat_template` does."""
@@ -111,8 +108,7 @@ class PythiaLM(TemplateLM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Raises UsageError: a template is a program of whoever made the file, and is never run here."""
-        has_one = any(key.startswith("tokenizer.chat_template") for key in self._model.gguf.metadata)
-        if not has_one:
+        if not self._model.tokenizer.has_chat_template:
             raise UsageError(Argument("apply_chat_template"), " cannot be used: the model has no chat template")
         raise UsageError(
             Argument("apply_chat_template"),
@@ -161,35 +157,22 @@ class PythiaLM(TemplateLM):
         Raises UsageError for other options, and for max_gen_toks that leave no room for a context.
         """
         self._progress.stage("writing", len(requests), "texts")
-        texts = []
-        for instance in requests:
-            texts.append(self._written(*instance.args))
-            self._progress.advance("", 1)
-        return texts
+        asked = [self._begun(*instance.args) for instance in requests]
+        write_all(self._model, [writing for writing, _ in asked], lambda: self._progress.advance("", 1))
+        return [str(postprocess_generated_text(writing.text, until, None)) for writing, until in asked]
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness puts into the `config` of its results; our facts have a key of their own."""
         facts = self.facts
-        n_parameters = sum(math.prod(tensor.shape) for tensor in self._model.gguf.tensors.values())
+        n_parameters = self._model.n_parameters
         return {"model_num_parameters": n_parameters, "model_dtype": facts["quant"], "pythia_gguf": facts}
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Which file runs, and how."""
-        model = self._model
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "tool_version": metadata.version("pythia-gguf"),
-            "file": model.path.name,
-            "sha256": sha256_of(model.path),
-            "quant": quant_of(model.gguf.metadata, model.gguf.formats),
-            "gelu": model.gelu,
-            "activations": model.activations,
-            "kv": model.cache,
-            "encoding": self._encoding,
-            # What a manifest says of them is not in the file, whose hash would tell it.
-            **({"special_tokens": told} if (told := tokens_beside(model.gguf.metadata, model.path)) else {}),
-        }
+        version = metadata.version("pythia-gguf")
+        own = {"schema_version": SCHEMA_VERSION, "tool_version": version, "encoding": self._encoding}
+        return own | dict(self._model.facts)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         if self._encoding == "separate":
@@ -205,7 +188,7 @@ class PythiaLM(TemplateLM):
         scores = score_requests(self._model, asked, lambda n_requests: self._progress.advance("", n_requests))
         for (texts, _, _), score in zip(requests, scores, strict=True):
             if not math.isfinite(score.logprob):
-                raise ModelFileError(f"no likelihood for {one_line(texts[1], 40)!r}", path=self._model.path)
+                raise ModelFileError(f"no likelihood for {one_line(texts[1], 40)!r}", path=self._model.facts["file"])
         return [(score.logprob, score.is_greedy) for score in scores]
 
     def _request(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Request:
@@ -240,7 +223,8 @@ class PythiaLM(TemplateLM):
             raise UsageError(f"max_gen_toks {n_tokens} leaves no room in the context of {self.max_length}")
         return until, n_tokens, _sampling(wanted)
 
-    def _written(self, context: str, options: Mapping[str, Any]) -> str:
+    def _begun(self, context: str, options: Mapping[str, Any]) -> tuple[Writing, list[str]]:
+        """A text to be written, and the texts that end it."""
         until, n_tokens, sampling = self._wanted(options)
         seed = self._seed + self._n_written
         self._n_written += 1
@@ -249,10 +233,7 @@ class PythiaLM(TemplateLM):
         options = {"max_tokens": n_tokens, "seed": seed, "stop": stops} | sampling
         # transformers goes on where only the text of a token tells that it ends a text.
         ends = self._model.tokenizer.special.named_ends
-        generation = Generation(self._model, ids, *options_of(options), ends=ends)
-        text = "".join(generation)
-        cut: str = postprocess_generated_text(text, until, None)
-        return cut
+        return begin_writing(self._model, ids, *options_of(options), ends), until
 
 
 def _sampling(wanted: Mapping[str, Any]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.json_file import read_json_object, read_text
 
-_KEY = "tokenizer.chat_template"
+CHAT_TEMPLATE = "tokenizer.chat_template"
 _NAME = re.compile("[a-z0-9_]{1,255}")  # keys of a GGUF are in lower case
 
 
@@ -46,11 +46,11 @@ def chat_template_metadata(folder: Path, tokenizer_config: Mapping[str, object])
             )
         by_name[key] = text
     default = by_name.pop("default", None)
-    keys: dict[str, str | list[str]] = {f"{_KEY}.{name}": text for name, text in by_name.items() if text}
+    keys: dict[str, str | list[str]] = {f"{CHAT_TEMPLATE}.{name}": text for name, text in by_name.items() if text}
     if by_name:
         keys["tokenizer.chat_templates"] = sorted(by_name)  # the converter's order changes from run to run
     if default:
-        keys[_KEY] = default
+        keys[CHAT_TEMPLATE] = default
     return keys
 
 

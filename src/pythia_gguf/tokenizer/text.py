@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from pythia_gguf.arguments import checked, shown, whole_numbers
 from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.tokenizer.chat_template import CHAT_TEMPLATE
 from pythia_gguf.tokenizer.metadata import tokenizer_of, vocabulary_from_metadata
 from pythia_gguf.tokenizer.special_tokens import special_tokens
 from pythia_gguf.tokenizer.vocabulary import BYTE_SYMBOLS
@@ -22,7 +23,8 @@ _BYTE_OF = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
 class TextTokenizer:
     """The tokenizer of a model.
 
-    special  its special tokens
+    special            its special tokens
+    has_chat_template  whether the file has one; templates are programs from elsewhere and are never run
     """
 
     def __init__(self, metadata: Mapping[str, object], path: str | os.PathLike[str]) -> None:
@@ -31,6 +33,7 @@ class TextTokenizer:
         """
         vocabulary = vocabulary_from_metadata(metadata, path)
         self.special = special_tokens(metadata, path)
+        self.has_chat_template = any(key.startswith(CHAT_TEMPLATE) for key in metadata)
         self._path = path
         self._tokenizer = tokenizer_of(vocabulary, self.special, path)
         self._pieces = [_piece(token, i in vocabulary.added) for i, token in enumerate(vocabulary.tokens)]

@@ -1,6 +1,7 @@
-"""The text of a model while it is written: tokens in, pieces out that no stop text can take back.
+"""What a reader sees of a text while a model writes it: tokens in, pieces out that no stop text can take back.
 
-Knows no model. Control tokens are not shown, as in transformers and llama.cpp; a stop text that names one is found.
+Control tokens are not shown, as in transformers and llama.cpp; a stop text that names one is found all the same. Knows
+no model.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ _MARKS = [chr(i) for i in range(0xD800, 0xE000)]
 _MARK = re.compile("[\ud800-\udfff]")
 
 
-class Written:
-    """One text.
+class VisibleText:
+    """One text, token by token.
 
-    is_stopped  whether a stop text has come: what follows is not told
+    is_stopped  whether a stop text has come: what follows it is not shown
     """
 
     def __init__(self, tokenizer: TextTokenizer, stops: tuple[str, ...]) -> None:
@@ -31,13 +32,13 @@ class Written:
         self.is_stopped = False
 
     def add(self, token: int) -> str:
-        """What can be told after one more token: whole characters, no part of a stop text."""
+        """What can be shown after one more token: whole characters, no part of a stop text."""
         self._held += self._mark_of.get(token, "") if token in self._control else self._stream.add(token)
         self.is_stopped = _first_stop(self._held, self._stops) is not None
         return "" if self.is_stopped else self._take(len(self._held) - _may_be_stop(self._held, self._stops))
 
     def end(self) -> str:
-        """What is left to tell after the last token."""
+        """What is left to show after the last token."""
         at = _first_stop(self._held, self._stops)
         if at is None:
             # A character that was never completed may be one of a stop text too.

@@ -1,0 +1,170 @@
+"""Texts that are written side by side: each step of the model takes all of them along.
+
+Texts join and leave at any step, and none waits long for another: a long prompt is read in slices. What is written is
+the same as for each text alone, to the bit of its log-probabilities, because the logits of a sequence do not depend on
+what else is in a step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pythia_gguf.engine.process_bound import ProcessBound
+from pythia_gguf.engine.protocol import Engine, Part
+from pythia_gguf.engine.sampling import room_for
+from pythia_gguf.engine.writing import Writing
+from pythia_gguf.errors import UsageError
+
+# Tokens of prompts in a step that also writes: reading so many takes about as long as a few steps without them.
+_SLICE_TOKENS = 64
+# Texts of `write_all` side by side, and the memory for their keys and values.
+_MOST_TEXTS = 32
+_KV_BYTES = 1 << 30
+
+
+@dataclass(slots=True, kw_only=True)
+class _Member:
+    """A text that has a sequence.
+
+    to_read  tokens of its next step that are still to be read; when none are left, its logits are there
+    """
+
+    writing: Writing
+    seq: int
+    to_read: list[int]
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it reads more than what it has just written."""
+        return self.writing.n_wanted < len(self.to_read)
+
+
+class Batch(ProcessBound):
+    """Texts over one set of sequences.
+
+    n_sequences  most texts that are written at a time; others wait in the order in which they came
+    n_context    most tokens of a text
+    kv_bytes     most memory for keys and values of the texts that are being written; None: no limit
+    """
+
+    def __init__(
+        self, model: Engine, n_sequences: int = 1, n_context: int | None = None, kv_bytes: int | None = None
+    ) -> None:
+        """Raises UsageError when the sequences do not fit into memory."""
+        self._model, self._sequences = model, model.sequences(n_sequences, n_context)
+        self.n_sequences, self.n_context, self.kv_bytes = n_sequences, self._sequences.n_context, kv_bytes
+        self._waiting: deque[Writing] = deque()
+        self._members: list[_Member] = []
+        self._logits = self._sequences.room_for(n_sequences)
+        self._room = room_for(model.n_vocab)
+
+    def __len__(self) -> int:
+        """Texts in it, including those that wait."""
+        return len(self._members) + len(self._waiting)
+
+    def insert(self, writing: Writing) -> None:
+        """Add a text; it begins with the next step that has room for it. Raises UsageError if none ever will."""
+        if writing.n_positions > self.n_context:
+            raise UsageError(f"{writing.n_positions} tokens do not fit into a batch of {self.n_context} each")
+        if self.kv_bytes is not None and (needed := self._needed(writing)) > self.kv_bytes:
+            raise UsageError(
+                f"keys and values of {writing.n_positions} tokens take {needed:,} bytes, and all texts together may"
+                f" take {self.kv_bytes:,}"
+            )
+        self._waiting.append(writing)
+
+    def remove(self, writing: Writing) -> None:
+        """Take a text out before it has come to its end; raises ValueError when it is not in the batch."""
+        for member in self._members:
+            if member.writing is writing:
+                self._leave(member)
+                return
+        self._waiting.remove(writing)
+
+    def step(self) -> list[tuple[Writing, list[str]]]:
+        """One step of the model: each text that went on, with its new pieces. Texts that have ended leave.
+
+        A step may have none, when all of it went into prompts. Raises as `Sequences.step`; then no text has changed.
+        """
+        # 1. Texts that wait get a sequence, as far as there is room.
+        self._admit()
+        # 2. Texts that are being written go first, one token and its draft each; the rest of the step reads prompts.
+        parts = self._parts()
+        if not parts:
+            return []
+        # 3. The model runs; a text takes its rows as soon as all its tokens are read.
+        rows, at, went_on = self._run([part for _, part in parts]), 0, []
+        for member, part in parts:
+            member.to_read = member.to_read[len(part.ids) :]
+            if not member.to_read:
+                pieces = member.writing.take(rows[at : at + part.n_wanted], self._room)
+                at += part.n_wanted
+                went_on.append((member.writing, pieces))
+                self._go_on(member)
+        return went_on
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._members) < self.n_sequences:
+            if self.kv_bytes is not None:
+                taken = sum(self._needed(member.writing) for member in self._members)
+                if taken + self._needed(self._waiting[0]) > self.kv_bytes:
+                    return
+            writing = self._waiting.popleft()
+            self._members.append(_Member(writing=writing, seq=self._sequences.open(), to_read=writing.next_ids))
+
+    def _parts(self) -> list[tuple[_Member, Part]]:
+        parts = [(m, self._part(m, len(m.to_read))) for m in self._members if not m.is_prompt]
+        room = min(_SLICE_TOKENS, self._sequences.n_slice) if parts else self._sequences.n_slice
+        for member in (m for m in self._members if m.is_prompt):
+            if room > 0:
+                n = min(room, len(member.to_read))
+                parts.append((member, self._part(member, n)))
+                room -= n
+        return parts
+
+    def _part(self, member: _Member, n: int) -> Part:
+        """The next n tokens of a text; its logits are wanted after its last ones only."""
+        is_last = n == len(member.to_read)
+        return Part(seq=member.seq, ids=member.to_read[:n], n_wanted=member.writing.n_wanted if is_last else 0)
+
+    def _run(self, parts: list[Part]) -> np.ndarray:
+        n_rows = sum(part.n_wanted for part in parts)
+        if len(self._logits) < n_rows:
+            self._logits = self._sequences.room_for(n_rows)
+        return self._sequences.step(parts, self._logits)
+
+    def _go_on(self, member: _Member) -> None:
+        """After a text has taken its logits: it leaves, or its sequence is as it wants it."""
+        if member.writing.finish_reason is not None:
+            self._leave(member)
+            return
+        self._sequences.truncate(member.seq, member.writing.n_kept)
+        member.to_read = member.writing.next_ids
+
+    def _leave(self, member: _Member) -> None:
+        self._members.remove(member)
+        self._sequences.close(member.seq)
+
+    def _needed(self, writing: Writing) -> int:
+        return self._model.kv_bytes(writing.n_positions)
+
+
+def write_all(model: Engine, writings: Sequence[Writing], advance: Callable[[], None] = lambda: None) -> None:
+    """Write texts to their end, many side by side; `advance` is called as each ends.
+
+    Raises  UsageError when the longest does not fit into memory, NotFiniteError as `Sequences.step`
+    """
+    n_context = max((w.n_positions for w in writings), default=1)
+    # Memory is kept for so many of the longest; of shorter ones no more are written at a time.
+    n_sequences = max(1, min(_MOST_TEXTS, len(writings), _KV_BYTES // model.kv_bytes(n_context)))
+    batch = Batch(model, n_sequences, n_context)
+    for writing in writings:
+        batch.insert(writing)
+    while batch:
+        for writing, _ in batch.step():
+            if writing.finish_reason is not None:
+                advance()

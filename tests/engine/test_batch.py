@@ -1,0 +1,132 @@
+"""Texts written side by side: each is the one that it is alone, whenever it joins, and nothing waits for long."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from engine.nano import HELDOUT, nano_files
+from pythia_gguf import load
+from pythia_gguf.engine.batch import Batch, write_all
+from pythia_gguf.engine.model import Model
+from pythia_gguf.engine.protocol import Part
+from pythia_gguf.engine.writing import Writing, begin_writing, options_of
+from pythia_gguf.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load(nano_files()["Q4_K_M"], threads=2)
+
+
+def cases(n: int) -> Iterator[tuple[str, dict[str, object]]]:
+    """Prompts of very different lengths, and every option."""
+    text, drawn = HELDOUT.read_text("utf-8"), random.Random(1)
+    for i in range(n):
+        at, length = drawn.randrange(9_000), drawn.choice((0, 1, 10, 200, 1_000))
+        options = {"max_tokens": drawn.choice((1, 2, 30)), "seed": i, "temperature": drawn.choice((0, 0.8))}
+        if i % 3 == 0:
+            options |= {"lookup": True}
+        if i % 4 == 0:
+            options |= {"logprobs": 2}
+        if i % 5 == 0:
+            options |= {"stop": ["\n", "("]}
+        yield text[at : at + length], options
+    yield text[:2_000], {"max_tokens": 40, "seed": n, "shift": True}
+
+
+def outcome(writing: Writing) -> tuple[object, ...]:
+    return writing.text, writing.tokens, writing.logprobs, writing.finish_reason
+
+
+def test_texts_that_join_and_leave_at_any_step_are_those_written_alone(model: Model):
+    asked = list(cases(24))
+    alone = []
+    for prompt, options in asked:
+        done = model.generate(prompt, **options)
+        logprobs = None if done.logprobs is None else list(done.logprobs)
+        alone.append((done.text, done.tokens, logprobs, done.finish_reason))
+    assert {reason for *_, reason in alone} == {"stop", "length"}
+    batch, drawn = Batch(model, n_sequences=5), random.Random(2)
+    writings = [begin_writing(model, prompt, *options_of(options)) for prompt, options in asked]
+    waiting, pieces, left = list(range(len(asked))), dict.fromkeys(range(len(asked)), ""), []
+    place = {id(writing): i for i, writing in enumerate(writings)}
+    while waiting or batch:
+        for _ in range(drawn.randrange(4)):
+            if waiting:
+                batch.insert(writings[waiting.pop()])
+        if drawn.random() < 0.1 and len(batch) and len(left) < 3:
+            # One that is being written, or waits, is taken out, and written again from its beginning.
+            i = next(i for i, w in enumerate(writings) if i not in left and i not in waiting and not w.finish_reason)
+            batch.remove(writings[i])
+            with pytest.raises(ValueError):
+                batch.remove(writings[i])
+            prompt, options = asked[i]
+            writings[i], pieces[i] = begin_writing(model, prompt, *options_of(options)), ""
+            place[id(writings[i])] = i
+            waiting.append(i)
+            left.append(i)
+        for writing, new in batch.step():
+            pieces[place[id(writing)]] += "".join(new)
+    assert len(left) == 3
+    assert [outcome(w) for w in writings] == alone
+    assert [pieces[i] for i in range(len(asked))] == [text for text, *_ in alone]
+
+
+def test_a_long_prompt_is_read_in_slices_beside_a_text_that_is_written(model: Model):
+    """The text goes on in every step, and no step reads more than a slice of the prompt."""
+    read: list[int] = []
+    batch = Batch(model, n_sequences=2)
+    step = batch._sequences.step
+
+    def counted(parts: list[Part], room: np.ndarray) -> np.ndarray:
+        read.append(sum(len(part.ids) for part in parts))
+        return step(parts, room)
+
+    batch._sequences.step = counted  # type: ignore[method-assign, assignment]
+    short = begin_writing(model, "def main(", *options_of({"max_tokens": 100, "temperature": 0}))
+    long = begin_writing(model, HELDOUT.read_text("utf-8")[:1_500], *options_of({"max_tokens": 1, "temperature": 0}))
+    batch.insert(short)
+    batch.step()
+    batch.insert(long)
+    while long.finish_reason is None:
+        n_before = len(short.tokens)
+        batch.step()
+        assert len(short.tokens) == n_before + 1
+    assert max(read[1:]) == 65
+    assert long.n_prompt // 64 <= len(read) - 1 <= long.n_prompt // 64 + 1
+
+
+def test_memory_for_keys_and_values_is_kept_to(model: Model):
+    budget = 3 * model.kv_bytes(64)
+    batch = Batch(model, n_sequences=8, kv_bytes=budget)
+    writings = [begin_writing(model, "x = ", *options_of({"max_tokens": 40 + i, "seed": i})) for i in range(8)]
+    for writing in writings:
+        batch.insert(writing)
+    most = 0
+    while batch:
+        open_texts = {id(writing) for writing, _ in batch.step()}
+        most = max(most, len(open_texts))
+    assert most == 3
+    assert all(writing.finish_reason for writing in writings)
+    too_long = begin_writing(model, "x = ", *options_of({"max_tokens": 300, "seed": 0}))
+    with pytest.raises(
+        UsageError, match=r"keys and values of \d+ tokens take [\d,]+ bytes, and all texts together may"
+    ):
+        batch.insert(too_long)
+    with pytest.raises(UsageError, match=r"\d+ tokens do not fit into a batch of 64 each"):
+        Batch(model, n_context=64).insert(too_long)
+    assert len(batch) == 0
+    assert batch.step() == []
+
+
+def test_write_all_tells_of_each_text_that_ends(model: Model):
+    told: list[int] = []
+    writings = [begin_writing(model, "import ", *options_of({"max_tokens": 3, "seed": i})) for i in range(40)]
+    write_all(model, writings, lambda: told.append(1))
+    assert len(told) == 40
+    assert [w.text for w in writings] == [model.generate("import ", max_tokens=3, seed=i).text for i in range(40)]
+    write_all(model, [])
