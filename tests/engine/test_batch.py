@@ -62,7 +62,7 @@ def test_texts_that_join_and_leave_at_any_step_are_those_written_alone(model: Mo
             # One that is being written, or waits, is taken out, and written again from its beginning.
             i = next(i for i, w in enumerate(writings) if i not in left and i not in waiting and not w.finish_reason)
             batch.remove(writings[i])
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match="the batch has no such text"):
                 batch.remove(writings[i])
             prompt, options = asked[i]
             writings[i], pieces[i] = begin_writing(model, prompt, *options_of(options)), ""

@@ -79,11 +79,13 @@ class Batch(ProcessBound):
 
     def remove(self, writing: Writing) -> None:
         """Take a text out before it has come to its end; raises ValueError when it is not in the batch."""
-        for member in self._members:
-            if member.writing is writing:
-                self._leave(member)
-                return
-        self._waiting.remove(writing)
+        if writing in self._waiting:
+            self._waiting.remove(writing)
+            return
+        member = next((m for m in self._members if m.writing is writing), None)
+        if member is None:
+            raise ValueError("the batch has no such text: it has ended, or was never in it")
+        self._leave(member)
 
     def step(self) -> list[tuple[Writing, list[str]]]:
         """One step of the model: each text that went on, with its new pieces. Texts that have ended leave.
