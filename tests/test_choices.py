@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import click
 import pytest
 
 from pythia_gguf import choices
-from pythia_gguf.cli.main import COMMANDS
+from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.engine.oplist import _GELUS
 from pythia_gguf.export.folder import DTYPES
 from pythia_gguf.kernels.matmul import _QUANTIZERS
@@ -33,8 +32,7 @@ BESIDE = {"measure": {"both"}}
 
 def options() -> Iterator[tuple[str, click.Parameter]]:
     for name in COMMANDS:
-        command = importlib.import_module(f"pythia_gguf.cli.{name.replace('-', '_')}").command
-        yield from ((name, p) for p in command.params if isinstance(p.type, click.Choice))
+        yield from ((name, p) for p in find_command(name).params if isinstance(p.type, click.Choice))
 
 
 def test_commands_offer_what_the_lists_have():

@@ -27,7 +27,7 @@ from engine.nano import nano_files
 from patience import HANGS_S
 from portable import is_portable, portable_tests
 from pythia_gguf import Completion, PressResult, errors, load
-from pythia_gguf.cli.main import COMMANDS
+from pythia_gguf.cli.main import COMMANDS, GROUPS
 from pythia_gguf.engine.generation import Generation, Timings
 from pythia_gguf.engine.logprobs import TokenLogprob
 from pythia_gguf.engine.sampling import Sampling
@@ -155,7 +155,8 @@ def test_paths_and_commands_in_documents_exist(path: Path):
     assert [p for p in paths if not (ROOT / p).exists()] == []
     targets = set(re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
-    assert set(re.findall(r"(?:`|^|    )pythia ([a-z][a-z-]*)", text, re.MULTILINE)) <= set(COMMANDS)
+    named = re.findall(r"(?:`|^|    )pythia ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", text, re.MULTILINE)
+    assert {f"{word} {second}" if word in GROUPS else word for word, second in named} <= set(COMMANDS)
 
 
 def test_decisions_are_numbered_without_gaps_and_fit_a_page():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import pickle
 import re
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from pathlib import Path
 import click
 import pytest
 
-from pythia_gguf.cli.main import COMMANDS, flag_of
+from pythia_gguf.cli.main import COMMANDS, find_command, flag_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError
 
 PACKAGE = Path(__file__).parents[1] / "src" / "pythia_gguf"
-LIBRARY = [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent.name != "cli"]
+LIBRARY = [p for p in sorted(PACKAGE.rglob("*.py")) if PACKAGE / "cli" not in p.parents]
 # Arguments that only Python has: no command passes them on. The value says why.
 PYTHON_ONLY = {
     "ids": "tokens; commands take texts",
@@ -28,7 +27,7 @@ PYTHON_ONLY = {
 
 
 def commands() -> dict[str, click.Command]:
-    return {n: importlib.import_module(f"pythia_gguf.cli.{n.replace('-', '_')}").command for n in COMMANDS}
+    return {name: find_command(name) for name in COMMANDS}
 
 
 def messages(path: Path) -> Iterator[str]:

@@ -69,7 +69,7 @@ class Material:
 
     def run(self, command: str, arguments: list[str | Path], **how: object) -> subprocess.CompletedProcess[str]:
         """The command in a process of its own; `how` as for subprocess.run."""
-        program = [sys.executable, "-m", "pythia_gguf", command, *map(str, arguments)]
+        program = [sys.executable, "-m", "pythia_gguf", *command.split(), *map(str, arguments)]
         return subprocess.run(program, env=self.environment, text=True, check=False, timeout=HANGS_S, **how)  # type: ignore
 
 

@@ -101,7 +101,7 @@ def test_a_signal_ends_any_long_run_as_ctrl_c_does(material: Material, command: 
     cache = {"PYTHIA_GGUF_CACHE": str(tmp_path / "cache")} if command == "warmup" else {}
     out = tmp_path / "out"
     out.mkdir()
-    line = [command, *material.lines(out)[command]]
+    line = [*command.split(), *material.lines(out)[command]]
     done = ended(signal.SIGTERM, MOMENTS[command], line, material.environment | cache)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "Traceback" not in done.stderr
@@ -165,7 +165,7 @@ def test_what_a_killed_run_left_is_gone_after_the_next(material: Material, comma
     out = material.folder if command == "card" else tmp_path / "out"
     out.mkdir(exist_ok=True)
     environment = material.environment
-    line = [command, *material.lines(out)[command]]
+    line = [*command.split(), *material.lines(out)[command]]
     if command == "warmup":  # another command compiles fewer kernels
         environment = environment | {"PYTHIA_GGUF_CACHE": str(out)}
         line = ["quantize", NANO, "--quants", "Q4_0", "--out", tmp_path / "made"]

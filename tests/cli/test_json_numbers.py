@@ -81,7 +81,7 @@ def as_json(pythia: Any, material: Material, name: str, arguments: list[str | Pa
         done = material.run(name, [*arguments, "--output-format", "json"], capture_output=True)
         code, out, err = done.returncode, done.stdout, done.stderr
     else:
-        code, out, err = pythia(name, *arguments, *(("--output-format", "json") if name in WITH_JSON else ()))
+        code, out, err = pythia(*name.split(), *arguments, *(("--output-format", "json") if name in WITH_JSON else ()))
     assert "Traceback" not in err
     if out and name in WITH_JSON:
         strict(out)

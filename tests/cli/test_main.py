@@ -114,7 +114,7 @@ def test_wrong_input_is_one_clear_line(pythia, args, code, message):
 
 def test_every_command_has_help_with_an_example(pythia):
     for name in COMMANDS:
-        code, out, _ = pythia(name, "--help")
+        code, out, _ = pythia(*name.split(), "--help")
         assert code == 0
         assert f"pythia {name}" in out.split("Options:")[0].replace("Usage:", "", 1), name
 

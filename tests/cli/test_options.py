@@ -17,7 +17,7 @@ from cli.command_lines import write_task
 from engine.nano import HELDOUT, NANO, nano_files
 from hub.loopback import LoopbackHub
 from pythia_gguf.cli.command import Command
-from pythia_gguf.cli.main import COMMANDS, cli
+from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.json_file import json_text
 
 ALWAYS = "never: it says what is done, and something always is"
@@ -185,14 +185,8 @@ PARTS = [
 ]
 
 
-def command_of(name: str) -> click.Command:
-    found = cli.get_command(click.Context(cli), name)
-    assert found is not None
-    return found
-
-
 def options_of(name: str) -> Iterator[click.Option]:
-    yield from (p for p in command_of(name).params if isinstance(p, click.Option))
+    yield from (p for p in find_command(name).params if isinstance(p, click.Option))
 
 
 @pytest.fixture(scope="module")
@@ -255,13 +249,13 @@ def test_a_name_has_no_part_that_is_ignored(pythia, hub: LoopbackHub, places: di
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_given_twice_is_refused(pythia, name: str):
     """Of two values one would be ignored. Flags may be repeated, and so may what is repeatable."""
-    assert isinstance(command_of(name), Command)
+    assert isinstance(find_command(name), Command)
     for option in options_of(name):
         if option.is_flag or option.multiple:
             continue
         flag = max(option.opts, key=len)
         value = option.type.choices[0] if isinstance(option.type, click.Choice) else "1"
-        code, out, err = pythia(name, flag, value, f"{min(option.opts, key=len)}", value)
+        code, out, err = pythia(*name.split(), flag, value, f"{min(option.opts, key=len)}", value)
         assert (code, out) == (2, "")
         assert err == f"Error: {flag} is given 2 times, and only one can count\n"
 

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from cli.command_lines import Material, make_material
-from cli.test_options import command_of, options_of
+from cli.test_options import options_of
 from hub.loopback import loopback_hub
 from pythia_gguf.cli.main import COMMANDS
 from pythia_gguf.engine import model as engine
@@ -38,7 +38,6 @@ def is_place(option: click.Parameter) -> bool:
 def test_all_options_that_name_a_place_are_here():
     named = {name for name in COMMANDS for option in options_of(name) if is_place(option)}
     assert named == WRITES_A_FILE.keys()
-    assert all(command_of(name) for name in named)
 
 
 @pytest.mark.parametrize("name", WRITES_A_FILE)
@@ -58,7 +57,7 @@ def test_a_place_that_cannot_be_written_is_one_line_before_a_model_is_loaded(
     places += [tmp_path / "folder", tmp_path / "missing" / "x", Path(os.devnull)] if is_file else [tmp_path / "file"]
     places += [tmp_path / ("x" * 300)]
     for place in places:
-        code, out, err = pythia(name, *with_place(material.lines(tmp_path)[name], place))
+        code, out, err = pythia(*name.split(), *with_place(material.lines(tmp_path)[name], place))
         assert (code, out) == (74, ""), (place, err)
         assert err.startswith(f"Error: {place}: ") and err.count("\n") == 1
         assert {path.name for path in tmp_path.iterdir()} <= {"folder", "file", "locked"}

@@ -62,7 +62,7 @@ def test_there_is_a_line_for_every_command(material: Material, tmp_path: Path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_any_command_with_any_streams(material: Material, command: str, streams: str, tmp_path: Path):
     behind, code, says_why = STREAMS[streams]
-    got, err = in_shell(material, [command, *material.lines(tmp_path)[command]], behind)
+    got, err = in_shell(material, [*command.split(), *material.lines(tmp_path)[command]], behind)
     assert "Traceback" not in err
     assert got == code, err
     assert ("No space left on device" in err) is says_why

@@ -17,7 +17,7 @@ import pytest
 from cli.command_lines import write_task
 from engine.nano import HELDOUT, NANO, nano_files
 from patience import HANGS_S
-from pythia_gguf.cli.main import COMMANDS, cli
+from pythia_gguf.cli.main import COMMANDS, find_command
 
 PROGRAM = """
 import json, os, sys, threading
@@ -30,14 +30,14 @@ def start_and_note(thread):
 threading.Thread.start = start_and_note
 sys.addaudithook(lambda event, args: event == "subprocess.Popen" and started.append(str(args[1])))
 from pythia_gguf.cli.main import main
-for line in lines:
-    sys.argv = ["pythia", *line, "--threads", n_threads]
+for name, arguments in lines.items():
+    sys.argv = ["pythia", *name.split(), *arguments, "--threads", n_threads]
     started.clear()
     try:
         main()
     except SystemExit as e:
         n_alive = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
-        result[line[0]] = [e.code, list(started), n_alive]
+        result[name] = [e.code, list(started), n_alive]
 print(json.dumps(result), file=sys.__stderr__)
 """
 
@@ -62,13 +62,13 @@ def lines(tmp_path: Path) -> dict[str, list[str]]:
 
 
 def test_every_command_with_threads_is_tried(tmp_path: Path):
-    having = {n for n in COMMANDS for p in cli.get_command(None, n).params if p.name == "threads"}  # type: ignore
+    having = {n for n in COMMANDS for p in find_command(n).params if p.name == "threads"}
     assert having == lines(tmp_path).keys()
 
 
 def run(n_threads: int, tmp_path: Path) -> dict[str, tuple[int, list[str], int]]:
     """Command -> exit code, threads and processes that it started, threads that are there at its end."""
-    given = json.dumps([[name, *arguments] for name, arguments in lines(tmp_path).items()])
+    given = json.dumps(lines(tmp_path))
     command = [sys.executable, "-c", PROGRAM, str(n_threads), given]
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=HANGS_S)

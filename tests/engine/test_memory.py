@@ -11,7 +11,7 @@ import pytest
 
 from engine.nano import HELDOUT, nano_files
 from press import tiny
-from pythia_gguf.cli.main import COMMANDS, cli
+from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.oplist import OpList
 from pythia_gguf.engine.weights import weights_bytes
@@ -100,10 +100,7 @@ HUGE = {
 def test_every_size_that_a_command_takes_is_tried():
     sizes = {"n_prompt", "n_tokens", "depth", "n_sequences", "repeats", "max_tokens", "context"}
     options = {
-        f"{name} {max(p.opts, key=len)}"
-        for name in COMMANDS
-        for p in cli.get_command(None, name).params  # type: ignore[arg-type, union-attr]
-        if p.name in sizes
+        f"{name} {max(p.opts, key=len)}" for name in COMMANDS for p in find_command(name).params if p.name in sizes
     }
     assert options == HUGE.keys()
 

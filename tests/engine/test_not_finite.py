@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engine.nano import HELDOUT, nano_files
-from pythia_gguf.cli.main import COMMANDS, cli
+from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.engine.model import load
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.errors import ModelFileError, NotFiniteError
@@ -138,7 +138,7 @@ ELSEWHERE = {"eval"}  # tests/evals/test_not_finite.py: it needs lm_eval
 
 
 def test_every_command_that_runs_a_model_is_called():
-    run = {name for name in COMMANDS for p in cli.get_command(None, name).params if p.name == "activations"}  # type: ignore[arg-type, union-attr]
+    run = {name for name in COMMANDS for p in find_command(name).params if p.name == "activations"}
     assert run == CALLS.keys() | ELSEWHERE
 
 

@@ -50,4 +50,4 @@ def prepare(work: Path) -> None:
 
 def words(command: str, args: tuple[str, ...], model: str, work: Path) -> list[str]:
     """A command line."""
-    return [command, *(arg.format(model=model, work=work) for arg in args)]
+    return [*command.split(), *(arg.format(model=model, work=work) for arg in args)]

@@ -1,6 +1,7 @@
 """The `pythia` command: finds the sub-command's file and turns errors into one line and an exit code.
 
-Knows no sub-command by heart: `cli/<name>.py` is `pythia <name>`, with `-` as `_`, loaded only when it is called.
+`cli/<name>.py` is `pythia <name>`, and `cli/<group>/<name>.py` is `pythia <group> <name>`, with `-` as `_`. A file is
+loaded only when its command is called: help and lists come from the tables below.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pythia_gguf.errors import Argument, PythiaGGUFError, nearest, one_line
 
 _VERSION = metadata.version("pythia-gguf")
 
-# name -> one line of help; the file cli/<name>.py defines `command`
+# Words of a command line -> one line of help. The file cli/<name>.py, for "<group> <name>" the file
+# cli/<group>/<name>.py, defines `command`.
 COMMANDS = {
     "models": "Show the Pythia suite: sizes, names, training steps.",
     "pull": "Fetch a model of the Hub.",
@@ -43,6 +45,8 @@ COMMANDS = {
     "warmup": "Compile all kernels now, so that no later run has to.",
     "doctor": "What this machine gives the program, and what is wrong with it.",
 }
+# The first word of commands that have two -> one line of help for all of them.
+GROUPS: dict[str, str] = {}
 
 
 class OneLineError(click.ClickException):
@@ -65,7 +69,9 @@ def flag_of(command: click.Command, argument: Argument) -> str | None:
 
 
 class Commands(click.Group):
-    """Sub-commands by file name, each imported when it is called."""
+    """The commands of COMMANDS that begin with the words in `prefix`, each imported when it is called."""
+
+    prefix = ""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a sub-command; errors of the library name its options."""
@@ -74,7 +80,10 @@ class Commands(click.Group):
         except KeyboardInterrupt as e:
             raise click.Abort from e
         except click.NoSuchOption as e:
-            if e.possibilities or not e.ctx or not any(isinstance(p, click.Argument) for p in e.ctx.command.params):
+            # Errors of a command in a group pass here too, with the hint that the group has added.
+            if e.possibilities or e.ctx is None or e.ctx.parent is not ctx:
+                raise
+            if not any(isinstance(p, click.Argument) for p in e.ctx.command.params):
                 raise
             hint = f'{e.message.rstrip(".")}. Put "--" before an argument that begins with a dash.'
             raise click.NoSuchOption(e.option_name, hint, ctx=e.ctx) from e
@@ -85,21 +94,40 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of `COMMANDS`."""
-        return list(COMMANDS)
+        return list(self._helps())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; a usage error with the nearest names when there is none."""
-        if cmd_name not in COMMANDS:
-            if ctx.resilient_parsing:  # a shell that completes wants no error
-                return None
-            raise click.UsageError(f"no such command {cmd_name!r}{nearest(cmd_name, COMMANDS)}", ctx=ctx)
-        command: click.Command = importlib.import_module(f"pythia_gguf.cli.{cmd_name.replace('-', '_')}").command
-        return command
+        """The command or group of that name; a usage error with the nearest names when there is none."""
+        name = self.prefix + cmd_name
+        if name in GROUPS or name in COMMANDS:
+            return find_command(name)
+        if ctx.resilient_parsing:  # a shell that completes wants no error
+            return None
+        # Who forgets the group is told the whole name.
+        known = [*self._helps(), *(() if self.prefix else COMMANDS)]
+        raise click.UsageError(f"no such command {name!r}{nearest(cmd_name, known)}", ctx=ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands for --help, without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self._helps().items()))
+
+    def _helps(self) -> dict[str, str]:
+        """What may follow `prefix`, each with its line of help."""
+        words = {name: name.removeprefix(self.prefix).split()[0] for name in COMMANDS if name.startswith(self.prefix)}
+        return {word: GROUPS.get(self.prefix + word) or COMMANDS[name] for name, word in words.items()}
+
+
+def find_command(name: str) -> click.Command:
+    """A command by its key in COMMANDS, whose file is imported; or a group by its key in GROUPS."""
+    if name in GROUPS:
+        group = Commands(name, help=GROUPS[name])
+        group.prefix = f"{name} "
+        return group
+    command: click.Command = importlib.import_module(
+        f"pythia_gguf.cli.{name.replace('-', '_').replace(' ', '.')}"
+    ).command
+    return command
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
