@@ -115,6 +115,18 @@ def test_names_say_something(path: Path):
     assert not words & BANNED_WORDS
 
 
+# Of files that are being taken apart; no other class joins them.
+PARTICIPLES = {"Finished", "Packed", "Pressed"}
+
+
+def test_a_class_is_called_by_a_noun():
+    """A participle alone (Found, Sent) says at no place where it stands what the thing is."""
+    classes = {node.name for p in SOURCES for node in ast.walk(tree_of(p)) if isinstance(node, ast.ClassDef)}
+    irregular = "Found|Told|Sent|Made|Kept|Left|Taken|Given|Drawn|Shown|Written|Read|Meant|Built"
+    alone = {name for name in classes if re.fullmatch(rf"_?(?:[A-Z][a-z]*[^e\W]ed|{irregular})", name)}
+    assert alone <= PARTICIPLES
+
+
 @pytest.mark.parametrize("path", names(ALL))
 def test_no_exception_is_swallowed_by_the_dozen(path: Path):
     """No bare except, no `except Exception`; BaseException only to clean up and raise again."""

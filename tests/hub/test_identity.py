@@ -15,7 +15,7 @@ import pytest
 from hub.name_cases import N_PARAMS, NAMES
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.hub.identity import identity_metadata, size_label
-from pythia_gguf.hub.name_parts import name_parts, title
+from pythia_gguf.hub.identity_from_name import name_parts, title
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "conversion_names.json").read_text())["names"]
 

@@ -11,7 +11,7 @@ from press import tiny
 from pythia_gguf.errors import UsageError
 from pythia_gguf.hub.model_name import parse_model_name
 from pythia_gguf.models.publish import publish
-from pythia_gguf.press.named import name_in
+from pythia_gguf.press.find_source import LocalModel, resolve
 
 ENDPOINT = "https://mirror.example/hf"
 HOSTS = (
@@ -140,7 +140,7 @@ def test_wrong_spellings_are_answered_with_the_right_one(text: str, meant: str):
     assert f"Did you mean {meant}" in str(e.value)
 
 
-# Commands that take a name, called so that they make nothing; those that run a model ask `name_in`, as `quants` does.
+# Commands that take a name, called so that they make nothing; those that run a model ask `resolve`, as `quants` does.
 NAMED = {
     "models": (["models", "NAME"], 0),
     "pull": (["pull", "NAME"], 0),
@@ -168,9 +168,9 @@ def test_a_file_as_huggingface_hub_writes_it_is_a_name(rest: str):
 
 def test_what_is_here_wins_over_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert str(name_in("huggingface.co/me/x")) == "me/x"
+    assert str(resolve("huggingface.co/me/x")) == "me/x"
     (tmp_path / "huggingface.co" / "me" / "x").mkdir(parents=True)
-    assert name_in("huggingface.co/me/x") is None
+    assert resolve("huggingface.co/me/x") == LocalModel(path=Path("huggingface.co/me/x"))
 
 
 def test_publish_takes_an_address(hub: LoopbackHub, tmp_path: Path):

@@ -28,13 +28,16 @@ SOURCE_COMMANDS: dict[str, tuple[str, ...]] = {
 NAME_COMMANDS: dict[str, tuple[str, ...]] = {"pull": ("{model}",)}
 # What looks at a GGUF by its name or place, and makes none.
 PATH_COMMANDS: dict[str, tuple[str, ...]] = {"inspect": ("{model}:Q8_0",), "verify": ("{model}:Q8_0",)}
+# What takes a folder of this machine alone, be it a step of a run, and what there is in a dry run.
+FOLDER_COMMANDS: dict[str, tuple[str, ...]] = {
+    "card": ("{model}", "--report", "{work}/report.json"),
+    "publish": ("{model}", "--repo", "me/x", "--dry-run"),
+}
 # What takes no model that could be on this machine by its name, and why.
 OTHERS = {
     "models": "a list in the package",
     "check-revisions": "compares what the Hub holds now",
-    "publish": "sends to the Hub",
     "plot": "takes reports",
-    "card": "takes a folder",
     "cache": "takes no model",
     "warmup": "takes no model",
     "doctor": "takes no model",

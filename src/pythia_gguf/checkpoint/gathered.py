@@ -43,7 +43,7 @@ def as_plain(
         source = opened.setdefault(tensor.path, _SharedFile(tensor.path, elsewhere.get(tensor.path)))
         found[name] = plain = _plain(tensor)
         files[plain.path] = FileElsewhere(
-            open=partial(_Gathered, tensor, plain, source), n_bytes=plain.n_bytes, sha256=""
+            open=partial(_GatheredFile, tensor, plain, source), n_bytes=plain.n_bytes, sha256=""
         )
     return found, files
 
@@ -78,7 +78,7 @@ class _SharedFile:
                 self._file = None
 
 
-class _Gathered(ReadableFile):
+class _GatheredFile(ReadableFile):
     """A tensor of one or two axes as a file of its values."""
 
     def __init__(self, tensor: LazyTensor, plain: LazyTensor, source: _SharedFile) -> None:

@@ -162,7 +162,7 @@ def _merged(
     return replace(first, name=name, shape=shape, path=path, offset=0, n_bytes=n_bytes)
 
 
-class _Merged(ReadableFile):
+class _MergedFile(ReadableFile):
     """A tensor of several parts, read like a file; parts are opened for each read, there may be a thousand."""
 
     def __init__(
@@ -203,21 +203,21 @@ class _Merged(ReadableFile):
             done += n
 
 
-class _Rows(_Merged):
+class _Rows(_MergedFile):
     """Rows of the first part, then those of the second."""
 
     def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:
         self._runs(files, offset, view, self._parts[0].n_bytes)
 
 
-class _Columns(_Merged):
+class _Columns(_MergedFile):
     """In each row the columns of the first part, then those of the second."""
 
     def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:
         self._runs(files, offset, view, self._parts[0].n_bytes // self._parts[0].shape[0])
 
 
-class _Vector(_Merged):
+class _Vector(_MergedFile):
     """Parts added up one after the other, then divided where the mean is wanted, each time rounded to their type."""
 
     def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pythia_gguf.cli.command import Command
-from pythia_gguf.cli.model_options import Loading, described, model_options
+from pythia_gguf.cli.model_options import LoadOptions, described, model_options
 from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
@@ -31,7 +31,7 @@ def command(
     depth: int,
     n_sequences: int,
     repeats: int,
-    loading: Loading,
+    loading: LoadOptions,
     output_format: str,
 ) -> None:
     """Measure tokens per second: reading a prompt (prefill) and writing (decode).

@@ -13,7 +13,7 @@ from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
-    from pythia_gguf.models.cache import Kept, Pruned
+    from pythia_gguf.models.cache import CacheEntry, PruneResult
 
 SCHEMA_VERSION = 1
 _HOURS = {"h": 1, "d": 24, "w": 7 * 24}
@@ -62,7 +62,7 @@ def _number(text: str, units: dict[str, int], what: str) -> float:
     return float(match[1]) * unit
 
 
-def _list(entries: tuple[Kept, ...], output_format: str) -> None:
+def _list(entries: tuple[CacheEntry, ...], output_format: str) -> None:
     from pythia_gguf.cli.tables import print_table
     from pythia_gguf.files import cache_root
 
@@ -77,7 +77,7 @@ def _list(entries: tuple[Kept, ...], output_format: str) -> None:
     click.echo(f"{len(entries)} folders, {total:,} bytes, in {cache_root()}")
 
 
-def _show_pruned(result: Pruned, dry_run: bool, output_format: str) -> None:
+def _show_pruned(result: PruneResult, dry_run: bool, output_format: str) -> None:
     freed = sum(entry.n_bytes for entry in result.removed)
     stays = sum(entry.n_bytes for entry in (*result.kept, *(entry for entry, _ in result.spared)))
     if output_format == "json":
@@ -98,7 +98,7 @@ def _show_pruned(result: Pruned, dry_run: bool, output_format: str) -> None:
     click.echo(f"{verb} {len(result.removed)} folders, {freed:,} bytes; {stays:,} bytes are kept")
 
 
-def _as_json(entry: Kept) -> dict[str, Any]:
+def _as_json(entry: CacheEntry) -> dict[str, Any]:
     return {
         "kind": entry.kind,
         "what": entry.what,
@@ -108,5 +108,5 @@ def _as_json(entry: Kept) -> dict[str, Any]:
     }
 
 
-def _time(entry: Kept) -> str:
+def _time(entry: CacheEntry) -> str:
     return datetime.fromtimestamp(entry.last_used, UTC).strftime("%Y-%m-%d %H:%M")

@@ -40,9 +40,11 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     from pythia_gguf.evals.plots import is_drawn_from
     from pythia_gguf.evals.report import read_report
     from pythia_gguf.files import sha256_of
+    from pythia_gguf.press.find_source import find_folder
     from pythia_gguf.press.folder_card import open_card
     from pythia_gguf.press.staging import CARD
 
+    folder = find_folder(folder)
     if not folder.is_dir():
         raise StorageError(f"{folder}: no such folder")
     path = report or folder / "report.json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
-from pythia_gguf.cli.model_options import Loading, encoding_option, model_options
+from pythia_gguf.cli.model_options import LoadOptions, encoding_option, model_options
 from pythia_gguf.errors import Argument
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def command(
     out: Path | None,
     layout: str,
     force: bool,
-    loading: Loading,
+    loading: LoadOptions,
     output_format: str,
 ) -> None:
     """Run tasks of EleutherAI's lm-evaluation-harness; needs the extra "eval".

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
-from pythia_gguf.cli.model_options import Loading, described, model_options
+from pythia_gguf.cli.model_options import LoadOptions, described, model_options
 from pythia_gguf.errors import Argument
 from pythia_gguf.json_file import json_text
 from pythia_gguf.text_file import decode_text
@@ -47,7 +47,7 @@ SCHEMA_VERSION = 1
 def command(
     model: str,
     prompt: str,
-    loading: Loading,
+    loading: LoadOptions,
     output_format: str,
     no_echo: bool,
     quiet: bool,
@@ -55,8 +55,9 @@ def command(
 ) -> None:
     """Write on from PROMPT, taken as it is; "-" reads it from stdin, without the one line end that a file ends with.
 
-    MODEL is a GGUF, a folder of them as FOLDER:QUANT, a Hugging Face folder, or NAME[@STEP][:QUANT] of the Hub, a
-    checkpoint or a repository of GGUF files; what is missing is fetched, quantized and kept.
+    MODEL is a GGUF, a folder of them as FOLDER:QUANT, a Hugging Face folder, a step of a run as DIR@stepN[:QUANT] where
+    DIR holds folders stepN, or NAME[@STEP][:QUANT] of the Hub, a checkpoint or a repository of GGUF files; what is
+    missing is fetched, quantized and kept.
 
     \b
     pythia generate pythia-70m.Q4_K_M.gguf "Hello, I am"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
-from pythia_gguf.cli.model_options import Loading, run_options
+from pythia_gguf.cli.model_options import LoadOptions, run_options
 from pythia_gguf.errors import UsageError, one_line
 from pythia_gguf.json_file import json_text
 
@@ -45,7 +45,7 @@ def command(
     earlier: tuple[Path, ...],
     out: Path,
     force: bool,
-    loading: Loading,
+    loading: LoadOptions,
     output_format: str,
 ) -> None:
     """Measure how large the activations are that each column of a model's matrices is multiplied with.
@@ -95,7 +95,7 @@ def command(
 
 
 def _collect(
-    model: str, texts: tuple[Path, ...], context: int, n_windows: int | None, out: Path, loading: Loading
+    model: str, texts: tuple[Path, ...], context: int, n_windows: int | None, out: Path, loading: LoadOptions
 ) -> ImportanceMatrix:
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.evals.importance import TextToRead, collect, run_of

@@ -37,7 +37,7 @@ def command(place: str, tensors: bool, output_format: str) -> None:
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.intake.gguf_model import open_any_gguf
     from pythia_gguf.intake.mistaken import refuse_other_folder
-    from pythia_gguf.press.named import find_path
+    from pythia_gguf.press.find_source import find_path
 
     with make_progress() as progress:
         file = find_path(place, progress)

@@ -55,7 +55,7 @@ encoding_option = click.option(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loading:
+class LoadOptions:
     """How a model is to be loaded; see the options."""
 
     threads: int | None
@@ -98,7 +98,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def given(*, threads: int | None, gelu: str, activations: str, cache: str, **others: Any) -> None:
-        command(loading=Loading(threads=threads, gelu=gelu, activations=activations, cache=cache), **others)
+        command(loading=LoadOptions(threads=threads, gelu=gelu, activations=activations, cache=cache), **others)
 
     with_options: Callable[..., None] = given
     for option in reversed(_OPTIONS):

@@ -10,7 +10,7 @@ import click
 from pythia_gguf.cli.command import Command
 
 if TYPE_CHECKING:
-    from pythia_gguf.models.publish import Sent
+    from pythia_gguf.models.publish import BranchFile
 
 
 @click.command("publish", cls=Command)
@@ -38,7 +38,7 @@ def command(folder: Path, repo: str, private: bool, branches: bool, dry_run: boo
     from pythia_gguf.hub.client import Hub
     from pythia_gguf.models.publish import publish
 
-    def show(files: tuple[Sent, ...]) -> None:
+    def show(files: tuple[BranchFile, ...]) -> None:
         rows = [(f.branch, f.name, f"{f.n_bytes:,}", f.state) for f in files]
         print_table(("branch", "file", "bytes", ""), rows, right=(2,))
         to_send = sum(f.n_bytes for f in files if f.state in ("new", "changed"))

@@ -30,13 +30,13 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.hub.client import Hub
     from pythia_gguf.hub.model_name import parse_model_name
-    from pythia_gguf.press.named import fetched
+    from pythia_gguf.press.find_source import fetch_source
 
     parsed = parse_model_name(name, endpoint)
     if parsed.notice:
         click.echo(parsed.notice, err=True)
     with make_progress() as progress:
-        path = fetched(parsed, Hub(endpoint), keep=True, progress=progress).path
+        path = fetch_source(parsed, Hub(endpoint), keep=True, progress=progress).path
     if output_format == "json":
         snapshot = next(p for p in (path, *path.parents) if p.parent.name == "snapshots")
         file = None if path == snapshot else path.relative_to(snapshot).as_posix()

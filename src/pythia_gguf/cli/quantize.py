@@ -55,14 +55,15 @@ def command(
     """Turn a checkpoint into GGUF files, byte for byte llama.cpp's.
 
     SOURCE is a Hugging Face folder of a Pythia or GPT-NeoX model (config.json, tokenizer.json, safetensors or
-    pytorch_model.bin), an F16, BF16 or F32 GGUF of one, or a model of the Hub as NAME[@STEP]. Weights of the Hub are
-    read as they are needed, without a copy on disk.
+    pytorch_model.bin), an F16, BF16 or F32 GGUF of one, a step of a run as DIR@stepN, where DIR holds folders stepN, or
+    a model of the Hub as NAME[@STEP]. Weights of the Hub are read as they are needed, without a copy on disk.
 
     \b
     pythia quantize pythia-70m                         all 19 files in pythia-70m-GGUF/
     pythia quantize pythia-70m --quants Q4_K_M,Q8_0    two of them
     pythia quantize pythia-70m --imatrix imatrix.gguf  the same, with an importance matrix
     pythia quantize pythia-70m --mix 2024 --dry-run    sizes as in the model cards of 2024
+    pythia quantize my-run@step3000                    my-run/step3000, in my-run-step3000-GGUF/
     pythia quantize pythia-70m-deduped@step3000        where there is no such folder: from the Hub
     """
     from pythia_gguf.cli.progress import make_progress

@@ -7,7 +7,7 @@ import math
 import click
 
 from pythia_gguf.cli.command import Command
-from pythia_gguf.cli.model_options import Loading, described, encoding_option, model_options
+from pythia_gguf.cli.model_options import LoadOptions, described, encoding_option, model_options
 from pythia_gguf.json_file import json_text
 
 SCHEMA_VERSION = 1
@@ -23,7 +23,7 @@ def command(
     prompt: str,
     continuation: tuple[str, ...],
     encoding: str,
-    loading: Loading,
+    loading: LoadOptions,
     output_format: str,
 ) -> None:
     """Log-likelihood of each continuation after the prompt, in nats.

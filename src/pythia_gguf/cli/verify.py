@@ -40,7 +40,7 @@ def command(place: str, ignore_missing: bool, output_format: str, quiet: bool) -
     if output_format == "json":
         refuse_given("quiet", "with ", Argument("output_format", "json"))
     from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.press.named import find_path
+    from pythia_gguf.press.find_source import find_path
     from pythia_gguf.press.verify import verify
 
     show = contextlib.nullcontext() if quiet else make_progress()

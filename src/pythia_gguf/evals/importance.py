@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError, one_line
-from pythia_gguf.evals.state import Saving, read_state, save_state, state_key, windows_of
+from pythia_gguf.evals.state import SaveTimer, read_state, save_state, state_key, windows_of
 from pythia_gguf.files import sha256_of
 from pythia_gguf.gguf.fingerprint import fingerprint, vectors_of
 from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, MatrixRun, TextRead
@@ -116,7 +116,7 @@ def collect(
     def save() -> None:
         save_state(state, key, sums | {_DONE: np.array([done])})
 
-    saving = Saving(save)
+    saving = SaveTimer(save)
     for window in windows[done:]:
         try:
             model.watch(window.tolist(), watch)

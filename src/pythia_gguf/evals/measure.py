@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError
-from pythia_gguf.evals.state import Saving, read_state, save_state, state_key, windows_of
+from pythia_gguf.evals.state import SaveTimer, read_state, save_state, state_key, windows_of
 from pythia_gguf.evals.statistics import comparison, overflow, perplexity
 from pythia_gguf.kernels.divergence import N_COLUMNS, NLL_CANDIDATE, NLL_REFERENCE, compare
 from pythia_gguf.progress import Progress
@@ -166,7 +166,7 @@ class _Run:
                 raise UsageError(Argument("context", context), f" is more than a model's {model.n_context}")
             if model.n_vocab != base.n_vocab:
                 raise UsageError(f"{model.n_vocab} logits against the reference's {base.n_vocab}: not the same model")
-        saving = Saving(self.save)
+        saving = SaveTimer(self.save)
         for i, window in enumerate(self.windows):
             wanted = [c for c in group if c.name not in self.broken and _is_open(self.rows[c.name])[i]]
             if not wanted:

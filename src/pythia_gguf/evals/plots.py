@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_gguf.errors import UsageError, one_line
-from pythia_gguf.evals.published import TASKS, Published, final_scores, step_scores
+from pythia_gguf.evals.published import TASKS, PublishedScore, final_scores, step_scores
 from pythia_gguf.evals.report import change, labels, place, reference_of
 from pythia_gguf.files import read_whole, storage_error, write_all, write_beside
 from pythia_gguf.hub.suite import MODELS
@@ -152,7 +152,7 @@ def _through_training(axes: Any) -> None:
     axes.annotate(_NOTE, (0, -0.16), xycoords="axes fraction", fontsize=6)
 
 
-def _steps(scores: Sequence[Published], suite: str, task: str) -> list[tuple[int, float]]:
+def _steps(scores: Sequence[PublishedScore], suite: str, task: str) -> list[tuple[int, float]]:
     return sorted((p.step or 0, p.value) for p in scores if (p.suite, p.task, p.metric) == (suite, task, "acc"))
 
 

@@ -28,7 +28,7 @@ N_ITEMS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedScore:
     """One value.
 
     suite   "v0" or "v1" of Pythia, "opt", "bloom"
@@ -49,13 +49,13 @@ class Published:
 
 
 @cache
-def final_scores() -> tuple[Published, ...]:
+def final_scores() -> tuple[PublishedScore, ...]:
     """Of the last step of every model."""
     return _read("published_final.csv")
 
 
 @cache
-def step_scores() -> tuple[Published, ...]:
+def step_scores() -> tuple[PublishedScore, ...]:
     """Of pythia-410m-deduped, step by step."""
     return _read("published_steps.csv")
 
@@ -98,10 +98,10 @@ def agreements(scores: Iterable[Score], suite: str, model: str) -> list[Agreemen
     return found
 
 
-def _read(name: str) -> tuple[Published, ...]:
+def _read(name: str) -> tuple[PublishedScore, ...]:
     text = (resources.files("pythia_gguf.evals") / name).read_text("utf-8")
     return tuple(
-        Published(
+        PublishedScore(
             suite=row["suite"],
             model=row["model"],
             shots=int(row["shots"]),

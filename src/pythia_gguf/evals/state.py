@@ -89,7 +89,7 @@ def _arrays(data: bytes) -> tuple[str, dict[str, np.ndarray]]:
         return str(kept["key"]), {str(name): kept[f"rows_{i}"] for i, name in enumerate(kept["names"])}
 
 
-class Saving:
+class SaveTimer:
     """Calls a function when half a minute has gone by since it last did."""
 
     def __init__(self, save: Callable[[], None]) -> None:

@@ -38,7 +38,7 @@ _WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
+class ExportResult:
     """What was written; `notes` say in a line each what is to be known of it, such as why there is no tokenizer."""
 
     folder: Path
@@ -55,7 +55,7 @@ def export(
     dtype: str | None = None,
     hidden_act: str | None = None,
     progress: Progress | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write a folder that transformers 4 and 5 load as GPTNeoXForCausalLM.
 
     dtype       "float16", "bfloat16" or "float32"; default that of an unquantized file, else float16
@@ -83,7 +83,7 @@ def export(
             write_all(stack.enter_context(write_beside(folder / name)), text.encode("utf-8"))
         _write_weights(stack.enter_context(write_beside(folder / _WEIGHTS)), gguf, config, dtype, progress)
     files = (*(folder / name for name in texts), folder / _WEIGHTS)
-    return Exported(folder=folder, dtype=dtype, files=files, notes=notes)
+    return ExportResult(folder=folder, dtype=dtype, files=files, notes=notes)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.hub.name_parts import NameParts, name_parts, title
+from pythia_gguf.hub.identity_from_name import NameParts, name_parts, title
 
 Keys = dict[str, str | list[str] | np.generic]
 

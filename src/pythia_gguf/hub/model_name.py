@@ -55,6 +55,12 @@ class ModelName:
         step = "" if self.revision == MAIN else f"@{self.revision}"
         return f"{self.repo_id}{step}{f':{self.file or self.quant}' if self.file or self.quant else ''}"
 
+    @property
+    def base_name(self) -> str:
+        """NAME of what is made from it: "pythia-70m-deduped-step3000"."""
+        name = self.repo_id.split("/")[-1]
+        return name if self.revision == MAIN else f"{name}-{self.revision.replace('/', '-')}"
+
 
 def parse_model_name(text: str, endpoint: str | None = None) -> ModelName:
     """Take a name apart; raises UsageError for what is no name, no model of the suite, or none of its steps.
@@ -90,6 +96,12 @@ def parse_model_name(text: str, endpoint: str | None = None) -> ModelName:
     return ModelName(repo_id=repo_id, revision=revision, quant=quant, file=file, model=model, notice=notice)
 
 
+def step_number(text: str) -> int | None:
+    """N of a step as people write it: "step3000", "3000", "step_3000", "checkpoint-3000"; None where it is no step."""
+    match = _SPELLED_STEP.fullmatch(text)
+    return int(match[1]) if match else None
+
+
 def names_a_file(text: str) -> bool:
     """Whether a text can be the name of a GGUF of a repository, and not only a path."""
     match = _NAME.fullmatch(text)
@@ -115,12 +127,10 @@ def _meant(text: str) -> str:
 def _revision(step: str | None, model: SuiteModel | None) -> str:
     if step is None:
         return MAIN
-    spelling = _STEP if model is None else _SPELLED_STEP
-    if number := spelling.fullmatch(step):
-        n = int(number[1])
-        if model is not None:
-            model.step(n)
-        return f"step{n}"
+    if model is not None and (n := step_number(step)) is not None:
+        return f"step{model.step(n).n}"
+    if number := _STEP.fullmatch(step):  # another spelling may be a branch of somebody
+        return f"step{int(number[1])}"
     if not _REVISION.fullmatch(step):
         raise UsageError(f"{one_line(step, 100)!r} is no step and no branch")
     return step

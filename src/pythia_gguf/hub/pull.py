@@ -203,7 +203,7 @@ def _snapshot(name: ModelName, revision: Revision, hub: Hub, paths: list[str], p
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    class Told(tqdm):
+    class ByteBar(tqdm):
         """The library's bar: hears of bytes, shows nothing."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -214,7 +214,7 @@ def _snapshot(name: ModelName, revision: Revision, hub: Hub, paths: list[str], p
             if self._counts_bytes and n:
                 progress.advance(name.repo_id, int(n))
 
-    options: dict[str, Any] = {"endpoint": hub.endpoint, "library_name": "pythia-gguf", "tqdm_class": Told}
+    options: dict[str, Any] = {"endpoint": hub.endpoint, "library_name": "pythia-gguf", "tqdm_class": ByteBar}
     options["allow_patterns"] = list(map(glob.escape, paths))
     for wait_s in (*_WAITS_S, None):
         try:

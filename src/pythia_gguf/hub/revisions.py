@@ -47,7 +47,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class RevisionReport:
     """What was looked at, and what was found."""
 
     repo_id: str
@@ -55,7 +55,7 @@ class Checked:
     findings: tuple[Finding, ...]
 
 
-def check_revisions(name: ModelName, hub: Hub | None = None, progress: Progress | None = None) -> Checked:
+def check_revisions(name: ModelName, hub: Hub | None = None, progress: Progress | None = None) -> RevisionReport:
     """Compare all branches of a repository; raises NetworkError."""
     hub, progress = hub or Hub(), progress or Silence()
     commits = hub.branches(name.repo_id)
@@ -88,7 +88,7 @@ def check_revisions(name: ModelName, hub: Hub | None = None, progress: Progress 
             branches.append(b)
         return Finding(kind=finding.kind, branches=tuple(branches), files=finding.files)
 
-    return Checked(repo_id=name.repo_id, n_branches=len(commits), findings=tuple(map(with_dates, found)))
+    return RevisionReport(repo_id=name.repo_id, n_branches=len(commits), findings=tuple(map(with_dates, found)))
 
 
 def _order(branch: str) -> tuple[int, str]:

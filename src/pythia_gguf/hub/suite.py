@@ -7,6 +7,7 @@ model cards of both versions; gpt-neox v1.0 (71df4d5), megatron/learning_rates.p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pythia_gguf.errors import UsageError, nearest
@@ -127,8 +128,7 @@ class SuiteModel:
     def step(self, n: int) -> Step:
         """Facts of branch stepN; raises UsageError with the nearest ones where there is no such branch."""
         if n not in self.steps:
-            near = sorted(sorted(self.steps, key=lambda s: abs(s - n))[:2])
-            raise UsageError(f"{self.name} has no step{n}. The nearest are {' and '.join(f'step{s}' for s in near)}")
+            raise UsageError(f"{self.name} has no step{n}. {nearest_steps(n, self.steps)}")
         return Step(model=self, n=n)
 
 
@@ -180,6 +180,12 @@ MODELS = {
     for model in [SuiteModel(size=size, is_deduped=is_deduped, version=version)]
 }
 _BY_OLD_NAME = {model.old_name: model for model in MODELS.values() if model.old_name}
+
+
+def nearest_steps(n: int, steps: Iterable[int]) -> str:
+    """The one or two of some steps that are nearest to another, as a sentence without its full stop."""
+    near = [f"step{s}" for s in sorted(sorted(steps, key=lambda s: abs(s - n))[:2])]
+    return f"The nearest {'is' if len(near) == 1 else 'are'} {' and '.join(near)}"
 
 
 def find_model(name: str) -> tuple[SuiteModel, str | None]:

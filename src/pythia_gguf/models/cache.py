@@ -25,7 +25,7 @@ _JUST_NOW_S = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class CacheEntry:
     """A folder of the cache.
 
     kind       "model": a file made of a model; "kernels": compiled code of one version
@@ -42,7 +42,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
+class PruneResult:
     """What `prune` did, or would do.
 
     removed  oldest use first
@@ -50,12 +50,12 @@ class Pruned:
     kept     the rest
     """
 
-    removed: tuple[Kept, ...]
-    spared: tuple[tuple[Kept, str], ...]
-    kept: tuple[Kept, ...]
+    removed: tuple[CacheEntry, ...]
+    spared: tuple[tuple[CacheEntry, str], ...]
+    kept: tuple[CacheEntry, ...]
 
 
-def kept() -> tuple[Kept, ...]:
+def kept() -> tuple[CacheEntry, ...]:
     """All that is kept, oldest use first."""
     root = cache_root()
     entries = [_model(path) for path in _folders(root / MODELS)]
@@ -63,7 +63,7 @@ def kept() -> tuple[Kept, ...]:
     return tuple(sorted(entries, key=lambda entry: (entry.last_used, entry.what)))
 
 
-def prune(*, older_than_s: float | None = None, most_bytes: int | None = None, dry_run: bool = False) -> Pruned:
+def prune(*, older_than_s: float | None = None, most_bytes: int | None = None, dry_run: bool = False) -> PruneResult:
     """Remove what has not been used for long, or what was not used longest until the rest fits.
 
     older_than_s  remove what was last used before so many seconds
@@ -77,9 +77,9 @@ def prune(*, older_than_s: float | None = None, most_bytes: int | None = None, d
         raise ValueError("prune needs older_than_s or most_bytes")
     entries, now = kept(), time.time()
     left = sum(entry.n_bytes for entry in entries)
-    removed: list[Kept] = []
-    spared: list[tuple[Kept, str]] = []
-    rest: list[Kept] = []
+    removed: list[CacheEntry] = []
+    spared: list[tuple[CacheEntry, str]] = []
+    rest: list[CacheEntry] = []
     for entry in entries:
         is_old = older_than_s is not None and now - entry.last_used > older_than_s
         if not is_old and (most_bytes is None or left <= most_bytes):
@@ -91,7 +91,7 @@ def prune(*, older_than_s: float | None = None, most_bytes: int | None = None, d
             left -= entry.n_bytes
     if not dry_run:
         _tidy(cache_root() / MODELS)
-    return Pruned(removed=tuple(removed), spared=tuple(spared), kept=tuple(rest))
+    return PruneResult(removed=tuple(removed), spared=tuple(spared), kept=tuple(rest))
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -101,7 +101,7 @@ def _folders(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _model(path: Path) -> Kept:
+def _model(path: Path) -> CacheEntry:
     origin = origin_of(path)
     what = origin.get("folder")
     if "repo_id" in origin:
@@ -119,7 +119,7 @@ def _quants(path: Path) -> list[str]:
     return [str(entry.get("quant")) for entry in manifest["files"]] if manifest else []
 
 
-def _entry(kind: str, what: str, path: Path) -> Kept:
+def _entry(kind: str, what: str, path: Path) -> CacheEntry:
     sizes: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(path):
         for name in names:
@@ -127,11 +127,11 @@ def _entry(kind: str, what: str, path: Path) -> Kept:
                 status = os.lstat(os.path.join(folder, name))
                 sizes[status.st_dev, status.st_ino] = status.st_size
     with contextlib.suppress(OSError):
-        return Kept(kind=kind, what=what, path=path, n_bytes=sum(sizes.values()), last_used=path.stat().st_mtime)
-    return Kept(kind=kind, what=what, path=path, n_bytes=0, last_used=0)
+        return CacheEntry(kind=kind, what=what, path=path, n_bytes=sum(sizes.values()), last_used=path.stat().st_mtime)
+    return CacheEntry(kind=kind, what=what, path=path, n_bytes=0, last_used=0)
 
 
-def _remove(entry: Kept, now: float, dry_run: bool) -> str:
+def _remove(entry: CacheEntry, now: float, dry_run: bool) -> str:
     """Remove a folder; "" when it is done, else why it is not."""
     if entry.kind == "kernels":
         if now - entry.last_used < _JUST_NOW_S:

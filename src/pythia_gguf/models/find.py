@@ -19,21 +19,21 @@ from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.files import cache_root
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.hub.client import Hub, UnreachableError
-from pythia_gguf.hub.model_name import MAIN, ModelName, parse_model_name
+from pythia_gguf.hub.model_name import ModelName
 from pythia_gguf.hub.pull import kept_snapshot, note_branch
-from pythia_gguf.models.folder import file_in, files_in, no_such_quant
+from pythia_gguf.hub.run_folder import RunStep
 from pythia_gguf.models.kept import PLAIN, commits_of, home_of, in_use, keep, note_origin, sound_file, sound_file_in
 from pythia_gguf.plan.quants import QUANTS, canonical, select_quants
 from pythia_gguf.plan.recognize import quants_of
+from pythia_gguf.press.file_names import legal_name, name_of
+from pythia_gguf.press.find_source import LocalModel, only_one, resolve
+from pythia_gguf.press.gguf_folder import file_in, files_in, no_such_quant
 from pythia_gguf.press.gguf_repository import kept_gguf, repository_gguf
-from pythia_gguf.press.named import Found, name_in
-from pythia_gguf.press.names import legal_name, name_of
 from pythia_gguf.press.quantize import quantize
 from pythia_gguf.press.source import UNQUANTIZED, open_source
 from pythia_gguf.progress import Progress
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_QUANT = re.compile(r"(?P<folder>.+):(?P<quant>\w+)")
 
 
 def find_gguf(
@@ -47,36 +47,30 @@ def find_gguf(
 ) -> Path:
     """The file to run.
 
-    model     a GGUF; a folder of them or a Hugging Face folder, with :QUANT or without; NAME[@STEP][:QUANT] of the Hub,
-              a checkpoint or a repository of GGUF files
-    revision  branch or commit of a name that has none
+    model     a GGUF; a folder of them or a Hugging Face folder, with :QUANT or without; RUN@STEP[:QUANT] for a folder
+              of such folders, which are called stepN; NAME[@STEP][:QUANT] of the Hub, a checkpoint or a repository of
+              GGUF files
+    revision  step of a run, branch or commit of a name that has none
     quant     of the menu; without one the only file of a folder or repository, or the unquantized model
     tell      hears in one line of what had to be made
     Raises    UsageError, StorageError, ModelFileError, NetworkError
     """
-    text = os.fspath(model)
-    folder = _QUANT.fullmatch(text)
-    if folder and not os.path.lexists(text) and os.path.isdir(folder["folder"]):
-        text, quant = folder["folder"], _only_one("quant", quant, folder["quant"])
-    name = name_in(text) if not isinstance(model, os.PathLike) else None
-    if name is not None:
-        name = _full_name(name, revision)
-        quant = _only_one("quant", quant, name.file or name.quant)
-        name = replace(name, quant=None if name.file else quant)
-        return _Making(name.quant, threads, progress, tell).of_name(name)
-    if revision is not None:
-        raise UsageError(Argument("revision"), f": {one_line(text)}: this is a path, not a model of the Hub")
-    path = Path(text)
+    named = resolve(model, revision)
+    if isinstance(named, ModelName):
+        quant = only_one("quant", quant, named.file or named.quant)
+        named = replace(named, quant=None if named.file else quant)
+        return _Maker(named.quant, threads, progress, tell).of_name(named)
+    path, quant = named.path, only_one("quant", quant, named.quant)
     if not path.is_dir():
         if quant is not None:
-            raise UsageError(Argument("quant"), f": {one_line(text)}: a file is of one quant; leave it out")
+            raise UsageError(Argument("quant"), f": {one_line(str(path))}: a file is of one quant; leave it out")
         return path
     found = file_in(path, quant)
     if found is not None:
         return found
     if not (path / "config.json").is_file() and any(files_in(path)):
         raise no_such_quant(path, quant)
-    return _Making(quant, threads, progress, tell).of_folder(path)
+    return _Maker(quant, threads, progress, tell).of_folder(path, named.step)
 
 
 @contextlib.contextmanager
@@ -92,30 +86,19 @@ def found_gguf(model: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def found_path(place: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
-    """A file or folder that is here, as it is; for a name, or FOLDER:QUANT, the file as `found_gguf` gives it."""
-    if os.path.lexists(place):
-        yield Path(place)
+    """A file or folder that is here, as it is; else the file as `found_gguf` gives it.
+
+    So it is for a name, for FOLDER:QUANT, and for a step of a run that is a checkpoint.
+    """
+    named = resolve(place)
+    if isinstance(named, LocalModel) and named.quant is None and (named.step is None or any(files_in(named.path))):
+        yield named.path
         return
     with found_gguf(place, **options) as path:
         yield path
 
 
-def _only_one(what: str, first: str | None, second: str | None) -> str | None:
-    if first is not None and second is not None and first.lower() != second.lower():
-        raise UsageError(f"two of them: {what} {first} and {second}")
-    return first if first is not None else second
-
-
-def _full_name(name: ModelName, revision: str | None) -> ModelName:
-    """A name with a revision that was given beside it."""
-    if revision is None:
-        return name
-    given = None if name.revision == MAIN else name.revision
-    whole = parse_model_name(f"{name.repo_id}@{_only_one('revision', given, revision)}")
-    return replace(whole, quant=name.quant, file=name.file)
-
-
-class _Making:
+class _Maker:
     """A quant that is wanted of a model, and how it is made where it is not there yet."""
 
     def __init__(
@@ -134,12 +117,20 @@ class _Making:
             raise UsageError(f"{self.quant}: a model to run has one quant")
         return canonical(chosen[0].name)
 
-    def of_folder(self, folder: Path) -> Path:
-        """The file of a Hugging Face folder; raises as `open_source` for another."""
-        source = open_source(folder, legal_name(name_of(folder)))
+    def of_folder(self, folder: Path, step: RunStep | None = None) -> Path:
+        """The file of a Hugging Face folder; raises as `open_source` for another.
+
+        step  that the folder is of a run, where it was named so
+        """
+        name = name_of(folder) if step is None else step.base_name
+        source = open_source(folder, legal_name(name))
         stats = sorted((os.path.relpath(p, folder), p.stat()) for p in source.files)
-        state = f"{folder.resolve()} {[(name, s.st_size, s.st_mtime_ns) for name, s in stats]}"
-        home = home_of(cache_root(), name_of(folder), state)
+        state = f"{folder.resolve()} {[(path, s.st_size, s.st_mtime_ns) for path, s in stats]}"
+        if step is not None:  # the name is in the file, and the same folder may be given by its place
+            home = home_of(cache_root(), name, f"{name} {state}")
+            origin = {"folder": f"{step.run.resolve()}@{step.branch}"}
+            return self._keep(folder, f"{step.run}@{step.branch}", legal_name(name), home, origin)
+        home = home_of(cache_root(), name, state)
         before = _first_home(folder)
         if sound_file_in(before, self.wanted) is not None:
             home = before
@@ -182,9 +173,10 @@ class _Making:
     def _of_commit(self, name: ModelName, commit: str) -> Path:
         display = str(replace(name, quant=None))
         origin = {"repo_id": name.repo_id, "commit": commit, "revisions": [name.revision]}
-        own_name = legal_name(Found(path=Path(), model=name).name)
         # Of the commit that the key holds, whatever becomes of a branch.
-        return self._keep(f"{name.repo_id}@{commit}", display, own_name, _home_of_name(name, commit), origin)
+        return self._keep(
+            f"{name.repo_id}@{commit}", display, legal_name(name.base_name), _home_of_name(name, commit), origin
+        )
 
     def _without_network(self, name: ModelName, unreachable: UnreachableError) -> Path:
         """The file as it was made when the Hub could be reached, or made of what was fetched then."""

@@ -30,10 +30,12 @@ from pythia_gguf.hub.model_name import MAIN, ModelName
 from pythia_gguf.hub.page import is_page, name_on_page
 from pythia_gguf.hub.pull import holds_checkpoint, texts_of, weights_of
 from pythia_gguf.hub.readers import READERS
+from pythia_gguf.hub.run_folder import steps_in
 from pythia_gguf.json_file import read_text
+from pythia_gguf.press.file_names import legal_name, name_of
+from pythia_gguf.press.find_source import find_folder, steps_of_run
 from pythia_gguf.press.gguf_repository import gguf_named
 from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
-from pythia_gguf.press.names import legal_name, name_of
 from pythia_gguf.press.source import open_source
 from pythia_gguf.press.staging import CARD
 from pythia_gguf.press.verify import verify
@@ -57,7 +59,7 @@ _GIT_FILE = ".gitattributes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class BranchFile:
     """A file of a branch and what becomes of it.
 
     name   path in the repository; WHOLE_BRANCH of a step that this run has not
@@ -72,7 +74,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class _Branch:
     """What a branch will be.
 
     folder  whose files it gets
@@ -96,8 +98,8 @@ def publish(
     branches: bool = False,
     hub: Hub | None = None,
     progress: Progress | None = None,
-    show: Callable[[tuple[Sent, ...]], None] = lambda files: None,
-) -> tuple[Sent, ...]:
+    show: Callable[[tuple[BranchFile, ...]], None] = lambda files: None,
+) -> tuple[BranchFile, ...]:
     """Send a folder that `quantize` made, or a checkpoint; running again goes on where it ended.
 
     Files of the branch that a reader would take for parts of the same model go in the same commit: a branch holds what
@@ -113,11 +115,16 @@ def publish(
         repo_id = name_on_page(repo_id, hub.endpoint)
     if "/" not in repo_id or not is_repo_id(repo_id):
         raise UsageError(f"{one_line(repo_id, 100)!r}: expected USER/NAME")
+    if not branches:
+        if steps_of_run(folder):
+            all_of_them = (", or all of them with ", Argument("branches", True))
+            raise UsageError(f"{one_line(str(folder))}: holds the steps of a run. Send one of them", all_of_them)
+        folder = find_folder(folder)
     if not folder.is_dir():
         raise StorageError(f"{one_line(str(folder))}: no such folder")
     if private and hub.is_public(repo_id):
         raise UsageError(Argument("private"), f" is for a new repository, and {repo_id} is there and public")
-    folders = _steps(folder) if branches else {MAIN: folder}
+    folders = _branch_folders(folder) if branches else {MAIN: folder}
     of_folder = {part: _checked(part, progress) for part in dict.fromkeys(folders.values())}
     parts = {branch: of_folder[part] for branch, part in folders.items()}
     _check_with_hub(of_folder.values(), hub)
@@ -128,7 +135,7 @@ def publish(
     plan = tuple(sent for branch, part in parts.items() for sent in _plan(repo_id, branch, part, hashes, there, hub))
     if branches:
         others = [branch for branch in there if branch not in parts and _STEP.fullmatch(branch)]
-        plan += tuple(Sent(branch=branch, name=WHOLE_BRANCH, n_bytes=0, state="stays") for branch in others)
+        plan += tuple(BranchFile(branch=branch, name=WHOLE_BRANCH, n_bytes=0, state="stays") for branch in others)
     show(plan)
     if not dry_run:
         _send(repo_id, parts, plan, there, private, hub)
@@ -137,24 +144,17 @@ def publish(
     return plan
 
 
-def _steps(folder: Path) -> dict[str, Path]:
+def _branch_folders(folder: Path) -> dict[str, Path]:
     """stepN -> its folder, by number, then main -> the last one."""
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        match = _STEP.fullmatch(path.name) if path.is_dir() else None
-        if match and (other := found.setdefault(int(match[1]), path)) != path:
-            raise UsageError(
-                f"{one_line(str(folder))}: {other.name} and {path.name} are one step. Rename or move one of them"
-            )
-    if not found:
+    steps = steps_in(folder)
+    if not steps:
         raise UsageError(
             f"{one_line(str(folder))}: no folder stepN here. The folder itself is sent without ", Argument("branches")
         )
-    steps = {f"step{n}": found[n] for n in sorted(found)}
-    return steps | {MAIN: found[max(found)]}
+    return {f"step{n}": path for n, path in steps.items()} | {MAIN: steps[max(steps)]}
 
 
-def _checked(folder: Path, progress: Progress) -> _Part:
+def _checked(folder: Path, progress: Progress) -> _Branch:
     """The files to send of a folder that is in order."""
     manifest = read_manifest(folder)
     if manifest is None:
@@ -175,10 +175,10 @@ def _checked(folder: Path, progress: Progress) -> _Part:
     names = [MANIFEST, SUMS, CARD, *(entry["file"] for entry in manifest["files"])]
     paths = (*(folder / name for name in names), *sorted(folder.glob("*.png")))
     quants = tuple(entry["quant"] for entry in manifest["files"] if "quant" in entry)
-    return _Part(folder=folder, kind="gguf", files={path.name: path for path in paths}, quants=quants)
+    return _Branch(folder=folder, kind="gguf", files={path.name: path for path in paths}, quants=quants)
 
 
-def _checked_checkpoint(folder: Path) -> _Part:
+def _checked_checkpoint(folder: Path) -> _Branch:
     """The same of a folder that `quantize` did not make: what it reads, and what else readers would look for."""
     source = open_source(folder, legal_name(name_of(folder)))
     if source.kind == "gguf":
@@ -188,7 +188,7 @@ def _checked_checkpoint(folder: Path) -> _Part:
     files = {path.relative_to(folder).as_posix(): path for path in paths}
     if CARD in files:
         _card_keys(files[CARD])
-    return _Part(folder=folder, kind="checkpoint", files=files)
+    return _Branch(folder=folder, kind="checkpoint", files=files)
 
 
 def _card_keys(card: Path) -> dict[str, object]:
@@ -199,7 +199,7 @@ def _card_keys(card: Path) -> dict[str, object]:
     return keys
 
 
-def _check_with_hub(parts: Iterable[_Part], hub: Hub) -> None:
+def _check_with_hub(parts: Iterable[_Branch], hub: Hub) -> None:
     """Raises ModelFileError for a card that the Hub would refuse, NetworkError where it cannot be asked."""
     cards = {read_text(part.files[CARD]): part.files[CARD] for part in parts if CARD in part.files}
     for text, path in cards.items():
@@ -228,22 +228,32 @@ def _branches(repo_id: str, hub: Hub) -> dict[str, str]:
 
 
 def _plan(
-    repo_id: str, branch: str, part: _Part, hashes: dict[Path, tuple[str, str]], there: Mapping[str, str], hub: Hub
-) -> Iterator[Sent]:
+    repo_id: str,
+    branch: str,
+    part: _Branch,
+    hashes: dict[Path, tuple[str, str]],
+    there: Mapping[str, str],
+    hub: Hub,
+) -> Iterator[BranchFile]:
     """What becomes of each file; a new branch begins as a copy of main, and nothing of that is its own."""
     commit = there.get(branch, there.get(MAIN))
     listed = hub.commit(repo_id, commit).files if commit else {}
     is_new = branch != MAIN and commit == there.get(MAIN)
     for name, path in part.files.items():
         state = "new" if name not in listed else "there" if _is_same(listed[name], hashes[path]) else "changed"
-        yield Sent(branch=branch, name=name, n_bytes=path.stat().st_size, state=state)
+        yield BranchFile(branch=branch, name=name, n_bytes=path.stat().st_size, state=state)
     for name in sorted(listed.keys() - part.files.keys() - {_GIT_FILE}):
         state = "deleted" if is_new or READERS[part.kind](name) else "stays"
-        yield Sent(branch=branch, name=name, n_bytes=listed[name].n_bytes, state=state)
+        yield BranchFile(branch=branch, name=name, n_bytes=listed[name].n_bytes, state=state)
 
 
 def _send(
-    repo_id: str, parts: Mapping[str, _Part], plan: tuple[Sent, ...], there: Mapping[str, str], private: bool, hub: Hub
+    repo_id: str,
+    parts: Mapping[str, _Branch],
+    plan: tuple[BranchFile, ...],
+    there: Mapping[str, str],
+    private: bool,
+    hub: Hub,
 ) -> None:
     """One commit for each branch that is not yet what it shall be; main, which new ones begin as, comes last.
 
@@ -264,7 +274,7 @@ def _send(
             hub.commit_files(repo_id, branch, add=add, delete=delete, parent=parent, message=message)
 
 
-def _compare(repo_id: str, branch: str, part: _Part, hashes: dict[Path, tuple[str, str]], hub: Hub) -> None:
+def _compare(repo_id: str, branch: str, part: _Branch, hashes: dict[Path, tuple[str, str]], hub: Hub) -> None:
     """Raises NetworkError unless a reader of the branch gets what was sent, and nothing else."""
     name = ModelName(repo_id=repo_id, revision=branch)
     revision = hub.revision(repo_id, branch)
@@ -279,7 +289,7 @@ def _compare(repo_id: str, branch: str, part: _Part, hashes: dict[Path, tuple[st
         raise NetworkError(f"{name}: readers would take {one_line(others[0], 100)}, which was not sent. Run again")
 
 
-def _read(name: ModelName, part: _Part, revision: Revision) -> set[str]:
+def _read(name: ModelName, part: _Branch, revision: Revision) -> set[str]:
     """What readers take of a branch: transformers the weights, and all beside them; llama.cpp a file for each quant."""
     read = {file for file in revision.files if READERS[part.kind](file)}
     if holds_checkpoint(revision) and part.kind == "checkpoint":

@@ -16,10 +16,10 @@ from pythia_gguf.errors import one_line
 from pythia_gguf.gguf.fingerprint import fingerprint, vectors_of
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.plan.quants import QUANTS
+from pythia_gguf.press.file_names import legal_name
+from pythia_gguf.press.find_source import SourceLocation
 from pythia_gguf.press.manifest import SourceFile
 from pythia_gguf.press.menu import MIX_NOTE, MenuItem
-from pythia_gguf.press.named import Found
-from pythia_gguf.press.names import legal_name
 from pythia_gguf.press.source import Source
 
 
@@ -57,7 +57,7 @@ def card_files(items: Sequence[MenuItem], sums: Mapping[str, str]) -> tuple[Card
     )
 
 
-def command_text(found: Found, source: Source, items: Sequence[MenuItem], mix: str) -> str:
+def command_text(found: SourceLocation, source: Source, items: Sequence[MenuItem], mix: str) -> str:
     """The command with which a reader makes the same files, given the model and the importance matrix."""
     if found.model is not None:
         model, own_name = str(found.model), found.name

@@ -17,7 +17,7 @@ from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
 from pythia_gguf.plan.planner import PlanEntry, keep_plan, make_plan
 from pythia_gguf.plan.quants import Quant
 from pythia_gguf.press.conversion import QUANTIZATION_VERSION
-from pythia_gguf.press.names import file_name
+from pythia_gguf.press.file_names import file_name
 from pythia_gguf.press.output import OutputFile
 from pythia_gguf.press.source import Source, UsedMatrix
 

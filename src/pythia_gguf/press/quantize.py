@@ -27,13 +27,13 @@ from pythia_gguf.files import check_folder_place, sha256_of, storage_error
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.account import card_files, card_text, command_text, imatrix_text, notes_of, other_model_note
 from pythia_gguf.press.compiling import Compiling
+from pythia_gguf.press.file_names import check_name, file_name, legal_name
+from pythia_gguf.press.find_source import find_source
 from pythia_gguf.press.finished import Finished, find_finished, refuse_unknown
 from pythia_gguf.press.folder_card import card_digest, card_with
 from pythia_gguf.press.lock import lock_folder
 from pythia_gguf.press.manifest import SUMS, SourceFile, manifest_text, source_entry, sums_text
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, plain_item
-from pythia_gguf.press.named import find_source
-from pythia_gguf.press.names import check_name, file_name, legal_name
 from pythia_gguf.press.source import UNQUANTIZED, Source, open_source, with_imatrix
 from pythia_gguf.press.staging import CARD, Staging, check_places
 from pythia_gguf.progress import Progress, Silence
@@ -110,7 +110,7 @@ def quantize(
     file in the way is an error, unless `force` is given.
 
     source        Hugging Face folder of a GPT-NeoX model, an F16, BF16 or F32 GGUF of one, or, where there is no such
-                  file, a model of the Hub as NAME[@STEP]
+                  file, a step of a run as RUN@STEP, or a model of the Hub as NAME[@STEP]
     out           folder to write; default NAME-GGUF beside the working directory
     quants        "all", or names of the menu, as a list or separated by commas; none for the unquantized file alone
     mix           "2026" (llama.cpp 0c1e57098) or "2024" (the rules of older published files)
@@ -136,7 +136,7 @@ def quantize(
         check_folder_place(out)
     found = find_source(source, keep=keep_source and not dry_run, progress=progress)
     own_name = legal_name(found.name) if name is None else check_name(name)
-    if keep_source and found.model is None:
+    if keep_source and not found.is_of_hub:
         raise UsageError(Argument("keep_source"), " changes nothing for a source that is on this machine")
     opened = open_source(found.path, own_name, found.place)
     if imatrix is not None:

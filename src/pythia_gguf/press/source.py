@@ -36,7 +36,7 @@ from pythia_gguf.intake.mistaken import (
 from pythia_gguf.json_file import read_text
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
-from pythia_gguf.press.names import repo_of, snapshot_of
+from pythia_gguf.press.file_names import repo_of, snapshot_of
 from pythia_gguf.tokenizer import tokens_beside, try_tokenizer
 
 UNQUANTIZED = ("F16", "BF16", "F32")
