@@ -10,7 +10,7 @@ import math
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +27,8 @@ class OtherJSONError(ValueError):
     """JSON that holds something else than was expected."""
 
 
+# A file in whose folder a manifest may lie, or what the manifest of something in memory would say.
+Place = Path | Mapping[str, Any]
 # A type; a tuple of shapes, of which one must fit; [shape] for a list; {key: shape} for an object, where "key?" need
 # not be there, and "*" stands for all keys that are not named; without it they may hold anything.
 Shape = Any
@@ -71,16 +73,20 @@ def read_json_object(
 
 
 def objects_beside(
-    path: Path, names: Iterable[str], tells: str, *ways_out: Part
-) -> Iterator[tuple[Path, dict[str, Any]]]:
+    place: Place, names: Iterable[str], tells: str, *ways_out: Part
+) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The JSON files of these names in the folder of a file, those that are there and hold an object.
 
-    tells     what they should tell, for messages
+    place     the file; for something in memory what the first of them would say
+    tells     what they should tell, for messages; "{}" in it stands for the file's name
     ways_out  what to do but mend them, for messages
     Raises  ModelFileError for one that cannot be read: doing without would be a guess that changes numbers.
     """
+    if isinstance(place, Mapping):
+        yield Path(next(iter(names))), place
+        return
     for name in names:
-        beside = path.parent / name
+        beside = place.parent / name
         if not beside.is_file():
             continue
         try:
@@ -88,7 +94,9 @@ def objects_beside(
         except PythiaGGUFError as e:
             if isinstance(e.__cause__, OtherJSONError):  # another program's file of that name
                 continue
-            raise ModelFileError(f"should tell {tells}, but: {e}. Mend it", *ways_out, path=beside) from e
+            raise ModelFileError(
+                f"should tell {tells.format(place.name)}, but: {e}. Mend it", *ways_out, path=beside
+            ) from e
 
 
 def parse_json_object(text: str, *, allow_nan: bool = False) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pythia_gguf.gguf.container import Metadata, Value
-from pythia_gguf.gguf.reader import decode_tensor, open_gguf, read_tensor
+from pythia_gguf.gguf.reader import decode_tensor, open_gguf
 from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
 
 GOLDEN = Path(__file__).parent / "golden" / "gguf_py.gguf"
@@ -64,7 +64,7 @@ def test_our_decode_gives_gguf_pys_weights() -> None:
     for name, tensor in EXPECTED["tensors"].items():
         weights = np.array(tensor["weights"], np.float32).reshape(tensor["shape"])
         assert np.array_equal(decode_tensor(gguf, name), weights)
-        assert read_tensor(gguf, name).nbytes == tensor["n_bytes"]
+        assert gguf.rows(name).nbytes == tensor["n_bytes"]
 
 
 def plain(value: Value) -> object:

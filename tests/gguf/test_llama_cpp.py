@@ -14,7 +14,7 @@ from gguf.llama_view import rewrite_header, view
 from gguf.toy import TINY
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import Metadata
-from pythia_gguf.gguf.reader import decode_tensor, open_gguf, read_tensor
+from pythia_gguf.gguf.reader import decode_tensor, open_gguf
 from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
 
 # llama_ftype numbers (llama.cpp 0c1e57098 include/llama.h) that between them use every format we have.
@@ -77,7 +77,7 @@ def test_weights_of_our_file_are_the_ones_we_wrote(toy_file: Path) -> None:
     gguf = open_gguf(toy_file)
     assert gguf.metadata["general.name"] == toy.metadata()["general.name"]
     for name, weights in toy.weights().items():
-        assert read_tensor(gguf, name).tobytes() == weights.tobytes()
+        assert gguf.rows(name).tobytes() == weights.tobytes()
         assert np.array_equal(decode_tensor(gguf, name), weights.astype(np.float32))
 
 

@@ -37,7 +37,7 @@ from gguf.craft import (
 )  # fmt: skip
 from pythia_gguf.errors import ModelFileError, StorageError
 from pythia_gguf.gguf.container import TensorInfo
-from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, open_gguf, read_tensor
+from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, open_gguf
 
 
 def opened(path: Path, made: Draft | bytes) -> GGUFFile:
@@ -115,7 +115,7 @@ def test_other_alignments_move_the_data(path: Path, alignment: int) -> None:
     gguf = opened(path, draft([*keys(), key], tensors(), alignment=alignment))
     assert gguf.alignment == alignment and gguf.data_offset % alignment == 0
     # The last tensor is the third: its bytes count up from 2.
-    assert read_tensor(gguf, "last").reshape(-1).tolist() == list(range(2, 26))
+    assert gguf.rows("last").reshape(-1).tolist() == list(range(2, 26))
 
 
 @pytest.mark.parametrize("data", [True, False])
@@ -158,7 +158,7 @@ def test_trailing_bytes_are_taken_on_request_only(path: Path) -> None:
     with pytest.raises(ModelFileError, match="4 bytes follow the last tensor"):
         open_gguf(path)
     gguf = open_gguf(path, allow_trailing=True)
-    assert read_tensor(gguf, "last").reshape(-1).tolist() == list(range(2, 26))
+    assert gguf.rows("last").reshape(-1).tolist() == list(range(2, 26))
 
 
 def test_header_longer_than_one_read_is_whole(path: Path) -> None:
@@ -180,12 +180,12 @@ def test_rows_are_the_bytes_of_the_file(path: Path) -> None:
     made = valid()
     gguf = opened(path, made)
     data = np.frombuffer(made.data, np.uint8)[made.marks["data 1"] :][:54].reshape(3, 18)
-    assert np.array_equal(read_tensor(gguf, "blocks"), data)
-    assert np.array_equal(read_tensor(gguf, "blocks", 1), data[1:])
-    assert np.array_equal(read_tensor(gguf, "blocks", 1, 2), data[1:2])
-    rows = read_tensor(gguf, "blocks", 2)
+    assert np.array_equal(gguf.rows("blocks"), data)
+    assert np.array_equal(gguf.rows("blocks", 1), data[1:])
+    assert np.array_equal(gguf.rows("blocks", 1, 2), data[1:2])
+    rows = gguf.rows("blocks", 2)
     assert rows.dtype == np.uint8 and rows.flags.c_contiguous and rows.flags.writeable
-    assert read_tensor(gguf, "norm").shape == (1, 32)
+    assert gguf.rows("norm").shape == (1, 32)
 
 
 def test_threads_read_slabs_of_one_file_at_the_same_time(path: Path) -> None:
@@ -193,7 +193,7 @@ def test_threads_read_slabs_of_one_file_at_the_same_time(path: Path) -> None:
     made = draft([], [one])
     gguf = opened(path, made)
     with ThreadPoolExecutor(8) as pool:
-        slabs = list(pool.map(lambda i: read_tensor(gguf, "t", i, i + 64), range(0, 4096, 64)))
+        slabs = list(pool.map(lambda i: gguf.rows("t", i, i + 64), range(0, 4096, 64)))
     assert np.concatenate(slabs).tobytes() == bytes(made.data[made.marks["data 0"] :])
 
 
@@ -201,12 +201,12 @@ def test_threads_read_slabs_of_one_file_at_the_same_time(path: Path) -> None:
 def test_rows_that_do_not_exist_are_our_own_mistake(path: Path, start: int, stop: int | None) -> None:
     gguf = opened(path, valid())
     with pytest.raises(ValueError, match=r"blocks, which has 3"):
-        read_tensor(gguf, "blocks", start, stop)
+        gguf.rows("blocks", start, stop)
 
 
 def test_missing_tensor_is_answered_with_the_nearest_name(path: Path) -> None:
     gguf = opened(path, valid())
-    for function in (read_tensor, decode_tensor):
+    for function in (GGUFFile.rows, decode_tensor):
         with pytest.raises(ModelFileError, match=r"no tensor block\. Did you mean blocks\?"):
             function(gguf, "block")
 
@@ -215,10 +215,10 @@ def test_file_that_changed_after_opening_is_noticed(path: Path) -> None:
     gguf = opened(path, valid())
     os.truncate(path, gguf.n_bytes - 1)
     with pytest.raises(ModelFileError, match=f"file changed: had {gguf.n_bytes} bytes, now {gguf.n_bytes - 1}"):
-        read_tensor(gguf, "norm")
+        gguf.rows("norm")
     path.unlink()
     with pytest.raises(StorageError, match="cannot open"):
-        read_tensor(gguf, "norm")
+        gguf.rows("norm")
 
 
 def test_decoding_follows_the_format(path: Path) -> None:

@@ -1,6 +1,6 @@
 """A model's tensors in memory: matrices packed for the kernels, vectors as float32, embeddings as they are in the file.
 
-Knows no op. Rows are read in slabs and packed by threads, so that no second copy of the file is ever in memory.
+Knows no op. Rows are read in slabs and packed by threads, so that no second copy of them is ever in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pythia_gguf.cpus import workers_of
 from pythia_gguf.errors import NotFiniteError
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import TensorInfo
-from pythia_gguf.gguf.reader import GGUFFile, decode_tensor, read_tensor
+from pythia_gguf.gguf.reader import decode_tensor
+from pythia_gguf.gguf.tensor_source import TensorSource
 from pythia_gguf.kernels.matmul import product_activations
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES, aligned
 from pythia_gguf.kernels.packed import Packed, new_packed, pack_rows, packed_bytes
@@ -58,54 +59,54 @@ class Weights:
         return sum(m.packed.data.nbytes for m in self.matrices.values()) + sum(v.nbytes for v in self.vectors.values())
 
 
-def matrix_formats(gguf: GGUFFile) -> set[str]:
+def matrix_formats(source: TensorSource) -> set[str]:
     """Formats that are multiplied with."""
-    return {info.format for info in _matrices(gguf)}
+    return {info.format for info in _matrices(source)}
 
 
-def weights_bytes(gguf: GGUFFile) -> int:
-    """Memory that all tensors of a file take once they are loaded."""
-    matrices = _matrices(gguf)
-    vectors = sum(info.shape[0] * 4 for info in gguf.tensors.values() if len(info.shape) == 1)
-    return sum(packed_bytes(i.format, *i.shape) for i in matrices) + vectors + gguf.tensors[_EMBEDDING].n_bytes
+def weights_bytes(source: TensorSource) -> int:
+    """Memory that all tensors of a model take once they are loaded."""
+    matrices = _matrices(source)
+    vectors = sum(info.shape[0] * 4 for info in source.tensors.values() if len(info.shape) == 1)
+    return sum(packed_bytes(i.format, *i.shape) for i in matrices) + vectors + source.tensors[_EMBEDDING].n_bytes
 
 
-def load_weights(gguf: GGUFFile, n_threads: int, progress: Progress) -> Weights:
-    """Read all tensors of a file whose shapes are checked; raises NotFiniteError for a weight that is no number."""
-    progress.stage("loading", sum(info.n_bytes for info in _matrices(gguf)), "bytes")
-    vectors = {name: _vector(gguf, name) for name, info in gguf.tensors.items() if len(info.shape) == 1}
-    matrices = {name: Matrix(packed=packed) for name, packed in _rooms(gguf).items()}
+def load_weights(source: TensorSource, n_threads: int, progress: Progress) -> Weights:
+    """Read all tensors of a model whose shapes are checked; raises NotFiniteError for a weight that is no number."""
+    progress.stage("loading", sum(info.n_bytes for info in _matrices(source)), "bytes")
+    vectors = {name: _vector(source, name) for name, info in source.tensors.items() if len(info.shape) == 1}
+    matrices = {name: Matrix(packed=packed) for name, packed in _rooms(source).items()}
     jobs = []
     for name, matrix in matrices.items():
-        info = gguf.tensors[name]
+        info = source.tensors[name]
         step = max(16, _SLAB_BYTES // info.row_bytes // 16 * 16)
         jobs += [(name, matrix.packed, at, min(at + step, info.n_rows)) for at in range(0, info.n_rows, step)]
 
     def pack(job: tuple[str, Packed, int, int]) -> None:
         name, packed, start, stop = job
-        rows = read_tensor(gguf, name, start, stop)
-        _check(gguf, name, start, rows)
+        rows = source.rows(name, start, stop)
+        _check(source, name, start, rows)
         pack_rows(packed, start, rows)
         progress.advance(name, rows.nbytes)
 
     with workers_of(n_threads, "load") as pool:
         list(pool.map(pack, jobs))
-    embeddings = read_tensor(gguf, _EMBEDDING)
-    _check(gguf, _EMBEDDING, 0, embeddings)
+    embeddings = source.rows(_EMBEDDING)
+    _check(source, _EMBEDDING, 0, embeddings)
     return Weights(
         matrices=matrices,
         vectors=vectors,
         embeddings=embeddings,
-        embedding_format=gguf.tensors[_EMBEDDING].format,
+        embedding_format=source.tensors[_EMBEDDING].format,
     )
 
 
-def _rooms(gguf: GGUFFile) -> dict[str, Packed]:
+def _rooms(source: TensorSource) -> dict[str, Packed]:
     """Room for every matrix in one piece of memory, in the order in which a step reads them.
 
     One piece, because NumPy asks for large pages only for large arrays, and with small ones reading is half as fast.
     """
-    infos = _matrices(gguf)
+    infos = _matrices(source)
     sizes = [packed_bytes(info.format, *info.shape) for info in infos]
     starts = np.cumsum([0, *(-(-n // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for n in sizes)])
     memory = aligned((int(starts[-1]),), np.uint8)
@@ -115,21 +116,21 @@ def _rooms(gguf: GGUFFile) -> dict[str, Packed]:
     }
 
 
-def _matrices(gguf: GGUFFile) -> list[TensorInfo]:
-    return [info for name, info in gguf.tensors.items() if len(info.shape) == 2 and name != _EMBEDDING]
+def _matrices(source: TensorSource) -> list[TensorInfo]:
+    return [info for name, info in source.tensors.items() if len(info.shape) == 2 and name != _EMBEDDING]
 
 
-def _vector(gguf: GGUFFile, name: str) -> np.ndarray:
-    _check(gguf, name, 0, read_tensor(gguf, name))
-    values = decode_tensor(gguf, name)
+def _vector(source: TensorSource, name: str) -> np.ndarray:
+    _check(source, name, 0, source.rows(name))
+    values = decode_tensor(source, name)
     vector = aligned(values.shape, np.float32)
     vector[:] = values
     return vector
 
 
-def _check(gguf: GGUFFile, name: str, first_row: int, rows: np.ndarray) -> None:
+def _check(source: TensorSource, name: str, first_row: int, rows: np.ndarray) -> None:
     """Raises NotFiniteError for the first weight, or block of weights, of encoded rows that is infinity or NaN."""
-    info = gguf.tensors[name]
+    info = source.tensors[name]
     block = FORMATS[info.format]
     i = block.first_not_finite(rows)
     if i is None:
@@ -139,7 +140,7 @@ def _check(gguf: GGUFFile, name: str, first_row: int, rows: np.ndarray) -> None:
     what = f"weight {column}" if n == 1 else f"the scale of weights {column} to {column + n - 1}"
     raise NotFiniteError(
         f"{what} of row {first_row + row} is infinity or NaN: the file is damaged, or made of a model that diverged",
-        path=gguf.path,
+        path=source.name,
         field=f"tensor {name}",
-        offset=gguf.data_offset + info.offset + first_row * info.row_bytes + i * block.block_bytes,
+        offset=source.data_offset + info.offset + first_row * info.row_bytes + i * block.block_bytes,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pythia_gguf.arguments import checked
-from pythia_gguf.errors import ModelFileError, nearest
+from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import RegularFile
 from pythia_gguf.formats import FORMAT_OF_ID, FORMATS
 from pythia_gguf.gguf.container import (
@@ -37,6 +37,7 @@ from pythia_gguf.gguf.container import (
     tensor_bytes,
 )
 from pythia_gguf.gguf.cursor import AGAIN, Cursor
+from pythia_gguf.gguf.tensor_source import TensorSource, find_rows, find_tensor
 from pythia_gguf.gguf.values import read_value
 
 _START_BYTES = 24
@@ -79,9 +80,33 @@ class GGUFFile:
     n_bytes: int
 
     @property
+    def name(self) -> str:
+        """What messages call it: its path."""
+        return str(self.path)
+
+    @property
+    def beside(self) -> Path:
+        """The file, in whose folder its manifest lies."""
+        return self.path
+
+    @property
     def formats(self) -> dict[str, str]:
         """Format of each tensor, by name."""
         return {name: tensor.format for name, tensor in self.tensors.items()}
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """See `TensorSource.rows`; our own copy.
+
+        Raises ModelFileError for a missing name or a file that has changed since, ValueError for missing rows.
+        """
+        info, stop = find_rows(self, name, start, stop)
+        rows = np.empty((stop - start) * info.row_bytes, np.uint8)
+        # Opened for each read: a header that is held for long holds no descriptor, and opening costs little beside it.
+        with RegularFile(self.path) as file:
+            if file.size != self.n_bytes:
+                raise ModelFileError(f"file changed: had {self.n_bytes} bytes, now {file.size}", path=self.path)
+            file.read_into(self.data_offset + info.offset + start * info.row_bytes, rows.data)
+        return rows.reshape(stop - start, info.row_bytes)
 
 
 @checked
@@ -112,45 +137,21 @@ def open_gguf(path: str | os.PathLike[str], *, allow_trailing: bool = False) -> 
         )
 
 
-def read_tensor(gguf: GGUFFile, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Encoded rows `start` to `stop` of a tensor: u8 [stop - start, row_bytes], contiguous, our own copy.
-
-    Rows are those of all axes but the last one together; a vector is one row. Threads may call this at will.
-    Raises ModelFileError for a missing name or a file that has changed since, ValueError for missing rows.
-    """
-    info = _find_tensor(gguf, name)
-    stop = info.n_rows if stop is None else stop
-    if not 0 <= start < stop <= info.n_rows:
-        raise ValueError(f"rows {start} to {stop} of {name}, which has {info.n_rows}")
-    rows = np.empty((stop - start) * info.row_bytes, np.uint8)
-    with RegularFile(gguf.path) as file:
-        if file.size != gguf.n_bytes:
-            raise ModelFileError(f"file changed: had {gguf.n_bytes} bytes, now {file.size}", path=gguf.path)
-        file.read_into(gguf.data_offset + info.offset + start * info.row_bytes, rows.data)
-    return rows.reshape(stop - start, info.row_bytes)
-
-
 @checked
-def decode_tensor(gguf: GGUFFile, name: str) -> np.ndarray:
+def decode_tensor(gguf: TensorSource, name: str) -> np.ndarray:
     """A tensor's weights, float32 [shape]; decoded in slabs, so it takes little more memory than the result.
 
-    Raises ModelFileError as `read_tensor` does.
+    Raises ModelFileError as `TensorSource.rows` does.
     """
-    info = _find_tensor(gguf, name)
+    info = find_tensor(gguf, name)
     n_columns = info.shape[-1]
     weights_RK = np.empty((info.n_rows, n_columns), np.float32)
     step = max(1, _SLAB_WEIGHTS // n_columns)
     for start in range(0, info.n_rows, step):
         stop = min(start + step, info.n_rows)
-        slab = FORMATS[info.format].decode(read_tensor(gguf, name, start, stop))
+        slab = FORMATS[info.format].decode(gguf.rows(name, start, stop))
         weights_RK[start:stop] = slab.reshape(-1, n_columns)
     return weights_RK.reshape(info.shape)
-
-
-def _find_tensor(gguf: GGUFFile, name: str) -> TensorInfo:
-    if name not in gguf.tensors:
-        raise ModelFileError(f"no tensor {name}{nearest(name, gguf.tensors)}", path=gguf.path)
-    return gguf.tensors[name]
 
 
 def _read_version(cursor: Cursor) -> int:

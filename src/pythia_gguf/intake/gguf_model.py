@@ -11,6 +11,7 @@ from pathlib import Path
 from pythia_gguf.arch import GPTNeoXConfig, check_shapes, config_from_gguf, tensor_shapes
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
+from pythia_gguf.gguf.tensor_source import TensorSource
 from pythia_gguf.intake.mistaken import refuse_other_file, refuse_other_folder, refuse_other_gguf
 from pythia_gguf.tokenizer import check_tokenizer_keys
 
@@ -24,10 +25,15 @@ def open_gguf_model(path: str | os.PathLike[str]) -> tuple[GGUFFile, GPTNeoXConf
     gguf = open_any_gguf(path)
     refuse_other_gguf(gguf)
     refuse_part(gguf)
-    check_tokenizer_keys(gguf.metadata, gguf.path)
-    config = config_from_gguf(gguf.metadata, gguf.path)
-    check_shapes({n: t.shape for n, t in gguf.tensors.items()}, tensor_shapes(config), gguf.path)
-    return gguf, config
+    return gguf, check_model(gguf)
+
+
+def check_model(source: TensorSource) -> GPTNeoXConfig:
+    """The sizes of a model by its keys, which its tensors have; raises ModelFileError for anything else."""
+    check_tokenizer_keys(source.metadata, source.name)
+    config = config_from_gguf(source.metadata, source.name)
+    check_shapes({n: t.shape for n, t in source.tensors.items()}, tensor_shapes(config), source.name)
+    return config
 
 
 def open_any_gguf(path: str | os.PathLike[str]) -> GGUFFile:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pythia_gguf.gguf.container import Metadata, alignment_of
+from pythia_gguf.gguf.container import Metadata, TensorInfo, alignment_of
 from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
 from pythia_gguf.plan.planner import PlanEntry, keep_plan, make_plan
 from pythia_gguf.plan.quants import Quant
@@ -55,12 +55,21 @@ class MenuItem:
         n_weights = sum(math.prod(e.shape) for e in self.entries)
         return 8 * sum(e.n_bytes for e in self.entries) / n_weights
 
+    @property
+    def infos(self) -> tuple[TensorInfo, ...]:
+        """Where each tensor is in the file."""
+        return _infos(self.entries, self.metadata)
+
+    @property
+    def header(self) -> bytes:
+        """Everything before the data."""
+        return header_bytes(self.metadata, self.infos)
+
     def output(self, folder: Path) -> OutputFile:
         """The file as the pass writes it."""
-        infos = layout(((e.tensor, e.format, e.shape) for e in self.entries), alignment_of(self.metadata))
         return OutputFile(
             path=folder / self.file,
-            header=header_bytes(self.metadata, infos),
+            header=self.header,
             formats={e.tensor: e.format for e in self.entries},
             alignment=alignment_of(self.metadata),
         )
@@ -125,12 +134,15 @@ def _cut(text: str) -> str:
 def _item(
     source: Source, quant: str, entries: tuple[PlanEntry, ...], metadata: Metadata, alias_of: str | None
 ) -> MenuItem:
-    infos = layout(((e.tensor, e.format, e.shape) for e in entries), alignment_of(metadata))
     return MenuItem(
         quant=quant,
         file=file_name(source.name, quant),
         alias_of=alias_of,
         entries=entries,
         metadata=metadata,
-        n_bytes=file_bytes(metadata, infos),
+        n_bytes=file_bytes(metadata, _infos(entries, metadata)),
     )
+
+
+def _infos(entries: tuple[PlanEntry, ...], metadata: Metadata) -> tuple[TensorInfo, ...]:
+    return layout(((e.tensor, e.format, e.shape) for e in entries), alignment_of(metadata))

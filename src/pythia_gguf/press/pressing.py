@@ -1,16 +1,17 @@
-"""The pass: every slab of rows is read once, encoded once per format wanted, and appended to every file that wants it.
+"""The pass: every slab of rows is read once, encoded once per format wanted, and handed to all who take it.
 
-Knows no quants and no model: it gets, for each file, a header and a format per tensor. Worker threads read and encode
-slabs, others hash and write them in order. So files are written from front to back, a byte is in memory for a moment
+`encode_into` is the pass itself, whatever becomes of the bytes; `press` writes them to files. Worker threads read and
+encode slabs, others take them in order. So files are written from front to back, a byte is in memory for a moment
 only, and no result depends on the number of threads.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pythia_gguf.cpus import workers_of
@@ -22,6 +23,9 @@ from pythia_gguf.press.weights import WeightReader
 
 # Threads that hash and write: one may wait for the disk while the other hashes.
 _WRITERS = 2
+
+Taker = Callable[[Slab, Mapping[str, memoryview]], None]
+"""Gets a slab as format -> bytes, which are valid until it returns; slabs of a tensor come front to back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,35 @@ class _TensorDigests:
             self._open = {}
 
 
+def encode_into(
+    takers: Sequence[Taker],
+    source: Source,
+    wanted: Mapping[str, Iterable[str]],
+    *,
+    threads: int,
+    advance: Callable[[str, int], None],
+) -> None:
+    """Read tensors once and hand every slab to all takers, which run beside each other.
+
+    wanted   tensor name -> formats, in the order in which tensors are read
+    threads  threads that read and encode, at least 1; with one, the caller's own does all
+    advance  called with (tensor name, weights) as weights are finished
+    Raises   ModelFileError for weights that cannot be encoded, StorageError, and what a taker raises
+    """
+    by_name = {tensor.name: tensor for tensor in source.tensors}
+    importances = {name: source.imatrix.of(tensor) for name, tensor in by_name.items()} if source.imatrix else {}
+    slabs = (
+        slab
+        for name, formats in wanted.items()
+        for slab in slabs_of(by_name[name], tuple(formats), importances.get(name))
+    )
+    with WeightReader(source) as reader, workers_of(min(threads, _WRITERS), "write") as pool:
+        for slab, encoded in encode_in_order(reader, slabs, threads):
+            for task in [pool.submit(take, slab, encoded) for take in takers]:
+                task.result()
+            advance(slab.tensor.name, slab.n_weights)
+
+
 def press(
     source: Source,
     outputs: Sequence[OutputFile],
@@ -61,28 +94,16 @@ def press(
 ) -> Pressed:
     """Write all files; each appears under its final name only when all of it is on disk.
 
-    order    tensor names as they follow each other in the files
-    threads  threads that read and encode, at least 1; with one, the caller's own does all
-    advance  called with (tensor name, weights) as weights are finished
-    Raises   ModelFileError for weights that cannot be encoded, StorageError when the disk refuses
+    order            tensor names as they follow each other in the files
+    threads, advance as for `encode_into`
+    Raises           ModelFileError for weights that cannot be encoded, StorageError when the disk refuses
     """
-    by_name = {tensor.name: tensor for tensor in source.tensors}
-    importances = {name: source.imatrix.of(tensor) for name, tensor in by_name.items()} if source.imatrix else {}
-    slabs = (
-        slab
-        for name in order
-        for slab in slabs_of(by_name[name], [output.formats[name] for output in outputs], importances.get(name))
-    )
+    wanted = {name: [output.formats[name] for output in outputs] for name in order}
     digests = _TensorDigests()
-    with WeightReader(source) as reader, ExitStack() as stack:
-        pool = stack.enter_context(workers_of(min(threads, _WRITERS), "write"))
+    with ExitStack() as stack:
         writers = [FileWriter(o, stack.enter_context(write_beside(o.path))) for o in outputs]
-        for slab, encoded in encode_in_order(reader, slabs, threads):
-            tasks = [pool.submit(digests.update, slab, encoded)]
-            tasks += [pool.submit(_append, writer, slab, encoded) for writer in writers]
-            for task in tasks:
-                task.result()
-            advance(slab.tensor.name, slab.n_weights)
+        takers: list[Taker] = [digests.update, *(partial(_append, writer) for writer in writers)]
+        encode_into(takers, source, wanted, threads=threads, advance=advance)
         for writer in writers:
             writer.finish()
         files = {w.output.path: (w.n_bytes, w.sha256) for w in writers}

@@ -45,6 +45,10 @@ class Slab:
         """Weights of all rows."""
         return (self.stop - self.start) * self.tensor.n_columns
 
+    def offset(self, name: str) -> int:
+        """Where the rows begin in the tensor as it is encoded in a format, in bytes."""
+        return FORMATS[name].row_bytes(self.start * self.tensor.n_columns)
+
     @property
     def is_last(self) -> bool:
         """Whether the tensor ends here."""

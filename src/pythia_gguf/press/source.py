@@ -37,7 +37,7 @@ from pythia_gguf.json_file import read_text
 from pythia_gguf.plan.planner import SourceTensor
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 from pythia_gguf.press.file_names import repo_of, snapshot_of
-from pythia_gguf.tokenizer import tokens_beside, try_tokenizer
+from pythia_gguf.tokenizer import MANIFEST_KEY, tokens_beside, try_tokenizer
 
 UNQUANTIZED = ("F16", "BF16", "F32")
 _EMBEDDINGS = ("token_embd.weight", "output.weight")
@@ -145,6 +145,12 @@ class Source:
     def n_weights(self) -> int:
         """Parameters of the model."""
         return sum(t.n_rows * t.n_columns for t in self.tensors)
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What manifest.json beside a GGUF of it says because a GGUF has no key for it."""
+        act = {} if self.hidden_act is None else {"hidden_act": self.hidden_act}
+        return act | ({MANIFEST_KEY: dict(self.special_tokens)} if self.special_tokens else {})
 
     def plan_tensors(self) -> tuple[SourceTensor, ...]:
         """The tensors as the planner wants them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -119,7 +120,7 @@ def tokenizer_from_metadata(metadata: Mapping[str, object], path: str | os.PathL
     where `special_tokens` says so.
     Raises  ModelFileError as `vocabulary_from_metadata`, `special_tokens` and `tokenizer_of`.
     """
-    return tokenizer_of(vocabulary_from_metadata(metadata, path), special_tokens(metadata, path), path)
+    return tokenizer_of(vocabulary_from_metadata(metadata, path), special_tokens(metadata, Path(path)), path)
 
 
 def tokenizer_of(vocabulary: Vocabulary, special: SpecialTokens, path: str | os.PathLike[str]) -> Tokenizer:

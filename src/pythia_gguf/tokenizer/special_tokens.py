@@ -6,7 +6,6 @@ converter's key says something else than transformers does, the manifest beside 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.json_file import check_shape, objects_beside
+from pythia_gguf.json_file import Place, check_shape, objects_beside
 
 _PREFIX = "tokenizer.ggml."
 CONTROL, UNUSED = 3, 5  # llama_token_type
@@ -70,16 +69,16 @@ class SpecialTokens:
         return self.end if self.begin is None else self.begin
 
 
-def special_tokens(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> SpecialTokens:
+def special_tokens(metadata: Mapping[str, object], place: Place) -> SpecialTokens:
     """The special tokens of a GGUF.
 
     metadata  its keys, which `check_tokenizer_keys` has passed
-    path      the file; a manifest.json beside it may say more
+    place     the file; a manifest.json beside it may say more
     Raises    ModelFileError for a manifest that cannot be read, or is of another model.
     """
     of_keys = tokens_of_keys(metadata)
-    tells = f"which tokens begin and end a text of {Path(path).name}"
-    for beside, manifest in objects_beside(Path(path), ("manifest.json",), tells):
+    tells = "which tokens begin and end a text of {}"
+    for beside, manifest in objects_beside(place, ("manifest.json",), tells):
         if (told := manifest.get(MANIFEST_KEY)) is not None:
             return _as_told(of_keys, told, _n_tokens(metadata), beside)
     return of_keys
@@ -115,9 +114,9 @@ def tokens_of_keys(metadata: Mapping[str, object]) -> SpecialTokens:
     )
 
 
-def tokens_beside(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> dict[str, Any]:
+def tokens_beside(metadata: Mapping[str, object], place: Place) -> dict[str, Any]:
     """What the manifest beside a GGUF tells of special tokens and its keys do not; {} for nothing."""
-    return what_keys_lack(tokens_of_keys(metadata), special_tokens(metadata, path))
+    return what_keys_lack(tokens_of_keys(metadata), special_tokens(metadata, place))
 
 
 def what_keys_lack(of_keys: SpecialTokens, wanted: SpecialTokens) -> dict[str, Any]:

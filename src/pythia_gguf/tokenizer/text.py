@@ -9,9 +9,11 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from pythia_gguf.arguments import checked, shown, whole_numbers
 from pythia_gguf.errors import UsageError, one_line
+from pythia_gguf.json_file import Place
 from pythia_gguf.tokenizer.chat_template import CHAT_TEMPLATE
 from pythia_gguf.tokenizer.metadata import tokenizer_of, vocabulary_from_metadata
 from pythia_gguf.tokenizer.special_tokens import special_tokens
@@ -27,12 +29,17 @@ class TextTokenizer:
     has_chat_template  whether the file has one; templates are programs from elsewhere and are never run
     """
 
-    def __init__(self, metadata: Mapping[str, object], path: str | os.PathLike[str]) -> None:
-        """From the keys of a GGUF and what lies beside it; raises ModelFileError when they are broken or of another
+    def __init__(
+        self, metadata: Mapping[str, object], path: str | os.PathLike[str], beside: Place | None = None
+    ) -> None:
+        """From the keys of a GGUF and what a manifest says; raises ModelFileError when they are broken or of another
         kind of tokenizer.
+
+        path    what messages name
+        beside  where the manifest is; None: in the folder of `path`
         """
         vocabulary = vocabulary_from_metadata(metadata, path)
-        self.special = special_tokens(metadata, path)
+        self.special = special_tokens(metadata, Path(path) if beside is None else beside)
         self.has_chat_template = any(key.startswith(CHAT_TEMPLATE) for key in metadata)
         self._path = path
         self._tokenizer = tokenizer_of(vocabulary, self.special, path)
