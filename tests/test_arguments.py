@@ -31,7 +31,7 @@ ELSEWHERE = {
     "PythiaGGUFError.within.place": "errors.py imports nothing; only jobs of several parts call it",
     "verify.advance": "called",
     "Model.watch.watch": "called",
-    "decode_tensor.gguf": "made by open_gguf",
+    "decode_tensor.gguf": "made by open_gguf or encode_model",
     "Model.logits.ids": "test_generation",
     "Model.logits.n_last": "test_generation",
     "Model.watch.ids": "test_generation",
@@ -85,6 +85,11 @@ def test_another_type_is_refused_by_name(function: str, argument: str, annotatio
         ("mix", lambda: pythia_gguf.quantize(NANO, dry_run=True, mix="2025")),
         ("name", lambda: pythia_gguf.quantize(NANO, dry_run=True, name="a/b")),
         ("threads", lambda: pythia_gguf.quantize(NANO, dry_run=True, threads=0)),
+        ("quants", lambda: pythia_gguf.encode_model(NANO, "Q4_KM")),
+        ("quants", lambda: pythia_gguf.encode_model(NANO, [])),
+        ("mix", lambda: pythia_gguf.encode_model(NANO, "Q8_0", mix="2025")),
+        ("name", lambda: pythia_gguf.encode_model(NANO, "Q8_0", name="a/b")),
+        ("threads", lambda: pythia_gguf.encode_model(NANO, "Q8_0", threads=0)),
         ("quant", lambda: pythia_gguf.load(NANO, quant="Q4_KM")),
         ("gelu", lambda: pythia_gguf.load(nano_files()["Q8_0"], gelu="tan")),
         ("activations", lambda: pythia_gguf.load(nano_files()["Q8_0"], activations="int4")),
@@ -130,7 +135,9 @@ def test_one_text_is_one_wherever_several_are_taken():
     with pytest.raises(TypeError, match="pairs must be a list of pairs of texts"):
         nano.score(("ab", "cd"))  # type: ignore[arg-type]
     assert WritingOptions(stop="ab").stops == ("ab",)
-    assert takes_texts() == {"quantize.quants", "Model.score.pairs", "Model.begin.stop"}
+    with pytest.raises(UsageError, match="unknown quant 'ab'"):
+        pythia_gguf.encode_model(NANO, "ab")
+    assert takes_texts() == {"quantize.quants", "encode_model.quants", "Model.score.pairs", "Model.begin.stop"}
 
 
 @pytest.mark.parametrize("ids", [1, "12", [1.5], [True], ["a"]])

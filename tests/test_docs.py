@@ -36,6 +36,7 @@ from pythia_gguf.engine.writing import WritingOptions
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import TensorInfo
 from pythia_gguf.gguf.reader import GGUFFile
+from pythia_gguf.gguf.tensor_source import MemoryGGUF
 from pythia_gguf.press.quantize import PressFile
 from pythia_gguf.press.verify import Verdict
 from pythia_gguf.tokenizer import TextTokenizer
@@ -89,7 +90,18 @@ def test_the_page_of_python_names_everything_public():
     text = read(ROOT / "docs" / "api.md")
     code = [match[2] for match in FENCE.finditer(text)] + re.findall(r"`([^`]+)`", FENCE.sub("", text))
     told = set(re.findall(r"\w+", " ".join(code)))
-    results = (Completion, GGUFFile, PressFile, PressResult, Score, TensorInfo, Timings, TokenLogprob, Verdict)
+    results = (
+        Completion,
+        GGUFFile,
+        MemoryGGUF,
+        PressFile,
+        PressResult,
+        Score,
+        TensorInfo,
+        Timings,
+        TokenLogprob,
+        Verdict,
+    )
     names = set(pythia_gguf.__all__)
     for kind in (*results, WritingOptions, Sampling):
         names |= {f.name for f in fields(kind)}

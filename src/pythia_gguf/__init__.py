@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pythia_gguf.export.transformers_model import to_transformers
     from pythia_gguf.gguf.reader import decode_tensor, open_gguf
     from pythia_gguf.models.load import load
+    from pythia_gguf.press.encoded import encode_model
     from pythia_gguf.press.quantize import PressResult, quantize
     from pythia_gguf.press.verify import verify
 
@@ -25,6 +26,7 @@ _HOME_OF = {
     "PythiaGGUFError": "pythia_gguf.errors",
     "to_transformers": "pythia_gguf.export.transformers_model",
     "decode_tensor": "pythia_gguf.gguf.reader",
+    "encode_model": "pythia_gguf.press.encoded",
     "load": "pythia_gguf.models.load",
     "open_gguf": "pythia_gguf.gguf.reader",
     "quantize": "pythia_gguf.press.quantize",
@@ -37,6 +39,7 @@ __all__ = [
     "PressResult",
     "PythiaGGUFError",
     "decode_tensor",
+    "encode_model",
     "load",
     "open_gguf",
     "quantize",

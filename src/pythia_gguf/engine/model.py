@@ -17,7 +17,7 @@ import numpy as np
 from pythia_gguf.arch import GPTNeoXConfig
 from pythia_gguf.arch.beside import act_beside
 from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
-from pythia_gguf.arguments import checked, one_of, pairs_of_texts, whole_number, whole_numbers
+from pythia_gguf.arguments import checked, one_of, pairs_of_texts, place, whole_number, whole_numbers
 from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation
@@ -30,10 +30,10 @@ from pythia_gguf.engine.session import Session, Watch, kv_bytes, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
 from pythia_gguf.engine.writing import options_of
 from pythia_gguf.errors import Argument, UsageError, one_line
-from pythia_gguf.files import sha256_of
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.gguf.reader import GGUFFile
-from pythia_gguf.intake.gguf_model import open_gguf_model
+from pythia_gguf.gguf.tensor_source import TensorSource
+from pythia_gguf.intake.gguf_model import check_model, open_gguf_model
+from pythia_gguf.json_file import Place
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs, run_ops_job
 from pythia_gguf.kernels.matmul import known_activations, product_jobs, quantizer_jobs
@@ -48,17 +48,17 @@ from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note, tokens_besi
 class Model(ProcessBound):
     """A loaded model. Threads may share it; one step runs at a time.
 
-    gguf    the file's header
+    gguf    where its keys and tensors came from: the header of a file, or a GGUF in memory
     runner  its weights and how they are run
     """
 
-    def __init__(self, gguf: GGUFFile, runner: Runner) -> None:
+    def __init__(self, gguf: TensorSource, runner: Runner) -> None:
         """Use `load`; this constructor trusts its arguments."""
         self.gguf, self.runner = gguf, runner
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file; of a model that was loaded from memory, what messages call it."""
         return self.runner.path
 
     @property
@@ -115,10 +115,10 @@ class Model(ProcessBound):
     def facts(self) -> dict[str, Any]:
         """Which file runs, and how; the first call reads the whole file for its hash."""
         # The file's hash does not cover what a manifest beside it says of special tokens.
-        beside = tokens_beside(self.gguf.metadata, self.path)
+        beside = tokens_beside(self.gguf.metadata, self.gguf.beside)
         return {
             "file": self.path.name,
-            "sha256": sha256_of(self.path),
+            "sha256": self.gguf.sha256,
             "quant": quant_of(self.gguf.metadata, self.gguf.formats),
             "gelu": self.gelu,
             "activations": self.activations,
@@ -135,7 +135,7 @@ class Model(ProcessBound):
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
-        return TextTokenizer(self.gguf.metadata, self.path)
+        return TextTokenizer(self.gguf.metadata, self.path, self.gguf.beside)
 
     def sequences(self, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None) -> Session:
         """Room for so many sequences of so many tokens each; see `engine.session.Session`."""
@@ -218,7 +218,7 @@ def _room(model: Model, ids: list[int]) -> int:
 
 @checked
 def load(
-    path: str | os.PathLike[str],
+    model: str | os.PathLike[str] | TensorSource,
     *,
     threads: int | None = None,
     gelu: str = "auto",
@@ -226,8 +226,9 @@ def load(
     cache: str = "auto",
     progress: Progress | None = None,
 ) -> Model:
-    """Open a GGUF file of a GPT-NeoX model to run it.
+    """Load a GPT-NeoX model to run it.
 
+    model        a GGUF file, or what has keys and tensors as one, such as `press.encoded.encode_model` makes
     threads      default one per CPU; no result depends on it
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
     activations  "int8" (32 values share a scale; fast), "float32" (the error of the weights alone) or "bf16x3" (nearly
@@ -247,33 +248,33 @@ def load(
             Argument("activations", activations), " needs Linux on a processor with AMX; float32 runs anywhere"
         )
     n_threads = threads_of(threads)
-    gguf, config = open_gguf_model(path)
+    gguf, config = (
+        (model, check_model(model)) if isinstance(model, TensorSource) else open_gguf_model(place("model", model))
+    )
     if activations == "bf16x3" and (config.hidden % 32 or config.n_ffn % 32):
         sizes = f"{config.hidden} and {config.n_ffn}"
         raise UsageError(
-            Argument("activations", activations), f" needs rows of whole 32 numbers, got {sizes} in {gguf.path}"
+            Argument("activations", activations), f" needs rows of whole 32 numbers, got {sizes} in {gguf.name}"
         )
     progress = progress or Silence()
     activations, cache = as_used(gguf, activations, cache)
     compile_all(model_jobs(gguf, activations, cache), progress, n_threads)
     scratch = scratch_bytes(config, rounded_up(config.n_context, LANES), activations)
-    require_memory(
-        weights_bytes(gguf) + n_threads * scratch, one_line(str(gguf.path)), hints=(". Choose a smaller quant",)
-    )
+    require_memory(weights_bytes(gguf) + n_threads * scratch, one_line(gguf.name), hints=(". Choose a smaller quant",))
     runner = Runner(
-        path=gguf.path,
+        path=Path(gguf.name),
         config=config,
         weights=load_weights(gguf, n_threads, progress),
         workers=workers_for(config, activations, n_threads),
-        gelu=gelu_beside(gguf.path) if gelu == "auto" else gelu,
+        gelu=gelu_beside(gguf.beside) if gelu == "auto" else gelu,
         activations=activations,
         cache=cache,
     )
     return Model(gguf, runner)
 
 
-def as_used(gguf: GGUFFile, activations: str, cache: str = "auto") -> tuple[str, str]:
-    """What is meant by int8 activations and "auto" for the weights of a file: said as it is."""
+def as_used(gguf: TensorSource, activations: str, cache: str = "auto") -> tuple[str, str]:
+    """What is meant by int8 activations and "auto" for the weights of a model: said as it is."""
     formats = matrix_formats(gguf)
     if activations == "int8" and all(FORMATS[name].block_weights == 1 for name in formats):
         activations = "float32"
@@ -282,8 +283,8 @@ def as_used(gguf: GGUFFile, activations: str, cache: str = "auto") -> tuple[str,
     return activations, cache
 
 
-def model_jobs(gguf: GGUFFile, activations: str, cache: str = "auto") -> list[Job]:
-    """How all that running a file needs is compiled; arguments as for `load`."""
+def model_jobs(gguf: TensorSource, activations: str, cache: str = "auto") -> list[Job]:
+    """How all that running a model needs is compiled; arguments as for `load`."""
     activations, cache = as_used(gguf, activations, cache)
     ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
     return _jobs(matrix_formats(gguf), [activations], ops)
@@ -300,6 +301,6 @@ def _jobs(formats: Iterable[str], activations: Iterable[str], ops: Iterable[str]
     return [*products, *quantizer_jobs(kinds), *op_jobs(ops), run_ops_job(), odds_job()]
 
 
-def gelu_beside(path: Path) -> str:
+def gelu_beside(place: Place) -> str:
     """What manifest.json or config.json in the same folder says; erf, which the suite's configs say, without them."""
-    return GELU_OF_ACT[act_beside(path) or "gelu"]
+    return GELU_OF_ACT[act_beside(place) or "gelu"]

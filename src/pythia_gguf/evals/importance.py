@@ -17,7 +17,6 @@ import numpy as np
 
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError, one_line
 from pythia_gguf.evals.state import SaveTimer, read_state, save_state, state_key, windows_of
-from pythia_gguf.files import sha256_of
 from pythia_gguf.gguf.fingerprint import fingerprint, vectors_of
 from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, MatrixRun, TextRead
 from pythia_gguf.progress import Progress
@@ -54,7 +53,7 @@ def run_of(model: Model) -> MatrixRun:
     return MatrixRun(
         tool_version=metadata.version("pythia-gguf"),
         file=model.path.name,
-        sha256=sha256_of(model.path),
+        sha256=model.gguf.sha256,
         model=fingerprint(vectors_of(model.gguf)),
         activations=model.activations,
         gelu=model.gelu,

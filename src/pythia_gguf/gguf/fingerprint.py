@@ -10,18 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from pythia_gguf.files import RegularFile, sha256_range
-from pythia_gguf.gguf.reader import GGUFFile
+from pythia_gguf.gguf.tensor_source import TensorSource
 
 
-def vectors_of(gguf: GGUFFile) -> dict[str, str]:
+def vectors_of(source: TensorSource) -> dict[str, str]:
     """SHA-256 of each tensor of one axis, by name; raises StorageError, ModelFileError for a file that has changed."""
-    with RegularFile(gguf.path) as file:
-        return {
-            name: sha256_range(file, gguf.data_offset + tensor.offset, tensor.n_bytes)
-            for name, tensor in gguf.tensors.items()
-            if len(tensor.shape) == 1
-        }
+    vectors = [name for name, tensor in source.tensors.items() if len(tensor.shape) == 1]
+    return {name: hashlib.sha256(source.rows(name).tobytes()).hexdigest() for name in vectors}
 
 
 def fingerprint(vectors: Mapping[str, str]) -> str:

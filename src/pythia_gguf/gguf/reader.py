@@ -15,7 +15,7 @@ import numpy as np
 
 from pythia_gguf.arguments import checked
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.files import RegularFile
+from pythia_gguf.files import RegularFile, sha256_of
 from pythia_gguf.formats import FORMAT_OF_ID, FORMATS
 from pythia_gguf.gguf.container import (
     ALIGNMENT_KEY,
@@ -88,6 +88,11 @@ class GGUFFile:
     def beside(self) -> Path:
         """The file, in whose folder its manifest lies."""
         return self.path
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file as it is now."""
+        return sha256_of(self.path)
 
     @property
     def formats(self) -> dict[str, str]:

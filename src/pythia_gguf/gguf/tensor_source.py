@@ -45,6 +45,14 @@ class TensorSource(Protocol):
     def data_offset(self) -> int:
         """Bytes before the data section in the file that it is or would be."""
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of that file."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of that file; each call reads all of it."""
+
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Encoded rows `start` to `stop` of a tensor: u8 [stop - start, row_bytes], contiguous, not to be written to.
 
@@ -89,7 +97,7 @@ class MemoryGGUF:
 
     @property
     def sha256(self) -> str:
-        """Hash of the file that it would be; each call reads all of it."""
+        """Hash of the file that it would be."""
         digest = hashlib.sha256()
         for piece in self.pieces():
             digest.update(piece)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pythia_gguf.arguments import checked
+from pythia_gguf.arguments import checked, place
+from pythia_gguf.errors import Argument, UsageError
+from pythia_gguf.gguf.tensor_source import TensorSource
 from pythia_gguf.models.find import found_gguf
 from pythia_gguf.progress import Progress
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 @checked
 def load(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | TensorSource,
     *,
     revision: str | None = None,
     quant: str | None = None,
@@ -27,7 +30,7 @@ def load(
 ) -> Model:
     """A model to run: `load("EleutherAI/pythia-70m-deduped", revision="step3000", quant="Q4_K_M")`.
 
-    model, revision, quant  as in `models.find.find_gguf`
+    model, revision, quant  as in `models.find.find_gguf`; or a model in memory, such as `encode_model` makes
     threads      default one per CPU; no result depends on it
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
     activations  "int8" (32 values share a scale; fast), "float32" (the error of the weights alone) or "bf16x3" (nearly
@@ -38,5 +41,13 @@ def load(
     """
     from pythia_gguf.engine import model as engine
 
-    with found_gguf(model, revision=revision, quant=quant, threads=threads, progress=progress) as path:
-        return engine.load(path, threads=threads, gelu=gelu, activations=activations, cache=cache, progress=progress)
+    run = partial(engine.load, threads=threads, gelu=gelu, activations=activations, cache=cache, progress=progress)
+    if not isinstance(model, TensorSource):
+        with found_gguf(
+            place("model", model), revision=revision, quant=quant, threads=threads, progress=progress
+        ) as path:
+            return run(path)
+    for name, value in (("revision", revision), ("quant", quant)):
+        if value is not None:
+            raise UsageError(Argument(name), " changes nothing for a model in memory")
+    return run(model)

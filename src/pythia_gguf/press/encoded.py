@@ -92,6 +92,8 @@ def encode_items(
             encoded[slab.tensor.name, format_name][at : at + len(data)] = np.frombuffer(data, np.uint8)
 
     encode_tensors([keep], source, wanted, threads=threads, progress=progress)
+    for values in encoded.values():
+        values.flags.writeable = False
     return {item.quant: _gguf(source, item, encoded) for item in items}
 
 
