@@ -85,6 +85,8 @@ def test_another_type_is_refused_by_name(function: str, argument: str, annotatio
         ("mix", lambda: pythia_gguf.quantize(NANO, dry_run=True, mix="2025")),
         ("name", lambda: pythia_gguf.quantize(NANO, dry_run=True, name="a/b")),
         ("threads", lambda: pythia_gguf.quantize(NANO, dry_run=True, threads=0)),
+        ("threads", lambda: pythia_gguf.verify_against(nano_files()["Q8_0"], NANO, threads=0)),
+        ("ignore_missing", lambda: pythia_gguf.verify_against(nano_files()["Q8_0"], NANO, ignore_missing=True)),
         ("quants", lambda: pythia_gguf.encode_model(NANO, "Q4_KM")),
         ("quants", lambda: pythia_gguf.encode_model(NANO, [])),
         ("mix", lambda: pythia_gguf.encode_model(NANO, "Q8_0", mix="2025")),

@@ -37,6 +37,7 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import TensorInfo
 from pythia_gguf.gguf.reader import GGUFFile
 from pythia_gguf.gguf.tensor_source import MemoryGGUF
+from pythia_gguf.press.against import Comparison, Fit, KeyDifference
 from pythia_gguf.press.quantize import PressFile
 from pythia_gguf.press.verify import Verdict
 from pythia_gguf.tokenizer import TextTokenizer
@@ -91,8 +92,11 @@ def test_the_page_of_python_names_everything_public():
     code = [match[2] for match in FENCE.finditer(text)] + re.findall(r"`([^`]+)`", FENCE.sub("", text))
     told = set(re.findall(r"\w+", " ".join(code)))
     results = (
+        Comparison,
         Completion,
+        Fit,
         GGUFFile,
+        KeyDifference,
         MemoryGGUF,
         PressFile,
         PressResult,

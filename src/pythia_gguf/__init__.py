@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pythia_gguf.export.transformers_model import to_transformers
     from pythia_gguf.gguf.reader import decode_tensor, open_gguf
     from pythia_gguf.models.load import load
+    from pythia_gguf.press.against import verify_against
     from pythia_gguf.press.encoded import encode_model
     from pythia_gguf.press.quantize import PressResult, quantize
     from pythia_gguf.press.verify import verify
@@ -31,6 +32,7 @@ _HOME_OF = {
     "open_gguf": "pythia_gguf.gguf.reader",
     "quantize": "pythia_gguf.press.quantize",
     "verify": "pythia_gguf.press.verify",
+    "verify_against": "pythia_gguf.press.against",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "quantize",
     "to_transformers",
     "verify",
+    "verify_against",
 ]
 
 

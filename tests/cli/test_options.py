@@ -72,6 +72,9 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
     },
     "inspect": {"--tensors": "never: JSON holds them anyway", "--output-format": SHOWN},
     "verify": {
+        "--against": ALWAYS,
+        "--imatrix": ["verify {q4} --imatrix {matrix}"],
+        "--threads": ["verify {q4} --threads 2"],
         "--ignore-missing": ["verify {q4} --ignore-missing"],
         "--output-format": SHOWN,
         "--quiet": ["verify {made} --quiet --output-format json"],

@@ -68,13 +68,13 @@ def _summary(gguf: GGUFFile) -> list[tuple[str, str]]:
     tokens = gguf.metadata.get("tokenizer.ggml.tokens")
 
     def of_model(key: str) -> str:
-        return _shown(gguf.metadata.get(f"{architecture}.{key}"))
+        return shown_value(gguf.metadata.get(f"{architecture}.{key}"))
 
     return [
-        ("name", _shown(gguf.metadata.get("general.name"))),
-        ("architecture", _shown(architecture)),
+        ("name", shown_value(gguf.metadata.get("general.name"))),
+        ("architecture", shown_value(architecture)),
         ("quant", _quant(gguf) or "-"),
-        ("type", _shown(gguf.metadata.get("general.type", "model"))),
+        ("type", shown_value(gguf.metadata.get("general.type", "model"))),
         ("size", f"{gguf.n_bytes:,} bytes, {gguf.n_bytes / 2**30:.3f} GiB"),
         ("weights", f"{n_weights:,}" + (f", {bits:.2f} bits per weight" if bits else "")),
         ("tensors", f"{len(gguf.tensors)}: {of_formats}" if of_formats else "0"),
@@ -108,7 +108,7 @@ def _quant(gguf: GGUFFile) -> str | None:
 def _metadata_rows(gguf: GGUFFile) -> list[tuple[str, str, str]]:
     from pythia_gguf.gguf.container import type_name
 
-    return [(one_line(key), type_name(value), _shown(value)) for key, value in gguf.metadata.items()]
+    return [(one_line(key), type_name(value), shown_value(value)) for key, value in gguf.metadata.items()]
 
 
 def _tensor_rows(gguf: GGUFFile) -> list[tuple[str, str, str, str, str]]:
@@ -117,7 +117,7 @@ def _tensor_rows(gguf: GGUFFile) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def _shown(value: Value | None) -> str:
+def shown_value(value: Value | None) -> str:
     """A value on one line: strings escaped, long ones and long arrays cut, an array's length told."""
     import numpy as np
 

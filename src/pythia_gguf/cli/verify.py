@@ -1,6 +1,6 @@
 """`pythia verify`: one line per file, exit code 65 when one is damaged, 74 when one is missing.
 
-Knows no hashes.
+With `--against` it is against.py that compares and prints.
 """
 
 from __future__ import annotations
@@ -22,23 +22,46 @@ if TYPE_CHECKING:
 
 @click.command("verify", cls=Command)
 @click.argument("place", metavar="PATH|NAME")
+@click.option("--against", metavar="SOURCE", help="Compare with what this checkpoint gives, encoded anew in memory.")
+@click.option("--imatrix", type=click.Path(path_type=Path), help="With --against: importance matrix of the files.")
+@click.option("--threads", type=int, help="With --against: worker threads.  [default: one per CPU]")
 @click.option("--ignore-missing", is_flag=True, help="Check only those of the listed files that are here.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="Only the exit code, and faults on stderr.")
-def command(place: str, ignore_missing: bool, output_format: str, quiet: bool) -> None:
+def command(
+    place: str,
+    against: str | None,
+    imatrix: Path | None,
+    threads: int | None,
+    ignore_missing: bool,
+    output_format: str,
+    quiet: bool,
+) -> None:
     """Check a folder made by `pythia quantize`, or one GGUF file, here or as USER/NAME:QUANT of the Hub.
 
     With a manifest.json beside the files every byte is compared with it, and a difference is named by its tensor; where
     there is only SHA256SUMS, with that. Without either, header, sizes and offsets are checked. Exit code 0 when all is
     well, 65 when a file is damaged, 74 when some are missing and the others are sound.
 
+    --against compares with a source instead of a list: SOURCE is what `pythia quantize` takes, and a file derives from
+    it when every tensor is what this source gives in that format. For each file it says which quant of which mix that
+    is, or what differs: tensors, keys, or the choice of formats. Exit code 65 for whatever is not the same byte for
+    byte.
+
     \b
     pythia verify pythia-70m-GGUF
     pythia verify pythia-70m-GGUF/pythia-70m.Q4_K_M.gguf
     pythia verify --ignore-missing .                      a folder of which some files were fetched
+    pythia verify pythia-70m-GGUF --against pythia-70m    whether the files are made of this checkpoint
     """
     if output_format == "json":
         refuse_given("quiet", "with ", Argument("output_format", "json"))
+    if against is not None:
+        from pythia_gguf.cli.against import compare
+
+        compare(place, against, imatrix, threads, ignore_missing, output_format, quiet)
+        return
+    refuse_given("imatrix threads", "without ", Argument("against"))
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.press.find_source import find_path
     from pythia_gguf.press.verify import verify

@@ -56,6 +56,16 @@ def verify(
              a damaged manifest; damaged and missing files are verdicts, so that one does not hide the next
     """
     path = Path(path)
+    folder, names, listed = files_to_check(path, ignore_missing=ignore_missing)
+    by_quant = {entry.get("quant", ""): entry for entry in listed.values()}
+    verdicts = tuple(_verify_file(folder / name, listed, by_quant, advance) for name in names)
+    if path.is_dir() and (folder / MANIFEST).exists() and (folder / SUMS).is_file():
+        verdicts += _verify_sums(folder / SUMS, listed)
+    return verdicts
+
+
+def files_to_check(path: Path, *, ignore_missing: bool) -> tuple[Path, list[str], dict[str, _Entry]]:
+    """The folder, names of the files in it that are to be checked, and what is listed of each; raises as `verify`."""
     if not os.path.exists(path):  # unlike Path.exists, it answers no to a name that is too long
         raise StorageError(f"{one_line(str(path))}: no such file or folder")
     folder = path if path.is_dir() else path.parent
@@ -64,25 +74,18 @@ def verify(
         raise UsageError(
             Argument("ignore_missing", True), f" is for a folder with {MANIFEST} or {SUMS}: nothing else can be missing"
         )
-    if path.is_dir():
-        names = list(dict.fromkeys([*listed, *sorted(p.name for p in folder.glob("*.gguf"))]))
-        if not names:
-            raise StorageError(f"{path}: no {MANIFEST}, no {SUMS} and no .gguf file to check")
-    else:
-        names = [path.name]
-    by_quant = {entry.get("quant", ""): entry for entry in listed.values()}
-    verdicts = tuple(_verify_file(folder / name, listed, by_quant, advance) for name in names)
-    if path.is_dir() and (folder / MANIFEST).exists() and (folder / SUMS).is_file():
-        verdicts += _verify_sums(folder / SUMS, listed)
-    if not ignore_missing:
-        return verdicts
-    there = tuple(v for v in verdicts if v.state != "missing")
+    if not path.is_dir():
+        return folder, [path.name], listed
+    names = list(dict.fromkeys([*listed, *sorted(p.name for p in folder.glob("*.gguf"))]))
+    if not names:
+        raise StorageError(f"{path}: no {MANIFEST}, no {SUMS} and no .gguf file to check")
+    there = [name for name in names if os.path.exists(folder / name)] if ignore_missing else names
     if not there:
         raise StorageError(
-            f"{one_line(str(path))}: none of {len(verdicts)} listed files is here",
+            f"{one_line(str(path))}: none of {len(names)} listed files is here",
             (", so ", Argument("ignore_missing", True), " leaves nothing to check"),
         )
-    return there
+    return folder, there, listed
 
 
 def _listed(folder: Path) -> dict[str, _Entry]:
