@@ -99,10 +99,10 @@ def test_a_folder_is_compared_in_one_read(tmp_path: Path, monkeypatch: pytest.Mo
         read.append((tensor.name, start, stop))
         return original(self, tensor, start, stop, *rest)
 
-    monkeypatch.setattr(WeightReader, "read", watched)
-    monkeypatch.setattr(slabs, "SLAB_WEIGHTS", 16384)
     for file in menu_of("2026", False).files[-3:]:
         (tmp_path / file.path.name).symlink_to(file.path)
+    monkeypatch.setattr(WeightReader, "read", watched)
+    monkeypatch.setattr(slabs, "SLAB_WEIGHTS", 16384)
     verify_against(tmp_path, toy_source(), threads=1)  # what is kept for good is not counted below
     n_slabs = len(read)
     assert n_slabs == len(set(read)) > 200
@@ -159,14 +159,14 @@ CASES: dict[str, tuple[str, Change, str, str, dict[str, str]]] = {
         "m.Q8_0.gguf",
         other_model(),
         "differs",
-        "16 of 16 tensors differ: it is of another model or step",
+        "16 of 16 tensors differ: the file is of another model or step",
         {"output_norm.bias": "F32 differs in its values"},
     ),
     "another size": (
         "m.F16.gguf",
         other_model(64),
         "differs",
-        "16 of 16 tensors differ: it is of another model or step",
+        "16 of 16 tensors differ: the file is of another model or step",
         {"output_norm.bias": "has shape [64], expected [32]"},
     ),
     "another name": (

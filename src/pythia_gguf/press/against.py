@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,19 +132,18 @@ def verify_against(
         except (ModelFileError, StorageError) as e:
             compared[name] = _unreadable(folder / name, e)
 
-    def compare(source_of: Mapping[str, Source]) -> dict[str, Comparison]:
-        found: dict[str, Comparison] = {}
-        for used in (plain, weighted):
-            group = {name: files[name] for name, source in source_of.items() if source is used}
-            found |= _compare(used, group, n_threads, progress) if group else {}
-        return found
+    def compare(is_weighted: Mapping[str, bool]) -> Iterator[tuple[str, Comparison]]:
+        for opened in (plain, weighted) if imatrix is not None else (plain,):
+            group = {name: files[name] for name, wanted in is_weighted.items() if wanted == (opened is weighted)}
+            if group:
+                yield from _compare(opened, group, n_threads, progress).items()
 
     # 1. Each file is compared as its keys say that it was made: with an importance matrix, or without.
-    said = {name: weighted if imatrix is not None and _imatrix_of(gguf) else plain for name, gguf in files.items()}
+    said = {name: imatrix is not None and _imatrix_of(gguf) is not None for name, gguf in files.items()}
     compared |= compare(said)
     # 2. Where tensors differ, what the keys say may be wrong: perhaps the file was made the other way.
     differing = [name for name in files if imatrix is not None and compared[name].state == "differs"]
-    for name, other in compare({name: plain if said[name] is weighted else weighted for name in differing}).items():
+    for name, other in compare({name: not said[name] for name in differing}):
         if len(other.tensors) < len(compared[name].tensors):
             compared[name] = other
     return tuple(compared[name] for name in names)
@@ -181,13 +180,13 @@ class _Comparer:
 
     comparable  its tensors that the source has in the same shape, and that we make in such a format
     differing   tensor -> what differs
-    padding     tensor -> what is wrong with the bytes after it
+    padding     faults of the bytes between tensors
     """
 
     def __init__(self, gguf: GGUFFile, file: RegularFile, source: Source) -> None:
         self.gguf, self.file = gguf, file
         self.differing: dict[str, str] = {}
-        self.padding: dict[str, str] = {}
+        self.padding: list[str] = []
         expected = {tensor.name: tensor for tensor in source.tensors}
         self.comparable = set()
         for name in dict.fromkeys([*expected, *gguf.tensors]):
@@ -218,7 +217,7 @@ class _Comparer:
         elif slab.is_last:
             n_zeros = padded(info.n_bytes, self.gguf.alignment) - info.n_bytes
             if any(self.file.read(place + len(data), n_zeros)):
-                self.padding[name] = f"the bytes after tensor {name} are not zeros"
+                self.padding.append(f"the bytes after tensor {name} are not zeros")
 
 
 def _incomparable(info: TensorInfo | None, expected: PressTensor | None) -> str | None:
@@ -275,7 +274,7 @@ def _differing_fault(comparer: _Comparer) -> str:
     is_other = 2 * sum(name in comparer.differing for name in vectors) >= len(vectors)
     n = len(comparer.differing)
     of_all = f"{n} of {comparer.n_tensors} tensors {'differs' if n == 1 else 'differ'}"
-    return f"{of_all}: it is of another model or step" if is_other else of_all
+    return f"{of_all}: the file is of another model or step" if is_other else of_all
 
 
 def _header_fault(comparer: _Comparer, item: MenuItem) -> str:
@@ -287,7 +286,7 @@ def _header_fault(comparer: _Comparer, item: MenuItem) -> str:
         return "its keys are in another order"
     if list(gguf.tensors) != [info.name for info in item.infos]:
         return "its tensors are in another order"
-    return next(iter(comparer.padding.values()), "its header is written otherwise")
+    return next(iter(comparer.padding), "its header is written otherwise")
 
 
 def _fits(source: Source, plans: _Plans, formats: Mapping[str, str]) -> list[tuple[Fit, MenuItem]]:
