@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 import oracle
 from hub.loopback import LoopbackHub
@@ -267,6 +268,24 @@ def test_a_source_may_be_whatever_quantize_takes(kind: str, made: Path, tmp_path
         (other,) = (file for file in json.loads(out)["files"] if file["state"] != "identical")
         assert (other["file"], other["fault"]) == ("m.F16.gguf", "its tensors are in another order")
     assert code == (0 if set(told.values()) == {"identical"} else 65), err
+
+
+def test_a_published_file_is_compared_with_the_checkpoint_that_it_names(made: Path, hub: LoopbackHub, pythia):
+    """Both by their names on the Hub, and no weight of the checkpoint is kept."""
+    hub.add("EleutherAI/pythia-14m", tiny.folder_files(width=32), branch="step3000")
+    hub.add("user/m-GGUF", made / "out")
+    code, out, err = pythia("verify", "user/m-GGUF:Q8_0", "--against", "pythia-14m@step3000")
+    assert (code, err) == (0, "") and out.split() == [
+        "identical",
+        "m.Q8_0.gguf",
+        "Q8_0",
+        "of",
+        "mixes",
+        "2026",
+        "and",
+        "2024",
+    ]
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("model.safetensors"))
 
 
 def test_what_is_wrong_with_a_source_or_a_place_is_one_line(made: Path, tmp_path: Path, pythia):

@@ -118,7 +118,7 @@ class Model(ProcessBound):
         beside = tokens_beside(self.gguf.metadata, self.gguf.beside)
         return {
             "file": self.path.name,
-            "sha256": self.gguf.sha256,
+            "sha256": self.gguf.sha256(),
             "quant": quant_of(self.gguf.metadata, self.gguf.formats),
             "gelu": self.gelu,
             "activations": self.activations,
@@ -228,7 +228,8 @@ def load(
 ) -> Model:
     """Load a GPT-NeoX model to run it.
 
-    model        a GGUF file, or what has keys and tensors as one, such as `press.encoded.encode_model` makes
+    model        a GGUF file, or what has keys and tensors as one, such as `press.encoded.encode_model` makes, which
+                 stays in memory beside the weights as they are packed for the kernels
     threads      default one per CPU; no result depends on it
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
     activations  "int8" (32 values share a scale; fast), "float32" (the error of the weights alone) or "bf16x3" (nearly

@@ -53,7 +53,7 @@ def run_of(model: Model) -> MatrixRun:
     return MatrixRun(
         tool_version=metadata.version("pythia-gguf"),
         file=model.path.name,
-        sha256=model.gguf.sha256,
+        sha256=model.gguf.sha256(),
         model=fingerprint(vectors_of(model.gguf)),
         activations=model.activations,
         gelu=model.gelu,

@@ -89,7 +89,6 @@ class GGUFFile:
         """The file, in whose folder its manifest lies."""
         return self.path
 
-    @property
     def sha256(self) -> str:
         """Hash of the file as it is now."""
         return sha256_of(self.path)

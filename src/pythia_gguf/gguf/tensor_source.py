@@ -49,7 +49,6 @@ class TensorSource(Protocol):
     def n_bytes(self) -> int:
         """Size of that file."""
 
-    @property
     def sha256(self) -> str:
         """Hash of that file; each call reads all of it."""
 
@@ -95,7 +94,6 @@ class MemoryGGUF:
         """Size of the file that it would be."""
         return sum(map(len, self.pieces()))
 
-    @property
     def sha256(self) -> str:
         """Hash of the file that it would be."""
         digest = hashlib.sha256()
