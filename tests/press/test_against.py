@@ -249,7 +249,7 @@ def test_what_differs_is_named(name: str, made: Path, tmp_path: Path, pythia):
     assert set(details) <= {*told["tensors"], *(k["key"] for k in told["keys"])}
 
 
-@pytest.mark.parametrize("kind", ["folder", "gguf", "shards", "bins", "hub", "step"])
+@pytest.mark.parametrize("kind", ["folder", "gguf", "shards", "bins", "hub", "step", "run"])
 def test_a_source_may_be_whatever_quantize_takes(kind: str, made: Path, tmp_path: Path, hub: LoopbackHub, pythia):
     files, repo = tiny.folder_files(width=32), "EleutherAI/pythia-14m"
     source = str(made / "m")
@@ -258,6 +258,10 @@ def test_a_source_may_be_whatever_quantize_takes(kind: str, made: Path, tmp_path
     elif kind in ("shards", "bins"):
         make = tiny.sharded if kind == "shards" else tiny.sharded_bins
         source = str(tiny.write(tmp_path / "m", make(files)))
+    elif kind == "run":
+        (tmp_path / "run").mkdir()
+        tiny.write(tmp_path / "run" / "step10", files)
+        source = f"{tmp_path / 'run'}@step10"
     elif kind in ("hub", "step"):
         hub.add(repo, files, branch="main" if kind == "hub" else "step3000")
         source = "pythia-14m" if kind == "hub" else "pythia-14m@step3000"

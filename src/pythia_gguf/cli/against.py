@@ -35,7 +35,7 @@ def compare(
     """Compare, print and end with the exit code of the worst."""
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.press.against import verify_against
-    from pythia_gguf.press.named import find_path
+    from pythia_gguf.press.find_source import find_path
 
     with contextlib.nullcontext() if quiet else make_progress() as progress:
         path = find_path(place, progress)

@@ -28,9 +28,9 @@ from pythia_gguf.plan.planner import make_plan
 from pythia_gguf.plan.quants import MIXES, QUANTS
 from pythia_gguf.plan.recognize import quant_of
 from pythia_gguf.press.encoded import encode_tensors, open_to_encode
+from pythia_gguf.press.file_names import is_legal
 from pythia_gguf.press.manifest import read_manifest
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_item
-from pythia_gguf.press.names import is_legal
 from pythia_gguf.press.slabs import Slab
 from pythia_gguf.press.source import PressTensor, Source
 from pythia_gguf.press.verify import files_to_check

@@ -19,9 +19,9 @@ from pythia_gguf.kernels.compiling import compile_all
 from pythia_gguf.kernels.encode import ENCODABLE, encoder_jobs
 from pythia_gguf.machine import require_memory
 from pythia_gguf.plan.quants import find_mix, select_quants
-from pythia_gguf.press.menu import MenuItem, make_menu, plain_item
-from pythia_gguf.press.find_source import find_source
 from pythia_gguf.press.file_names import check_name, legal_name
+from pythia_gguf.press.find_source import find_source
+from pythia_gguf.press.menu import MenuItem, make_menu, plain_item
 from pythia_gguf.press.pressing import Taker, encode_into
 from pythia_gguf.press.slabs import Slab
 from pythia_gguf.press.source import Source, open_source, with_imatrix
