@@ -55,7 +55,7 @@ _Plans = list[tuple[Fit, dict[str, str]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDifference:
-    """A key whose value in a file is not the expected one; None where the key should not be there, or is not."""
+    """A key whose value in a file is not the expected one; None on the side that does not have the key."""
 
     key: str
     in_file: Value | None
