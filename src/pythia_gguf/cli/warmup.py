@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from pythia_gguf.cli.command import Command
 from pythia_gguf.errors import StorageError
 from pythia_gguf.json_file import json_text
-
-if TYPE_CHECKING:
-    from pythia_gguf.press.quantize import Progress
+from pythia_gguf.progress import Progress
 
 
 @click.command("warmup", cls=Command)

@@ -9,13 +9,11 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pythia_gguf.cpus import workers_of
 from pythia_gguf.formats import FORMATS
-
-if TYPE_CHECKING:
-    from pythia_gguf.press.quantize import Progress
+from pythia_gguf.progress import Progress
 
 
 class Compiling:
