@@ -129,6 +129,7 @@ FILES = tuple(
 )
 SOURCE = CardSource(
     name=NAME,
+    kind="gpt_neox",
     repo_id=f"EleutherAI/{NAME}",
     revision="step143000",
     commit="0123456789abcdef0123456789abcdef01234567",

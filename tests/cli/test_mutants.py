@@ -17,7 +17,7 @@ import pytest
 from press import tiny
 from press.damage import damaged_json
 from pythia_gguf import quantize
-from pythia_gguf.arch.beside import act_beside
+from pythia_gguf.arch.activation import act_beside
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import sha256_of
 from pythia_gguf.gguf.reader import open_gguf
@@ -196,7 +196,7 @@ def test_a_thousand_mutants_of_a_note_of_the_cache_are_a_note_or_none(pythia, ow
 def test_every_reader_of_json_is_one_of_these():
     """A file that begins to read JSON needs a row above, or a test of its own kind: here is where."""
     held = {
-        "arch/beside.py": "above",
+        "arch/activation.py": "above",
         "press/manifest.py": "above",
         "evals/report.py": "above",
         "gguf/imatrix.py": "tests/gguf/test_imatrix.py",

@@ -9,6 +9,7 @@ import pytest
 
 import oracle
 from press.toy_gguf import model_metadata, shapes_of, write_sparse
+from pythia_gguf.arch.gpt_neox import GPT_NEOX
 from pythia_gguf.errors import UsageError
 from pythia_gguf.plan.planner import SourceTensor, make_plan
 from pythia_gguf.plan.quants import FALLBACKS, MIXES, QUANTS, find_mix, more_bits, quant_of_file_type, select_quants
@@ -20,7 +21,14 @@ def source_tensors(hidden: int, n_layers: int, n_ffn: int, n_vocab: int = 300) -
     metadata = model_metadata(hidden=hidden, n_layers=n_layers, n_heads=2, n_ffn=n_ffn)
     metadata["tokenizer.ggml.tokens"] = [str(i) for i in range(n_vocab)]
     return [
-        SourceTensor(name=n, shape=s, format="F16" if len(s) == 2 else "F32") for n, s in shapes_of(metadata).items()
+        SourceTensor(
+            name=n,
+            shape=s,
+            role=GPT_NEOX.role_of(n),
+            layer=GPT_NEOX.layer_of(n),
+            format="F16" if len(s) == 2 else "F32",
+        )
+        for n, s in shapes_of(metadata).items()
     ]
 
 

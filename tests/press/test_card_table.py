@@ -12,7 +12,8 @@ import pytest
 
 from press.toy_checkpoint import CONFIG, PYTHIA_410M
 from pythia_gguf import quantize
-from pythia_gguf.arch import config_from_hf, hf_name, tensor_shapes
+from pythia_gguf.arch import config_from_hf
+from pythia_gguf.arch.gpt_neox import GPT_NEOX
 from pythia_gguf.card.listing import size_text
 
 pytestmark = pytest.mark.tokenizer_20b
@@ -50,9 +51,9 @@ def folder_410m(tokenizer_20b: Path, tmp_path_factory: pytest.TempPathFactory) -
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(tokenizer_20b, folder / "tokenizer.json")
     header, end = {}, 0
-    for name, shape in tensor_shapes(config_from_hf(config, "config.json")[0]).items():
+    for name, shape in GPT_NEOX.tensor_shapes(config_from_hf(config, "config.json")[0]).items():
         start, end = end, end + 2 * prod(shape)
-        header[hf_name(name, path="")] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
+        header[GPT_NEOX.hf_name(name, path="")] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     with open(folder / "model.safetensors", "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)

@@ -14,7 +14,8 @@ import pytest
 import transformers
 
 from press.toy_checkpoint import CASES, TOKENIZER_CONFIG, Toy, buffers, toy_config, write_texts
-from pythia_gguf import arch
+from pythia_gguf.arch import config_from_hf
+from pythia_gguf.arch.gpt_neox import GPT_NEOX
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError
 from pythia_gguf.press.conversion import matrix_format, read_hf_model, stored_format, text_files
 
@@ -63,11 +64,11 @@ def test_metadata_equals_the_converters_key_for_key(key, folder_of):
 @pytest.mark.parametrize("key", CASES)
 def test_tensor_names_shapes_and_formats_equal_the_converters(key):
     toy = CASES[key]
-    shapes = arch.tensor_shapes(arch.config_from_hf(toy_config(toy), "config.json")[0])
+    shapes = GPT_NEOX.tensor_shapes(config_from_hf(toy_config(toy), "config.json")[0])
     if toy.outtype == "auto":
         dtype = "F16" if toy.weights == "zeros" else toy.weights
         extra = [("BOOL" if b.dtype == bool else "F32", b.shape) for b in buffers(toy).values()]
-        by_hf_name = {arch.hf_name(name, path="toy"): shape for name, shape in shapes.items()}
+        by_hf_name = {GPT_NEOX.hf_name(name, path="toy"): shape for name, shape in shapes.items()}
         stored = [(toy.mixed.get(name, dtype), by_hf_name[name]) for name in sorted(by_hf_name)]
         matrices = matrix_format([*extra, *stored])
     else:
@@ -87,7 +88,7 @@ def test_matrix_format_is_that_of_the_first_half_precision_matrix():
 def test_the_sample_in_this_repository_converts():
     model = read_hf_model(NANO_TOKENIZER.parent, name="nano")
     assert model.metadata["general.size_label"] == "6.8M"  # 6,836,224 parameters, examples/nano/README.md
-    assert (model.config.rotary_dims, model.config.gelu) == (16, "erf")
+    assert (model.config.rotary_dims, model.config.hidden_act) == (16, "gelu")
 
 
 @pytest.mark.parametrize(

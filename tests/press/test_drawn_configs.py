@@ -18,8 +18,8 @@ from transformers import GPTNeoXForCausalLM
 
 from press import tiny
 from pythia_gguf import load, quantize
+from pythia_gguf.arch.activation import GELU_OF_ACT
 from pythia_gguf.arch.config_keys import MEANS_NOTHING, REFUSED
-from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
 from pythia_gguf.errors import ModelFileError
 
 N_CONFIGS = 200

@@ -14,7 +14,8 @@ import numpy as np
 from checkpoint.craft_pickle import ORDERED_DICT, dict_of, storage, tensor, text, whole
 from checkpoint.craft_safetensors import file_of
 from checkpoint.craft_zip import Item, build_zip
-from pythia_gguf.arch import config_from_gguf, hf_name, tensor_shapes
+from pythia_gguf.arch import config_from_gguf
+from pythia_gguf.arch.gpt_neox import GPT_NEOX
 from pythia_gguf.gguf.container import Metadata, padded
 from pythia_gguf.gguf.writer import header_bytes, layout
 from pythia_gguf.tokenizer.vocabulary import BYTE_SYMBOLS
@@ -49,7 +50,7 @@ def metadata(width: int = 2) -> Metadata:
 
 def shapes_of(metadata: Metadata) -> dict[str, tuple[int, ...]]:
     """GGUF names and shapes of a model with such keys."""
-    return tensor_shapes(config_from_gguf(metadata, path="tiny"))
+    return GPT_NEOX.tensor_shapes(config_from_gguf(metadata, path="tiny"))
 
 
 def gguf_bytes(
@@ -152,7 +153,9 @@ def tokenizer() -> dict[str, object]:
 def hf_shapes(width: int = 2) -> dict[str, tuple[int, ...]]:
     """Hugging Face names and shapes."""
     rows = {"token_embd.weight": (N_ROWS, width), "output.weight": (N_ROWS, width)}
-    return {hf_name(name, path="tiny"): rows.get(name, shape) for name, shape in shapes_of(metadata(width)).items()}
+    return {
+        GPT_NEOX.hf_name(name, path="tiny"): rows.get(name, shape) for name, shape in shapes_of(metadata(width)).items()
+    }
 
 
 def safetensors(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> bytes:

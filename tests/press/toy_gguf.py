@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from gguf.toy import metadata as toy_metadata
-from pythia_gguf.arch import config_from_gguf, tensor_shapes
+from pythia_gguf.arch import config_from_gguf
+from pythia_gguf.arch.gpt_neox import GPT_NEOX
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.container import Metadata, alignment_of, padded
 from pythia_gguf.gguf.reader import decode_tensor, open_gguf
@@ -28,7 +29,7 @@ def model_metadata(*, hidden: int, n_layers: int, n_heads: int, n_ffn: int) -> M
 
 def shapes_of(metadata: Metadata) -> dict[str, tuple[int, ...]]:
     """Tensors of a model with such keys."""
-    return tensor_shapes(config_from_gguf(metadata, path="toy"))
+    return GPT_NEOX.tensor_shapes(config_from_gguf(metadata, path="toy"))
 
 
 def hard_rows(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

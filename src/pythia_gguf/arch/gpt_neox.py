@@ -1,37 +1,28 @@
-"""The sizes of a GPT-NeoX model, read from a Hugging Face config.json or from GGUF metadata, and checked.
+"""GPT-NeoX, the architecture of Pythia: its tensors, its row order, and its sizes in config.json and in a GGUF.
 
-Knows no tensor and no file: it takes parsed keys. What a GGUF of this architecture cannot say is refused by name.
-Keys of a GGUF are those of llama.cpp 0c1e57098 (conversion/gptneox.py, src/models/gptneox.cpp); those of a config.json
-are listed in config_keys.py.
+What a GGUF of this architecture cannot say is refused by name. Keys of a GGUF are those of llama.cpp 0c1e57098
+(conversion/gptneox.py, src/models/gptneox.cpp), and so is the row order; those of a config.json are listed in
+config_keys.py.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from pythia_gguf.arch.activation import DEFAULT_ACT, GELU_OF_ACT
+from pythia_gguf.arch.architecture import Architecture, PathLike, RowRuns
+from pythia_gguf.arch.config import MAX_LAYERS, ModelConfig
 from pythia_gguf.arch.config_keys import check_keys
 from pythia_gguf.arch.keys import Keys
 from pythia_gguf.arch.rotary import DEFAULT_ROPE_BASE, ROPE_BASES, read_rotary
 from pythia_gguf.errors import nearest, one_line
 
-ARCHITECTURE = "gptneox"
-MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-
-# The formula behind each activation name of transformers (activations.py); llama.cpp always computes tanh.
-GELU_OF_ACT = {
-    "gelu": "erf",
-    "gelu_python": "erf",
-    "gelu_new": "tanh",
-    "gelu_fast": "tanh",
-    "gelu_accurate": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "gelu_python_tanh": "tanh",
-}
+_NAME = "gptneox"
+_CLASS = "GPTNeoXForCausalLM"
 
 # field: (key in config.json, key in a GGUF, largest value)
 _SIZES = {
@@ -50,64 +41,25 @@ _GGUF_TYPES: dict[str, type[np.generic]] = {key: np.uint32 for _, key, _ in _SIZ
 }
 _MAX_VOCAB = 2**24
 _DEFAULT_CONTEXT = 2048  # of transformers
-_CLASS = "GPTNeoXForCausalLM"
 _OTHER_HEADS = re.compile("GPTNeoX(?:Model|For(?!CausalLM).*)")
 _EPSILONS = (1e-30, 1.0)  # more than 0 in float32 too
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GPTNeoXConfig:
-    """What a GPT-NeoX model is.
+def _read_hf_keys(config: Mapping[str, object], path: PathLike) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Read config.json as transformers 5 does, with the key names of 4, 5 or both.
 
-    n_context          positions it was trained for, in tokens
-    rotary_dims        first dimensions of each head that are rotated; even
-    rope_base          base of the rotation frequencies
-    parallel_residual  attention and feed-forward both read the block's input
-    hidden_act         activation as config.json names it; None from a GGUF, which has no key for it
-    tied_embeddings    one matrix is both embeddings and output; a GGUF holds it twice
-    """
-
-    n_layers: int
-    n_heads: int
-    hidden: int
-    n_ffn: int
-    n_context: int
-    n_vocab: int
-    rotary_dims: int
-    rope_base: float
-    layer_norm_eps: float
-    parallel_residual: bool
-    hidden_act: str | None
-    tied_embeddings: bool
-
-    @property
-    def head_dim(self) -> int:
-        """Dimensions of one attention head."""
-        return self.hidden // self.n_heads
-
-    @property
-    def gelu(self) -> str | None:
-        """The formula of the activation, "erf" or "tanh"; None when the source does not say."""
-        return None if self.hidden_act is None else GELU_OF_ACT[self.hidden_act]
-
-
-def config_from_hf(config: Mapping[str, object], path: str | os.PathLike[str]) -> tuple[GPTNeoXConfig, tuple[str, ...]]:
-    """Read the parsed config.json of a GPTNeoXForCausalLM, as transformers 5 does, with the key names of 4, 5 or both.
-
-    path    where it came from, for messages
-    Returns the config, and what the user should know of keys that were left out or mean something else to
-            transformers 4, one line each
-    Raises  ModelFileError for another model, a missing or impossible value, a misspelled key, and what a GGUF cannot
-            express: no attention biases, scaled positions, no GELU.
+    Raises ModelFileError for another class, a missing or impossible value, a misspelled key, and what a GGUF cannot
+    express: no attention biases, scaled positions, no GELU.
     """
     keys = Keys(config, path)
-    notes = (*_refuse_other_models(keys), *check_keys(keys))
+    notes = (*_check_class(keys), *check_keys(keys))
     # Weights have the other sizes, and nobody means transformers' defaults for them, those of GPT-NeoX-20B.
     keys = Keys({"max_position_embeddings": _DEFAULT_CONTEXT} | dict(config), path)
     sizes = {field: keys.whole(key, 1, most) for field, (key, _, most) in _SIZES.items()}
     head_dim = _head_dim(keys, sizes, "num_attention_heads")
     rotary = read_rotary(keys)
-    read = GPTNeoXConfig(
+    read = ModelConfig(
+        architecture=_NAME,
         **sizes,
         n_vocab=keys.whole("vocab_size", 1, _MAX_VOCAB),
         rotary_dims=_rotary_dims(keys, int(rotary.share * head_dim), head_dim, "rotary_pct"),
@@ -120,23 +72,20 @@ def config_from_hf(config: Mapping[str, object], path: str | os.PathLike[str]) -
     return read, (*notes, *rotary.notes)
 
 
-def config_from_gguf(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> GPTNeoXConfig:
-    """Read the keys of a GPT-NeoX GGUF, which may come from any writer.
+def _read_gguf_keys(metadata: Mapping[str, object], path: PathLike) -> ModelConfig:
+    """Read the keys of a GGUF, which may come from any writer.
 
-    path    where they came from, for messages
-    Raises  ModelFileError for another architecture, a missing key, a wrong type or an impossible value.
+    Raises ModelFileError for a missing key, a wrong type or an impossible value.
     """
     keys = Keys(metadata, path)
-    name = keys.get("general.architecture", "")
-    if not isinstance(name, str) or name != ARCHITECTURE:
-        keys.fail(f"expected {ARCHITECTURE!r} (Pythia, GPT-NeoX), got {name!r}", "general.architecture")
     sizes = {field: keys.whole(key, 1, most) for field, (_, key, most) in _SIZES.items()}
     _refuse_other_types(keys)
     head_dim = _head_dim(keys, sizes, "gptneox.attention.head_count")
     _refuse_other_attention(keys, sizes["n_heads"], head_dim)
     rotary_key = "gptneox.rope.dimension_count"
     rotary_dims = keys.whole(rotary_key, 0, 2**20) if rotary_key in metadata else head_dim
-    return GPTNeoXConfig(
+    return ModelConfig(
+        architecture=_NAME,
         **sizes,
         n_vocab=_vocabulary_size(keys),
         rotary_dims=_rotary_dims(keys, rotary_dims, head_dim, rotary_key),
@@ -148,7 +97,7 @@ def config_from_gguf(metadata: Mapping[str, object], path: str | os.PathLike[str
     )
 
 
-def metadata_of(config: GPTNeoXConfig) -> dict[str, bool | np.generic]:
+def _gguf_keys(config: ModelConfig) -> dict[str, bool | np.generic]:
     """The `gptneox.*` keys in the order and with the types of llama.cpp's converter.
 
     `gptneox.rope.freq_base` is ours: llama.cpp reads it, but its converter never writes it, so a model with
@@ -169,11 +118,64 @@ def metadata_of(config: GPTNeoXConfig) -> dict[str, bool | np.generic]:
     return keys
 
 
-def _refuse_other_models(keys: Keys) -> list[str]:
+def _hf_keys(config: ModelConfig) -> dict[str, Any]:
+    """Keys of transformers 4, and those of 5 for the rotation."""
+    share = config.rotary_dims / config.head_dim
+    if int(share * config.head_dim) != config.rotary_dims:  # rounded down where transformers multiplies again
+        share = float(np.nextafter(share, 2))
+    return {
+        "attention_bias": True,
+        "attention_dropout": 0.0,
+        "classifier_dropout": 0.1,
+        "hidden_dropout": 0.0,
+        "hidden_size": config.hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": config.n_ffn,
+        "layer_norm_eps": config.layer_norm_eps,
+        "max_position_embeddings": config.n_context,
+        "num_attention_heads": config.n_heads,
+        "num_hidden_layers": config.n_layers,
+        "rope_parameters": {
+            "partial_rotary_factor": share,
+            "rope_theta": config.rope_base,
+            "rope_type": "default",
+        },
+        "rope_scaling": None,
+        "rotary_emb_base": config.rope_base,
+        "rotary_pct": share,
+        "use_parallel_residual": config.parallel_residual,
+        "vocab_size": config.n_vocab,
+    }
+
+
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    hidden = config.hidden
+    return {
+        "token_embd": (config.n_vocab, hidden),
+        "output": (config.n_vocab, hidden),
+        "output_norm": (hidden,),
+        "attn_norm": (hidden,),
+        "attn_qkv": (3 * hidden, hidden),
+        "attn_output": (hidden, hidden),
+        "ffn_norm": (hidden,),
+        "ffn_up": (config.n_ffn, hidden),
+        "ffn_down": (hidden, config.n_ffn),
+    }
+
+
+def _row_runs(config: ModelConfig) -> dict[str, RowRuns]:
+    """Hugging Face stores q, k and v of head 0, then of head 1, ...; a GGUF all q, then all k, then all v."""
+    rows = config.head_dim
+    qkv = tuple(
+        (part * config.hidden + head * rows, (3 * head + part) * rows, rows)
+        for part in range(3)
+        for head in range(config.n_heads)
+    )
+    return {"attn_qkv": qkv}
+
+
+def _check_class(keys: Keys) -> list[str]:
     """What is said of the class that the config names; transformers' AutoModelForCausalLM does not look at it."""
-    kind = keys.get("model_type", "")
-    if kind != "gpt_neox":
-        keys.fail(f"expected 'gpt_neox' (Pythia, GPT-NeoX), got {kind!r}", "model_type")
     names = keys.get("architectures", [])
     first = (names[0] if names else _CLASS) if isinstance(names, list) else None
     if not isinstance(first, str) or _OTHER_HEADS.fullmatch(first):
@@ -231,8 +233,44 @@ def _rotary_dims(keys: Keys, dims: int, head_dim: int, key: str) -> int:
 
 
 def _activation(keys: Keys) -> str:
-    value = keys.get("hidden_act", "gelu")
+    value = keys.get("hidden_act", DEFAULT_ACT)
     if not isinstance(value, str) or value not in GELU_OF_ACT:
         hint = nearest(str(value)[:80], GELU_OF_ACT)
         keys.fail(f"a GGUF of this architecture always computes a GELU, got {value!r}{hint}", "hidden_act")
     return value
+
+
+GPT_NEOX = Architecture(
+    name=_NAME,
+    title="GPT-NeoX",
+    families="Pythia, GPT-NeoX",
+    hf_type="gpt_neox",
+    hf_class=_CLASS,
+    read_hf_keys=_read_hf_keys,
+    read_gguf_keys=_read_gguf_keys,
+    gguf_keys=_gguf_keys,
+    hf_keys=_hf_keys,
+    modules={
+        "token_embd": "gpt_neox.embed_in",
+        "output_norm": "gpt_neox.final_layer_norm",
+        "output": "embed_out",
+    },
+    layer_modules={
+        "attn_norm": "input_layernorm",
+        "attn_qkv": "attention.query_key_value",
+        "attn_output": "attention.dense",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_up": "mlp.dense_h_to_4h",
+        "ffn_down": "mlp.dense_4h_to_h",
+    },
+    layers_prefix="gpt_neox.layers.",
+    body_prefix="gpt_neox.",
+    # transformers 5 calls embed_out lm_head while it is in memory, and so does what torch.save makes of it.
+    other_modules={"lm_head": "output"},
+    without_bias=("token_embd", "output"),
+    # Causal masks and rotation frequencies.
+    buffers=(".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq"),
+    shapes=_shapes,
+    row_runs=_row_runs,
+    embeddings=("token_embd.weight", "output.weight"),
+)

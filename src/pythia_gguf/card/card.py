@@ -46,6 +46,7 @@ class CardSource:
     """What the files were made from.
 
     name      of the model, with which the file names begin
+    kind      tag of its architecture on the Hub: "gpt_neox"
     repo_id   "EleutherAI/pythia-70m" when it came from the Hub, else None
     revision  branch, tag or step that was asked for, or None
     commit    what that was at the time, or None
@@ -54,6 +55,7 @@ class CardSource:
     """
 
     name: str
+    kind: str
     repo_id: str | None
     revision: str | None
     commit: str | None
@@ -125,7 +127,7 @@ def _front_matter(source: CardSource, run: CardRun, url: str | None, original: O
     for key in ("language", "datasets"):
         if found := keys.get(key):
             data[key] = list(found)
-    ours = ["gguf", *(["pythia"] if "pythia" in source.name.lower() else []), "gpt_neox"]
+    ours = ["gguf", *(["pythia"] if "pythia" in source.name.lower() else []), source.kind]
     data["tags"] = list(dict.fromkeys([*ours, *keys.get("tags", ())]))
     data["pipeline_tag"] = keys.get("pipeline_tag", ("text-generation",))[0]
     data["library_name"] = "gguf"

@@ -29,8 +29,7 @@ def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:
     pythia export pythia-70m.Q4_K_M.gguf --to pythia-70m-q4
     pythia export pythia-70m.F16.gguf --to pythia-70m-again
     """
-    from pythia_gguf.arch.beside import act_beside
-    from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
+    from pythia_gguf.arch.activation import DEFAULT_ACT, GELU_OF_ACT, act_beside
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.export.folder import check_export, export
     from pythia_gguf.models.find import found_gguf
@@ -39,7 +38,7 @@ def command(model: str, to: Path, dtype: str | None, gelu: str) -> None:
     with make_progress() as progress:
         found = found_gguf(model, progress=progress, tell=lambda line: click.echo(line, err=True))
         path = click.get_current_context().with_resource(found)
-        act = act_beside(path) or "gelu"
+        act = act_beside(path) or DEFAULT_ACT
         if gelu not in ("auto", GELU_OF_ACT[act]):
             act = "gelu" if gelu == "erf" else "gelu_new"
         exported = export(path, to, dtype=dtype, hidden_act=act, progress=progress)

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_gguf.arch import GPTNeoXConfig
-from pythia_gguf.arch.beside import act_beside
-from pythia_gguf.arch.gpt_neox import GELU_OF_ACT
+from pythia_gguf.arch import ModelConfig
+from pythia_gguf.arch.activation import gelu_beside
 from pythia_gguf.arguments import checked, one_of, pairs_of_texts, place, whole_number, whole_numbers
 from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES
 from pythia_gguf.cpus import threads_of
@@ -33,7 +32,6 @@ from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.tensor_source import TensorSource
 from pythia_gguf.intake.gguf_model import check_model, open_gguf_model
-from pythia_gguf.json_file import Place
 from pythia_gguf.kernels.compiling import Job, compile_all
 from pythia_gguf.kernels.driver import OPS, op_jobs, run_ops_job
 from pythia_gguf.kernels.matmul import known_activations, product_jobs, quantizer_jobs
@@ -62,7 +60,7 @@ class Model(ProcessBound):
         return self.runner.path
 
     @property
-    def config(self) -> GPTNeoXConfig:
+    def config(self) -> ModelConfig:
         """Sizes."""
         return self.runner.config
 
@@ -226,7 +224,7 @@ def load(
     cache: str = "auto",
     progress: Progress | None = None,
 ) -> Model:
-    """Load a GPT-NeoX model to run it.
+    """Load a model to run it.
 
     model        a GGUF file, or what has keys and tensors as one, such as `press.encoded.encode_model` makes, which
                  stays in memory beside the weights as they are packed for the kernels
@@ -300,8 +298,3 @@ def _jobs(formats: Iterable[str], activations: Iterable[str], ops: Iterable[str]
     kinds = list(activations)
     products = [job for kind in kinds for job in product_jobs(formats, kind)]
     return [*products, *quantizer_jobs(kinds), *op_jobs(ops), run_ops_job(), odds_job()]
-
-
-def gelu_beside(place: Place) -> str:
-    """What manifest.json or config.json in the same folder says; erf, which the suite's configs say, without them."""
-    return GELU_OF_ACT[act_beside(place) or "gelu"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythia_gguf.arch import GPTNeoXConfig
+from pythia_gguf.arch import ModelConfig
 from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.weights import Weights
@@ -27,7 +27,7 @@ class Runner(ProcessBound):
     """
 
     path: Path
-    config: GPTNeoXConfig
+    config: ModelConfig
     weights: Weights
     workers: Workers
     gelu: str
@@ -50,6 +50,6 @@ class Runner(ProcessBound):
         return self.workers.n_threads
 
 
-def workers_for(config: GPTNeoXConfig, activations: str, n_threads: int) -> Workers:
+def workers_for(config: ModelConfig, activations: str, n_threads: int) -> Workers:
     """Threads with enough scratch memory for any step of a model of these sizes."""
     return Workers(n_threads, scratch_bytes(config, rounded_up(config.n_context, LANES), activations))

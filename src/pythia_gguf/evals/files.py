@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pythia_gguf.arch.activation import gelu_beside
 from pythia_gguf.arguments import one_of
-from pythia_gguf.engine.model import as_used, gelu_beside, load, model_jobs
+from pythia_gguf.engine.model import as_used, load, model_jobs
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import ModelFileError, UsageError, one_line
 from pythia_gguf.evals.measure import Candidate, measure, scored_windows

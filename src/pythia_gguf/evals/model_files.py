@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythia_gguf.arch import ARCHITECTURE
+from pythia_gguf.arch import ARCHITECTURES
 from pythia_gguf.engine.weights import matrix_formats
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 from pythia_gguf.gguf.fingerprint import are_of_one_model, vectors_of
@@ -144,7 +144,8 @@ def _described(paths: Sequence[Path]) -> ModelFile:
 
 
 def _is_model(file: ModelFile) -> bool:
-    return file.kind == (ARCHITECTURE, "model")
+    architecture, kind = file.kind
+    return architecture in ARCHITECTURES and kind == "model"
 
 
 def _reference_of(file: ModelFile, files: Sequence[ModelFile], beside: dict[Path, list[ModelFile]]) -> ModelFile:

@@ -15,9 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pythia_gguf.arch import hf_name, qkv_runs, role_of
-from pythia_gguf.arch.beside import act_beside
-from pythia_gguf.arch.gpt_neox import GELU_OF_ACT, GPTNeoXConfig
+from pythia_gguf.arch import ARCHITECTURES, ModelConfig
+from pythia_gguf.arch.activation import DEFAULT_ACT, GELU_OF_ACT, act_beside
 from pythia_gguf.arguments import checked, one_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import check_folder_place, storage_error, write_all, write_beside
@@ -56,7 +55,7 @@ def export(
     hidden_act: str | None = None,
     progress: Progress | None = None,
 ) -> ExportResult:
-    """Write a folder that transformers 4 and 5 load as GPTNeoXForCausalLM.
+    """Write a folder that transformers 4 and 5 load with AutoModelForCausalLM.
 
     dtype       "float16", "bfloat16" or "float32"; default that of an unquantized file, else float16
     hidden_act  as config.json shall name it, for which a GGUF has no key; default what manifest.json or config.json
@@ -66,7 +65,7 @@ def export(
     check_act(hidden_act)
     check_export(to)
     gguf, config = open_gguf_model(model)
-    dtype = dtype or dtype_of(gguf)
+    dtype = dtype or dtype_of(gguf, config)
     if dtype not in DTYPES:
         raise UsageError(Argument("dtype"), f": no dtype {dtype!r}: one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
     folder = Path(to)
@@ -122,65 +121,46 @@ def check_act(hidden_act: str | None) -> None:
         one_of("hidden_act", hidden_act, tuple(GELU_OF_ACT))
 
 
-def dtype_of(gguf: GGUFFile) -> str:
+def dtype_of(gguf: GGUFFile, config: ModelConfig) -> str:
     """The type of an unquantized file's matrices; float16 of a quantized one."""
-    return _DTYPE_OF_FORMAT.get(gguf.tensors["output.weight"].format, "float16")
+    _, output = ARCHITECTURES[config.architecture].embeddings
+    return _DTYPE_OF_FORMAT.get(gguf.tensors[output].format, "float16")
 
 
-def hf_tensors(gguf: GGUFFile, config: GPTNeoXConfig) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor by its Hugging Face name, as float32, rows of QKV in the order of heads again."""
-    runs = qkv_runs(config)
-    for name in sorted(gguf.tensors, key=lambda n: hf_name(n, path=gguf.path)):
+def hf_tensors(gguf: GGUFFile, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor by its Hugging Face name, as float32, its rows in the order of Hugging Face."""
+    architecture = ARCHITECTURES[config.architecture]
+    names = {architecture.hf_name(name, path=gguf.path): name for name in gguf.tensors}
+    row_runs = architecture.row_runs(config)
+    for hf_name, name in sorted(names.items()):
         values = decode_tensor(gguf, name)
-        if role_of(name) == "attn_qkv":
+        if runs := row_runs.get(architecture.role_of(name)):
             turned = np.empty_like(values)
             for here, there, n in runs:
                 turned[there : there + n] = values[here : here + n]
             values = turned
-        yield hf_name(name, path=gguf.path), values
+        yield hf_name, values
 
 
-def hf_config(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str | None) -> dict[str, Any]:
-    """config.json: keys of transformers 4, and those of 5 for the rotation."""
-    share = config.rotary_dims / config.head_dim
-    if int(share * config.head_dim) != config.rotary_dims:  # rounded down where transformers multiplies again
-        share = float(np.nextafter(share, 2))
+def hf_config(gguf: GGUFFile, config: ModelConfig, dtype: str, hidden_act: str | None) -> dict[str, Any]:
+    """config.json, its keys sorted; `tie_word_embeddings` is false because a GGUF holds both matrices."""
+    architecture = ARCHITECTURES[config.architecture]
     special = special_tokens(gguf.metadata, gguf.path)
-    return {
-        "architectures": ["GPTNeoXForCausalLM"],
-        "attention_bias": True,
-        "attention_dropout": 0.0,
+    keys = architecture.hf_keys(config) | {
+        "architectures": [architecture.hf_class],
         "bos_token_id": special.begin,
-        "classifier_dropout": 0.1,
         "dtype": dtype,
         "eos_token_id": special.end,
-        "hidden_act": hidden_act or act_beside(gguf.path) or "gelu",
-        "hidden_dropout": 0.0,
-        "hidden_size": config.hidden,
-        "initializer_range": 0.02,
-        "intermediate_size": config.n_ffn,
-        "layer_norm_eps": config.layer_norm_eps,
-        "max_position_embeddings": config.n_context,
-        "model_type": "gpt_neox",
-        "num_attention_heads": config.n_heads,
-        "num_hidden_layers": config.n_layers,
-        "rope_parameters": {
-            "partial_rotary_factor": share,
-            "rope_theta": config.rope_base,
-            "rope_type": "default",
-        },
-        "rope_scaling": None,
-        "rotary_emb_base": config.rope_base,
-        "rotary_pct": share,
+        "hidden_act": hidden_act or act_beside(gguf.path) or DEFAULT_ACT,
+        "model_type": architecture.hf_type,
         "tie_word_embeddings": False,
         "torch_dtype": dtype,
         "use_cache": True,
-        "use_parallel_residual": config.parallel_residual,
-        "vocab_size": config.n_vocab,
     }
+    return dict(sorted(keys.items()))
 
 
-def config_files(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: str | None) -> dict[str, str]:
+def config_files(gguf: GGUFFile, config: ModelConfig, dtype: str, hidden_act: str | None) -> dict[str, str]:
     """The JSON files beside tokenizer.json, by name."""
     tokens = gguf.metadata.get("tokenizer.ggml.tokens", [])
     assert isinstance(tokens, list)
@@ -212,10 +192,11 @@ def config_files(gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, hidden_act: 
     return {name: json_text(value, indent=2, ascii_only=False) + "\n" for name, value in files.items()}
 
 
-def _write_weights(out: BinaryIO, gguf: GGUFFile, config: GPTNeoXConfig, dtype: str, progress: Progress) -> None:
+def _write_weights(out: BinaryIO, gguf: GGUFFile, config: ModelConfig, dtype: str, progress: Progress) -> None:
     """A safetensors file; format: huggingface/safetensors README, "Format"."""
     name_of_dtype, kind = DTYPES[dtype]
-    shapes = {hf_name(n, path=gguf.path): t.shape for n, t in gguf.tensors.items()}
+    architecture = ARCHITECTURES[config.architecture]
+    shapes = {architecture.hf_name(n, path=gguf.path): t.shape for n, t in gguf.tensors.items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name in sorted(shapes):

@@ -1,4 +1,4 @@
-"""A GGUF of a whole GPT-NeoX model: one answer, for whoever quantizes, runs or exports it, to whether it is one.
+"""A GGUF of a whole model: one answer, for whoever quantizes, runs or exports it, to whether it is one.
 
 Knows no weight, and no tokenizer but by its keys.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pythia_gguf.arch import GPTNeoXConfig, check_shapes, config_from_gguf, tensor_shapes
+from pythia_gguf.arch import ARCHITECTURES, ModelConfig, config_from_gguf
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 from pythia_gguf.gguf.reader import GGUFFile, open_gguf, refuse_part
 from pythia_gguf.gguf.tensor_source import TensorSource
@@ -16,7 +16,7 @@ from pythia_gguf.intake.mistaken import refuse_other_file, refuse_other_folder, 
 from pythia_gguf.tokenizer import check_tokenizer_keys
 
 
-def open_gguf_model(path: str | os.PathLike[str]) -> tuple[GGUFFile, GPTNeoXConfig]:
+def open_gguf_model(path: str | os.PathLike[str]) -> tuple[GGUFFile, ModelConfig]:
     """Its header and its sizes; raises ModelFileError for anything else, StorageError."""
     path = Path(path)
     if os.path.isdir(path):
@@ -28,11 +28,12 @@ def open_gguf_model(path: str | os.PathLike[str]) -> tuple[GGUFFile, GPTNeoXConf
     return gguf, check_model(gguf)
 
 
-def check_model(source: TensorSource) -> GPTNeoXConfig:
+def check_model(source: TensorSource) -> ModelConfig:
     """The sizes of a model by its keys, which its tensors have; raises ModelFileError for anything else."""
     check_tokenizer_keys(source.metadata, source.name)
     config = config_from_gguf(source.metadata, source.name)
-    check_shapes({n: t.shape for n, t in source.tensors.items()}, tensor_shapes(config), source.name)
+    architecture = ARCHITECTURES[config.architecture]
+    architecture.check_shapes({n: t.shape for n, t in source.tensors.items()}, config, source.name)
     return config
 
 

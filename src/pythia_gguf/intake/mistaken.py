@@ -88,10 +88,6 @@ _TENSORS: tuple[tuple[str, str], ...] = (
         "saved with the wrapper around the model: save the model inside it",
     ),
     (r"(?:v_head|score|classifier)\..*", "of a head that writes no text: take the language model itself"),
-    (
-        r"(?:embed_in|layers|final_layer_norm)\..*",
-        "of a model without an output matrix: take the language model itself",
-    ),
 )
 _GGUF_ARCHITECTURES = {"clip": "mmproj"}
 _OTHER_FILES: tuple[tuple[str, str], ...] = (
@@ -149,7 +145,7 @@ def refuse_half_weights(name: str, path: Path) -> None:
 
 
 def refuse_other_tensor(name: str, path: Path) -> None:
-    """Raise ModelFileError for a tensor that no GPT-NeoX model has and that says what the checkpoint is."""
+    """Raise ModelFileError for a tensor that no model has and that says what the checkpoint is."""
     _refuse_tensor(name, path, _TENSORS)
 
 

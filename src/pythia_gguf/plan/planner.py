@@ -8,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pythia_gguf.arch import layer_of, role_of
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.plan.quants import FALLBACKS, Quant, Rule, rules_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTensor:
-    """A tensor as the source has it: GGUF name, shape (rows, columns) or (length,), format of its values."""
+    """A tensor as the source has it.
+
+    name, shape  GGUF name, (rows, columns) or (length,)
+    role, layer  what it is for, as its architecture says; layer None outside the layers
+    format       of its values
+    """
 
     name: str
     shape: tuple[int, ...]
+    role: str
+    layer: int | None
     format: str
 
 
@@ -52,10 +58,9 @@ def make_plan(quant: Quant, mix: str, tensors: Iterable[SourceTensor], *, has_im
 
     has_imatrix  whether there is an importance matrix, for whatever tensors
     Layer rules count the layers found in `tensors`, which must be all of the model's.
-    Raises ValueError for a name that no GPT-NeoX model has.
     """
     tensors = tuple(tensors)
-    n_layers = len({layer_of(t.name) for t in tensors} - {None})
+    n_layers = len({t.layer for t in tensors} - {None})
     entries = []
     for t in tensors:
         name, reason = _choose(quant, mix, t, n_layers, has_imatrix)
@@ -69,25 +74,23 @@ def keep_plan(tensors: Iterable[SourceTensor]) -> tuple[PlanEntry, ...]:
 
 
 def _choose(quant: Quant, mix: str, t: SourceTensor, n_layers: int, has_imatrix: bool) -> tuple[str, str]:
-    role = role_of(t.name)
-    if len(t.shape) < 2 or not t.name.endswith(".weight") or role.endswith("_norm"):
+    if len(t.shape) < 2 or not t.name.endswith(".weight") or t.role.endswith("_norm"):
         return t.format, "biases and norms stay as they are"
-    rules = rules_of(quant, role, mix, has_imatrix=has_imatrix)
-    wanted, reason = _by_rules(quant, rules, role, layer_of(t.name), n_layers, t.shape[-1])
+    rules = rules_of(quant, t.role, mix, has_imatrix=has_imatrix)
+    wanted, reason = _by_rules(quant, rules, t, n_layers)
     return _fit(wanted, reason, mix, t.shape[-1])
 
 
-def _by_rules(
-    quant: Quant, rules: tuple[Rule, ...], role: str, layer: int | None, n_layers: int, row: int
-) -> tuple[str, str]:
-    if role == "output":
+def _by_rules(quant: Quant, rules: tuple[Rule, ...], t: SourceTensor, n_layers: int) -> tuple[str, str]:
+    row = t.shape[-1]
+    if t.role == "output":
         if row % FORMATS[quant.base].block_weights:
             return "Q8_0", f"row of {row} is not a multiple of {FORMATS[quant.base].block_weights} ({quant.base})"
         if quant.base != "Q8_0":
             return "Q6_K", "output matrix keeps more bits"
     for rule in rules:
-        if layer is not None and rule.picks(layer, n_layers):
-            return rule.format, f"{role}: {rule.layers}"
+        if t.layer is not None and rule.picks(t.layer, n_layers):
+            return rule.format, f"{t.role}: {rule.layers}"
     return quant.base, f"base format of {quant.alias_of or quant.name}"
 
 

@@ -1,7 +1,7 @@
 """The menu: 19 quants, their numbers, and the rules of both mixes as tables.
 
 Knows no tensor and no file. Rules are those of llama.cpp for a model without experts whose key and value heads equal
-its query heads and whose output matrix is its own, which is every GPT-NeoX: mix 2026 is commit 0c1e57098
+its query heads and whose output matrix is its own, as of every architecture that is read: mix 2026 is commit 0c1e57098
 (src/llama-quant.cpp `llama_tensor_get_type_impl`), mix 2024 the state before pull request 19770, where the fused QKV
 had a rule of its own.
 """

@@ -33,6 +33,7 @@ def card_text(
     """
     origin = CardSource(
         name=source.name,
+        kind=source.architecture.hf_type,
         repo_id=source.repo_id,
         revision=source.revision,
         commit=source.commit,

@@ -301,7 +301,7 @@ def _fits(source: Source, plans: _Plans, formats: Mapping[str, str]) -> list[tup
 
 def _plans(source: Source) -> _Plans:
     """Every quant of every mix, and the formats that it gives."""
-    tensors, has_imatrix = source.plan_tensors(), source.imatrix is not None
+    tensors, has_imatrix = source.tensors, source.imatrix is not None
     plans = []
     for mix, quant in itertools.product(MIXES, QUANTS.values()):
         if quant.alias_of is None:

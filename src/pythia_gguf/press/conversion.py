@@ -1,4 +1,4 @@
-"""A Hugging Face GPT-NeoX folder -> all metadata of its GGUF, and the format each tensor has before quantization.
+"""A Hugging Face folder of a model -> all metadata of its GGUF, and the format each tensor has before quantization.
 
 Knows no tensor data. Keys, order, types and formats are those of llama.cpp 0c1e57098, convert_hf_to_gguf.py
 (conversion/base.py, gptneox.py) run with transformers 4.57.6 on the same folder.
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_gguf import arch, tokenizer
+from pythia_gguf import tokenizer
+from pythia_gguf.arch import ARCHITECTURES, ModelConfig, config_from_hf
 from pythia_gguf.checkpoint.shards import check_stays_inside
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import RegularFile
@@ -40,7 +41,7 @@ class HFModel:
     notes     what the user should know, one line each
     """
 
-    config: arch.GPTNeoXConfig
+    config: ModelConfig
     metadata: Metadata
     special_tokens: dict[str, Any]
     notes: tuple[str, ...]
@@ -57,19 +58,20 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
     text_files(folder)
     config_path = folder / "config.json"
     hf_config = read_json_object(config_path, allow_nan=True)
-    config, notes = arch.config_from_hf(hf_config, config_path)
+    config, notes = config_from_hf(hf_config, config_path)
+    architecture = ARCHITECTURES[config.architecture]
     generation_config = _generation_config(folder / "generation_config.json")
     tokens = tokenizer.read_tokenizer(folder, hf_config, generation_config, config.n_vocab)
-    metadata: Metadata = {"general.architecture": arch.ARCHITECTURE}
+    metadata: Metadata = {"general.architecture": architecture.name}
     metadata |= identity_metadata(
         name=name,
-        n_params=sum(prod(shape) for shape in arch.tensor_shapes(config).values()),
+        n_params=sum(prod(shape) for shape in architecture.tensor_shapes(config).values()),
         card=_model_card(folder / "README.md"),
         config=hf_config,
         generation_config=generation_config,
         folder=folder,
     )
-    metadata |= arch.metadata_of(config)
+    metadata |= architecture.gguf_keys(config)
     metadata["general.quantization_version"] = QUANTIZATION_VERSION
     metadata |= tokens.metadata
     for key, value in metadata.items():

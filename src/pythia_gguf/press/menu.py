@@ -77,7 +77,7 @@ class MenuItem:
 
 def make_menu(source: Source, quants: Sequence[Quant], mix: str) -> tuple[MenuItem, ...]:
     """The items of some quants, in the order given."""
-    tensors = source.plan_tensors()
+    tensors = source.tensors
     names = {quant.name for quant in quants}
     items = []
     for quant in quants:
@@ -90,7 +90,7 @@ def make_menu(source: Source, quants: Sequence[Quant], mix: str) -> tuple[MenuIt
 
 def plain_item(source: Source) -> MenuItem:
     """The unquantized file as llama.cpp's converter writes it: its tensor order, no file type."""
-    by_name = {t.name: t for t in source.plan_tensors()}
+    by_name = {t.name: t for t in source.tensors}
     entries = keep_plan(by_name[name] for name in source.file_order)
     return _item(source, plain_format(source), entries, source.metadata, None)
 

@@ -109,7 +109,7 @@ def quantize(
     A file that an earlier run made in the same folder from the same source stays, once its bytes are checked; any other
     file in the way is an error, unless `force` is given.
 
-    source        Hugging Face folder of a GPT-NeoX model, an F16, BF16 or F32 GGUF of one, or, where there is no such
+    source        Hugging Face folder of a model, an F16, BF16 or F32 GGUF of one, or, where there is no such
                   file, a step of a run as RUN@STEP, or a model of the Hub as NAME[@STEP]
     out           folder to write; default NAME-GGUF beside the working directory
     quants        "all", or names of the menu, as a list or separated by commas; none for the unquantized file alone

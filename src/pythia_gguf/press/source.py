@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pythia_gguf.arch import check_shapes, gguf_name, qkv_runs, role_of, tensor_shapes
-from pythia_gguf.arch.beside import act_beside
+from pythia_gguf.arch import ARCHITECTURES, Architecture, ModelConfig, RowRuns
+from pythia_gguf.arch.activation import act_beside
 from pythia_gguf.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from pythia_gguf.checkpoint.gathered import as_plain
 from pythia_gguf.checkpoint.neox import NeoXCheckpoint, neox_folder, open_neox
@@ -40,16 +40,14 @@ from pythia_gguf.press.file_names import repo_of, snapshot_of
 from pythia_gguf.tokenizer import MANIFEST_KEY, tokens_beside, try_tokenizer
 
 UNQUANTIZED = ("F16", "BF16", "F32")
-_EMBEDDINGS = ("token_embd.weight", "output.weight")
 _MOST_NAMED = 5
 _ADAPTER_NOTE = f"{ADAPTER} was left out: the weights beside it are a whole model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PressTensor:
+class PressTensor(SourceTensor):
     """One tensor of the GGUF to be, and where its values are.
 
-    name, shape  GGUF name, (rows, columns) or (length,)
     format       what the unquantized GGUF holds: F16, BF16 or F32
     stored       what the source file holds: F16, BF16 or F32
     path, offset the source file and the position of the first value
@@ -57,13 +55,10 @@ class PressTensor:
     source_name  its name in the source, for messages
     """
 
-    name: str
-    shape: tuple[int, ...]
-    format: str
     stored: str
     path: Path
     offset: int
-    runs: tuple[tuple[int, int, int], ...] | None
+    runs: RowRuns | None
     source_name: str
 
     @property
@@ -90,7 +85,7 @@ class UsedMatrix:
         Raises UsageError for an entry of another length; that of the embeddings is not looked at then, as in llama.cpp
         """
         entry = self.matrix.entries.get(tensor.name)
-        if entry is None or (entry.sums.size != tensor.n_columns and role_of(tensor.name) == "token_embd"):
+        if entry is None or (entry.sums.size != tensor.n_columns and tensor.role == "token_embd"):
             return None
         if entry.sums.size != tensor.n_columns:
             raise UsageError(
@@ -106,6 +101,7 @@ class Source:
 
     path          as given
     kind          "safetensors", "torch", "neox" or "gguf"
+    architecture  of the model
     name          NAME of the files
     metadata      keys of the unquantized GGUF, in order
     tensors       in the order of a quantized file
@@ -125,6 +121,7 @@ class Source:
 
     path: Path
     kind: str
+    architecture: Architecture
     name: str
     metadata: Metadata
     tensors: tuple[PressTensor, ...]
@@ -151,10 +148,6 @@ class Source:
         """What manifest.json beside a GGUF of it says because a GGUF has no key for it."""
         act = {} if self.hidden_act is None else {"hidden_act": self.hidden_act}
         return act | ({MANIFEST_KEY: dict(self.special_tokens)} if self.special_tokens else {})
-
-    def plan_tensors(self) -> tuple[SourceTensor, ...]:
-        """The tensors as the planner wants them."""
-        return tuple(SourceTensor(name=t.name, shape=t.shape, format=t.format) for t in self.tensors)
 
     def refuse_folder(self, folder: Path) -> None:
         """Raises UsageError for a folder that is a model's own: the card would be read as that of the model."""
@@ -203,9 +196,9 @@ def open_source(path: Path, name: str, place: NamedSource | None = None) -> Sour
 
 def _open_gguf(path: Path, name: str) -> Source:
     gguf, config = open_gguf_model(path)
-    shapes = tensor_shapes(config)
+    architecture = ARCHITECTURES[config.architecture]
     tensors = []
-    for tensor_name, shape in shapes.items():
+    for tensor_name, shape in architecture.tensor_shapes(config).items():
         info = gguf.tensors[tensor_name]
         if info.format not in UNQUANTIZED:
             raise ModelFileError(
@@ -218,6 +211,8 @@ def _open_gguf(path: Path, name: str) -> Source:
             PressTensor(
                 name=tensor_name,
                 shape=shape,
+                role=architecture.role_of(tensor_name),
+                layer=architecture.layer_of(tensor_name),
                 format=info.format,
                 stored=info.format,
                 path=path,
@@ -229,6 +224,7 @@ def _open_gguf(path: Path, name: str) -> Source:
     return Source(
         path=path,
         kind="gguf",
+        architecture=architecture,
         name=name,
         metadata=gguf.metadata,
         tensors=tuple(tensors),
@@ -258,36 +254,23 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
         checkpoint = open_neox(neox)
         kind, elsewhere = "neox", dict(checkpoint.elsewhere)
     notes = [*model.notes, *([_ADAPTER_NOTE] if os.path.lexists(folder / ADAPTER) else [])]
-    shapes = tensor_shapes(model.config)
-    found, strangers = _by_gguf_names(checkpoint.tensors.values(), shapes, model.config.tied_embeddings)
+    architecture = ARCHITECTURES[model.config.architecture]
+    found, strangers = _by_gguf_names(checkpoint.tensors.values(), architecture, model.config)
     notes += _left_out_notes(strangers, {} if isinstance(checkpoint, NeoXCheckpoint) else checkpoint.left_out)
-    found, copies = _with_both_embeddings(found, model.config.tied_embeddings, folder, notes)
+    found, copies = _with_both_embeddings(found, architecture, model.config, folder, notes)
     for tensor in found.values():
         _check_stored(tensor)
-    check_shapes({n: t.shape for n, t in found.items()}, shapes, folder)
+    architecture.check_shapes({n: t.shape for n, t in found.items()}, model.config, folder)
     found, gathered = as_plain(found, elsewhere)
-    runs = tuple(qkv_runs(model.config))
     matrices = matrix_format((t.dtype, t.shape) for t in checkpoint.tensors.values())
-    tensors = tuple(
-        PressTensor(
-            name=gguf,
-            shape=shape,
-            format=stored_format(shape, matrices),
-            stored=found[gguf].dtype,
-            path=found[gguf].path,
-            offset=found[gguf].offset,
-            runs=runs if role_of(gguf) == "attn_qkv" else None,
-            source_name=found[gguf].name,
-        )
-        for gguf, shape in shapes.items()
-    )
     readme = folder / "README.md"
     return Source(
         path=folder,
         kind=kind,
+        architecture=architecture,
         name=name,
         metadata=model.metadata,
-        tensors=tensors,
+        tensors=_press_tensors(found, architecture, model.config, matrices),
         file_order=tuple(found),
         files=(*checkpoint.files, *text_files(folder)),
         readme=read_text(readme) if readme.is_file() else None,
@@ -302,20 +285,43 @@ def _open_folder(folder: Path, name: str, place: NamedSource | None) -> Source:
     )
 
 
+def _press_tensors(
+    found: Mapping[str, LazyTensor], architecture: Architecture, config: ModelConfig, matrices: str
+) -> tuple[PressTensor, ...]:
+    """The tensors of a checkpoint by their GGUF names; `matrices` is the format that matrices get."""
+    row_runs = architecture.row_runs(config)
+    return tuple(
+        PressTensor(
+            name=name,
+            shape=shape,
+            role=architecture.role_of(name),
+            layer=architecture.layer_of(name),
+            format=stored_format(shape, matrices),
+            stored=found[name].dtype,
+            path=found[name].path,
+            offset=found[name].offset,
+            runs=row_runs.get(architecture.role_of(name)),
+            source_name=found[name].name,
+        )
+        for name, shape in architecture.tensor_shapes(config).items()
+    )
+
+
 def _by_gguf_names(
-    tensors: Iterable[LazyTensor], expected: Collection[str], is_tied: bool
+    tensors: Iterable[LazyTensor], architecture: Architecture, config: ModelConfig
 ) -> tuple[dict[str, LazyTensor], dict[str, ModelFileError]]:
     """The tensors of the model, in their order, and others by their own names, each with what is wrong with it.
 
     Others are left out, as in transformers, unless tensors of the model are missing: then they may tell why.
     """
+    expected = architecture.tensor_shapes(config)
     found: dict[str, LazyTensor] = {}
     strangers: dict[str, ModelFileError] = {}
     for tensor in tensors:
         refuse_half_weights(tensor.name, tensor.path)
         try:
             refuse_other_tensor(tensor.name, tensor.path)
-            name = gguf_name(tensor.name, path=tensor.path)
+            name = architecture.gguf_name(tensor.name, path=tensor.path)
         except ModelFileError as e:
             strangers[tensor.name] = e
             continue
@@ -329,7 +335,11 @@ def _by_gguf_names(
             raise ModelFileError(f"is the same as {found[name].name}", path=tensor.path, field=f"tensor {tensor.name}")
         else:
             found[name] = tensor
-    missing = [name for name in expected if name not in found and not (is_tied and name in _EMBEDDINGS)]
+    missing = [
+        name
+        for name in expected
+        if name not in found and not (config.tied_embeddings and name in architecture.embeddings)
+    ]
     if strangers and missing:
         raise next(iter(strangers.values()))
     return found, strangers
@@ -348,15 +358,20 @@ def _left_out_notes(strangers: Collection[str], entries: Mapping[str, str]) -> l
 
 
 def _with_both_embeddings(
-    found: dict[str, LazyTensor], is_tied: bool, folder: Path, notes: list[str]
+    found: dict[str, LazyTensor],
+    architecture: Architecture,
+    config: ModelConfig,
+    folder: Path,
+    notes: list[str],
 ) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     """The tensors with the one that tied embeddings lack, right after the other; and what is a copy of what.
 
     A GGUF of this architecture has both. A checkpoint with both has two, even where config.json ties them: so computes
     transformers 5; transformers 4 uses the embeddings for both then.
     """
-    there = [name for name in _EMBEDDINGS if name in found]
-    missing = [name for name in _EMBEDDINGS if name not in found]
+    is_tied = config.tied_embeddings
+    there = [name for name in architecture.embeddings if name in found]
+    missing = [name for name in architecture.embeddings if name not in found]
     if len(there) == 1 and not is_tied:
         raise ModelFileError(
             'tensor is missing. Where embeddings are tied, config.json must say it: "tie_word_embeddings": true',
@@ -369,7 +384,7 @@ def _with_both_embeddings(
         return dict(pairs), {missing[0]: there[0]}
     if is_tied and not missing and len({(found[name].path, found[name].offset) for name in there}) == 2:
         notes.append(
-            f"config.json ties the embeddings, but the weights hold {found['output.weight'].name} too: it is used, as"
+            f"config.json ties the embeddings, but the weights hold {found[there[1]].name} too: it is used, as"
             " in transformers 5; transformers 4 would use the embeddings in its place"
         )
     return found, {}
