@@ -6,16 +6,30 @@ Knows the tables' form, not their content: the tour is the one list.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from import_graph import PACKAGE, circles, import_graph, imports
+from pythia_gguf.arch import ARCHITECTURES
+
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src" / "pythia_gguf"
 FILES = sorted(PACKAGE.rglob("*.py"))
 EVERYWHERE = {"arguments", "choices", "cpus", "errors", "files", "json_file", "machine", "progress", "text_file"}
+# Why a file outside `arch` may name GPT-NeoX.
+KNOW_GPT_NEOX = {
+    "checkpoint/neox.py": "reads the layer files of the GPT-NeoX library, which holds no other model",
+    "export/transformers_model.py": "the type of what users get, for type checkers",
+    "press/source.py": "opens those files",
+    "tokenizer/named_tokens.py": "GPTNeoXTokenizer is a class of transformers that models of other kinds have too",
+    "tokenizer/folder.py": "the same",
+    "tokenizer/vocabulary.py": "the split into words of the tokenizer of GPT-NeoX-20B",
+    "tokenizer/metadata.py": "the same",
+}
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 EVERYTHING = {"cli", "__init__", "__main__"}
 
 
@@ -25,24 +39,6 @@ def table_after(heading: str) -> dict[str, list[str]]:
     rows = [line for line in text.split(f"\n{heading}\n")[1].split("\n## ")[0].splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row.replace("`", "").strip("|").split("|")] for row in rows[2:]]
     return {first: [] if second == "nothing" else second.split(", ") for first, second, *_ in cells}
-
-
-def imports(path: Path) -> Iterator[tuple[int, str, bool]]:
-    """(line, full dotted name, whether at module level) of every import, those by name in a string too."""
-    tree = ast.parse(path.read_text("utf-8"))
-    at_top = {id(node) for node in tree.body}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            names = [ast.unparse(node.args[0]).lstrip("f").strip("'\"")]
-        else:
-            continue
-        for name in names:
-            yield node.lineno, name, id(node) in at_top
 
 
 def owner(path: Path) -> str:
@@ -66,6 +62,18 @@ def faults(path: Path, folder: str) -> Iterator[str]:
             continue  # the public names, whose places are checked in test_conventions.py
         elif top not in sys.stdlib_module_names and folder not in LIBRARIES.get(top, ()):
             yield f"{place} may not use {top}"
+
+
+def named_architectures(path: Path) -> list[str]:
+    """Lines of code that name an architecture, one of its classes in transformers, or one of its modules there."""
+    own = [word for a in ARCHITECTURES.values() for word in (a.name, a.hf_type, a.hf_class, *a.modules.values())]
+    own += [module for a in ARCHITECTURES.values() for module in a.layer_modules.values()]
+    pattern = re.compile("|".join([*map(re.escape, own), "neox"]), re.IGNORECASE)
+    tree = ast.parse(path.read_text("utf-8"))
+    texts = [node.body[0].value for node in ast.walk(tree) if isinstance(node, DOCUMENTED) and ast.get_docstring(node)]
+    for node in texts:
+        node.value = ""
+    return [line for line in ast.unparse(tree).splitlines() if pattern.search(line)]
 
 
 MAY_IMPORT = table_after("## Who may import whom")
@@ -102,6 +110,40 @@ def test_no_row_allows_what_nobody_uses():
         (folder, library) for library, users in LIBRARIES.items() for folder in users if (folder, library) not in used
     ]
     assert not spare
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_one_folder_knows_architectures_by_name(path: Path):
+    """Everyone else asks the value that the table of `arch` has for a model."""
+    if owner(path) != "arch" and path.relative_to(PACKAGE).as_posix() not in KNOW_GPT_NEOX:
+        assert named_architectures(path) == []
+
+
+def test_files_that_may_name_an_architecture_do():
+    assert [file for file in KNOW_GPT_NEOX if not named_architectures(PACKAGE / file)] == []
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    """Inside folders too, and imports for types alone: neither file of a circle can be read without the other."""
+    assert circles(import_graph()) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"a.py": "import p.b", "b.py": "import p.c", "c.py": "pass"}, []),
+        ({"a.py": "import p.b", "b.py": "def f():\n    from p import a", "c.py": "import p.a"}, [["a.py", "b.py"]]),
+        ({"a.py": "from p.b import x", "b.py": "if TYPE_CHECKING:\n    from p.a import A"}, [["a.py", "b.py"]]),
+        ({"d/__init__.py": "from p.d.e import x", "d/e.py": "from p.d import y"}, [["d/__init__.py", "d/e.py"]]),
+        ({"a.py": "import p.a"}, [["a.py"]]),
+    ],
+)
+def test_circle_is_noticed(tmp_path: Path, files: dict[str, str], found: list[list[str]]):
+    for name, text in files.items():
+        path = tmp_path / "p" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert circles(import_graph(tmp_path / "p")) == found
 
 
 def test_errors_and_files_stand_below_everything():
