@@ -11,7 +11,7 @@ import pytest
 
 from pythia_gguf import choices
 from pythia_gguf.cli.main import COMMANDS, find_command
-from pythia_gguf.engine.oplist import _GELUS
+from pythia_gguf.engine.op_builder import _GELUS
 from pythia_gguf.export.folder import DTYPES
 from pythia_gguf.kernels.matmul import _QUANTIZERS
 

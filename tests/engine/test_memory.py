@@ -15,9 +15,8 @@ from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.oplist import OpList
 from pythia_gguf.engine.weights import weights_bytes
+from pythia_gguf.engine.workspace import Buffer, Workspace
 from pythia_gguf.errors import UsageError
-
-NOT_ITS_OWN = {"_weights", "_cache"}  # of an op list: the model's and the session's
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +33,12 @@ def owned(thing: object, seen: set[int]) -> int:
         fresh = id(base) not in seen
         seen.add(id(base))
         return base.nbytes if fresh else 0
-    if isinstance(thing, list):
+    if isinstance(thing, list | tuple):
         return sum(owned(each, seen) for each in thing)
-    if type(thing).__module__ == OpList.__module__ and hasattr(thing, "__dict__"):
-        return sum(owned(each, seen) for name, each in vars(thing).items() if name not in NOT_ITS_OWN)
+    if isinstance(thing, Buffer):
+        return owned(thing.array, seen) + owned(thing.records, seen)
+    if isinstance(thing, OpList | Workspace):
+        return sum(owned(each, seen) for each in vars(thing).values())
     return 0
 
 

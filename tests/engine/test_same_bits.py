@@ -13,6 +13,7 @@ import pytest
 from engine.nano import HELDOUT, is_refused, nano_files
 from pythia_gguf.choices import ACTIVATIONS
 from pythia_gguf.engine.model import Model, load
+from pythia_gguf.engine.points import Place, matrix_at, point_names
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import UsageError
@@ -147,8 +148,13 @@ def test_who_looks_inside_changes_nothing(quant: str):
     """Stopping before every product, and what is seen there: products of it are what the model goes on with."""
     ids = text(quant)
     seen: dict[str, list[np.ndarray]] = {}
-    session = model(quant).sequences(watch=lambda name, x: seen.setdefault(name, []).append(x.copy()))
-    logits = session.step([Part(seq=session.open(), ids=ids, n_wanted=3)])
+    session = model(quant).sequences()
+
+    def see(x: np.ndarray, place: Place) -> None:
+        seen.setdefault(str(matrix_at(place.name)), []).append(x.copy())
+
+    hooks = {point: see for point in point_names(model(quant).config) if matrix_at(point)}
+    logits = session.step([Part(seq=session.open(), ids=ids, n_wanted=3)], hooks=hooks)
     assert np.array_equal(logits, model(quant).logits(ids, 3))
     assert set(seen) == {name for name, info in model(quant).gguf.tensors.items() if len(info.shape) == 2} - {
         "token_embd.weight"

@@ -28,12 +28,6 @@ OF_THEIR_OWN = tuple(KERNELS / name for name in ("widen.py", "divergence.py", "o
 # How much errors count: a kernel that encode.py calls by its name, where it has checked the rows.
 WEIGH = {"weigh_errors": {KERNELS / "encode.py", KERNELS / "weighted.py"}}
 ENGINE = PACKAGE / "engine"
-# What runs a model is one kernel over a list of ops: who makes the list, and who runs it.
-DRIVER = {"run_ops": {KERNELS / "driver.py", ENGINE / "workers.py"}}
-OPS = {f"{name}_op": {KERNELS / "driver.py"} for name in ("norm", "input", "product", "_attention")} | {
-    "op_address": {KERNELS / "driver.py", ENGINE / "oplist.py"}
-}
-ADDRESSES = {name: {KERNELS / "matmul.py", ENGINE / "oplist.py"} for name in ("matmul_address", "quantizer_address")}
 
 
 def tree_of(path: Path) -> ast.Module:
@@ -44,6 +38,20 @@ def decorated(path: Path, decorator: str) -> set[str]:
     """Functions of a file under `@kernel` or `@inlined`."""
     functions = (n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef))
     return {f.name for f in functions if any(ast.unparse(d).split(".")[-1] == decorator for d in f.decorator_list)}
+
+
+# What runs a model is one kernel over a list of ops: who makes the list, and who runs it.
+DRIVER = {"run_ops": {KERNELS / "driver.py", ENGINE / "workers.py"}}
+BUILDER = ENGINE / "op_builder.py"
+OPS = {
+    name: {KERNELS / "driver.py", KERNELS / module}
+    for module in ("ops.py", "stage_ops.py")
+    for name in decorated(KERNELS / module, "c_kernel(3)")
+} | {
+    "attention_kernel": {KERNELS / "ops.py", KERNELS / "stage_ops.py"},
+    "op_address": {KERNELS / "driver.py", KERNELS / "ops.py", KERNELS / "stage_ops.py", BUILDER},
+}
+ADDRESSES = {name: {KERNELS / "matmul.py", BUILDER} for name in ("matmul_address", "quantizer_address")}
 
 
 def uses(tree: ast.AST) -> Iterator[tuple[str, int]]:

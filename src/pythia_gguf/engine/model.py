@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from pythia_gguf.arguments import checked, one_of, pairs_of_texts, place, whole_
 from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation
-from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
+from pythia_gguf.engine.points import Place, matrix_at, point_names
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.runner import Runner, workers_for
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
-from pythia_gguf.engine.session import Session, Watch, kv_bytes, session_bytes
+from pythia_gguf.engine.session import Session, kv_bytes, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
+from pythia_gguf.engine.workspace import rounded_up, scratch_bytes
 from pythia_gguf.engine.writing import options_of
 from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.formats import FORMATS
@@ -135,9 +136,9 @@ class Model(ProcessBound):
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path, self.gguf.beside)
 
-    def sequences(self, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None) -> Session:
+    def sequences(self, n_sequences: int = 1, n_context: int | None = None) -> Session:
         """Room for so many sequences of so many tokens each; see `engine.session.Session`."""
-        return Session(self.runner, n_sequences, n_context, watch)
+        return Session(self.runner, n_sequences, n_context)
 
     def kv_bytes(self, n_tokens: int) -> int:
         """Memory for the keys and values of a sequence of so many tokens."""
@@ -162,11 +163,20 @@ class Model(ProcessBound):
         session = self.sequences(n_context=_room(self, ids))
         return session.step([Part(seq=session.open(), ids=ids, n_wanted=n_wanted)])
 
-    def watch(self, ids: Iterable[int], watch: Watch) -> None:
-        """Run tokens for what happens inside; see `engine.session.Session`. Raises as `logits` does."""
+    def watch(self, ids: Iterable[int], watch: Callable[[str, np.ndarray], None]) -> None:
+        """Run tokens; `watch` sees what each matrix of the layers multiplies. Raises as `logits` does.
+
+        watch  called with the matrix's name and f32 [n_tokens, n_columns], valid while it is called; a long text is
+               read in slices
+        """
         ids = whole_numbers("ids", ids)
-        session = self.sequences(n_context=_room(self, ids), watch=watch)
-        session.step([Part(seq=session.open(), ids=ids, n_wanted=0)])
+        matrices = {name: matrix for name in point_names(self.config) if (matrix := matrix_at(name))}
+
+        def see(x: np.ndarray, place: Place) -> None:
+            watch(matrices[place.name], x.reshape(len(x), -1))
+
+        session = self.sequences(n_context=_room(self, ids))
+        session.step([Part(seq=session.open(), ids=ids, n_wanted=0)], hooks=dict.fromkeys(matrices, see))
 
     def generate(self, prompt: str | Iterable[int], **options: Any) -> Completion:
         """What the model writes after a prompt; options as in `begin`."""

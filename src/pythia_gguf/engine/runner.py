@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pythia_gguf.arch import ModelConfig
-from pythia_gguf.engine.oplist import rounded_up, scratch_bytes
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.weights import Weights
 from pythia_gguf.engine.workers import Workers
+from pythia_gguf.engine.workspace import rounded_up, scratch_bytes
 from pythia_gguf.kernels.simd import LANES
 
 

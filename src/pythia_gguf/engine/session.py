@@ -6,23 +6,32 @@ into steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pythia_gguf.arguments import shown, whole_numbers
-from pythia_gguf.engine.oplist import SLICE_TOKENS, CacheShape, OpList, rounded_up, workspace_bytes
+from pythia_gguf.engine.oplist import OpList
+from pythia_gguf.engine.points import Hook, Place, Point, hooks_by_name, matrix_at, point_names
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.runner import Runner
+from pythia_gguf.engine.workspace import SLICE_TOKENS, CacheShape, Workspace, rounded_up, workspace_bytes
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError
-from pythia_gguf.kernels.driver import N_SEGMENTS, N_TOKENS, N_WANTED, SEGMENT_WORDS, SEGMENTS, WANTED
 from pythia_gguf.kernels.memory import aligned
+from pythia_gguf.kernels.op_words import (
+    ALL_ROWS,
+    N_SEGMENTS,
+    N_TOKENS,
+    N_WANTED,
+    SEGMENT_WORDS,
+    SEGMENTS,
+    WANTED,
+)
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.machine import require_memory
 
-Watch = Callable[[str, np.ndarray], None]
 _SHORTER = ". Fewer tokens need less"
 
 
@@ -42,14 +51,11 @@ class Session(ProcessBound):
     n_sequences  most that are open at a time
     n_context    most tokens of each
     n_slice      tokens that go through the model at once; a longer step is cut into slices of so many
-    watch        sees what each matrix multiplies: its name, f32 [T, n_columns] of the step's tokens; valid while called
     """
 
-    def __init__(
-        self, runner: Runner, n_sequences: int = 1, n_context: int | None = None, watch: Watch | None = None
-    ) -> None:
+    def __init__(self, runner: Runner, n_sequences: int = 1, n_context: int | None = None) -> None:
         """Take memory for them; pages are touched as tokens come. Raises UsageError when it does not fit."""
-        self.runner, self._watch = runner, watch
+        self.runner = runner
         self.n_sequences = n_sequences
         self.n_context = runner.n_context if n_context is None else n_context
         if n_sequences < 1 or not 1 <= self.n_context <= runner.n_context:
@@ -65,21 +71,14 @@ class Session(ProcessBound):
         self._cache = aligned((config.n_layers, n_sequences, elements), self._shape.dtype)
         self._lengths: list[int | None] = [None] * n_sequences
         n_tokens = _slice_tokens(runner, n_sequences, self.n_context)
-        self._list = OpList(
-            config,
-            runner.weights,
-            cache=self._cache,
-            cache_shape=self._shape,
-            gelu=runner.gelu,
-            activations=runner.activations,
-            n_tokens=n_tokens,
-            n_threads=runner.threads,
-            every_row=watch is not None,
-        )
+        self._space = Workspace(config, n_tokens, self._shape.n_context)
+        self._list = self._list_for(frozenset())
+        # The list of the last hooks; most steps have the hooks of the step before.
+        self._hooked: tuple[frozenset[str], OpList] = (frozenset(), self._list)
         self.n_slice, self._stride = n_tokens, rounded_up(runner.n_vocab, LANES)
         self._segments = aligned((n_tokens, SEGMENT_WORDS), np.int64)
         self._step = runner.workers.new_step()
-        self._step[WANTED] = self._list.wanted.ctypes.data
+        self._step[WANTED] = self._space.wanted.ctypes.data
         self._step[SEGMENTS] = self._segments.ctypes.data
 
     def open(self) -> int:
@@ -119,22 +118,29 @@ class Session(ProcessBound):
         self._lengths[new] = n_tokens
         return new
 
-    def step(self, parts: Sequence[Part], room: np.ndarray | None = None) -> np.ndarray:
+    def step(
+        self, parts: Sequence[Part], room: np.ndarray | None = None, *, hooks: Mapping[str, Hook] | None = None
+    ) -> np.ndarray:
         """Append tokens to sequences; logits f32 [rows wanted, n_vocab], in the order of the parts.
 
         room    of `room_for`, for at least as many rows: memory for the logits; None takes new memory
-        Raises UsageError when a sequence would be longer than the context, NotFiniteError for logits that are infinity
-        or NaN; ValueError for a part without tokens, an unknown id, or two parts of one sequence. No sequence is longer
-        then.
+        hooks   functions that see what lies at points, see `engine.points`: by name, where `*` stands for anything. A
+                long step is done in slices; a hook is called for each. It gets an array of the rows of the slice, valid
+                while it is called, and their `Place`. What it writes into the array, or the array that it returns
+                instead, is what the model goes on with.
+        Raises  UsageError when a sequence would be longer than the context, and for a point that there is not;
+                NotFiniteError for logits, or what a hook would see, that are infinity or NaN; ValueError for a part
+                without tokens, an unknown id, or two parts of one sequence. No sequence is longer then.
         """
         runs = self._slices(parts)
+        called = hooks_by_name(hooks, point_names(self.runner.config)) if hooks else {}
         n_rows = sum(p.n_wanted for p in parts)
         logits = self.room_for(n_rows) if room is None else room[:n_rows]
         if logits.shape != (n_rows, self._stride) or logits.dtype != np.float32 or not logits.flags.c_contiguous:
             raise ValueError(f"no room for {n_rows} rows: {logits.shape} of {logits.dtype}")
         done = 0
         for slice_runs in runs:
-            done += self._run(slice_runs, logits[done:])
+            done += self._run(slice_runs, logits[done:], called)
         for r in (r for slice_runs in runs for r in slice_runs):
             self._lengths[r.seq] = r.position + len(r.ids)
         return logits[:, : self.runner.n_vocab]
@@ -192,43 +198,58 @@ class Session(ProcessBound):
             raise UsageError(f"{needed} tokens do not fit into a context of {self.n_context}")
         return np.array(ids, np.int64)
 
-    def _run(self, runs: list[_Run], logits: np.ndarray) -> int:
+    def _list_for(self, asked: frozenset[str]) -> OpList:
+        return OpList(self.runner, self._space, cache=self._cache, cache_shape=self._shape, asked=asked)
+
+    def _run(self, runs: list[_Run], logits: np.ndarray, hooks: Mapping[str, Sequence[Hook]]) -> int:
         """One slice; the number of rows written."""
         self.runner.workers.settle()
-        step, ops = self._step, self._list
+        if hooks and hooks.keys() != self._hooked[0]:
+            self._hooked = frozenset(hooks), self._list_for(frozenset(hooks))
+        step, space, ops = self._step, self._space, self._hooked[1] if hooks else self._list
         n_tokens = n_wanted = 0
         for i, r in enumerate(runs):
             self._segments[i] = n_tokens, len(r.ids), r.seq, r.position
-            ops.wanted[n_wanted : n_wanted + len(r.wanted)] = np.arange(r.wanted.start, r.wanted.stop) + n_tokens
+            space.wanted[n_wanted : n_wanted + len(r.wanted)] = np.arange(r.wanted.start, r.wanted.stop) + n_tokens
             n_tokens += len(r.ids)
             n_wanted += len(r.wanted)
         hidden = self.runner.config.hidden
-        ops.x[:n_tokens, :hidden] = self.runner.weights.embed(np.concatenate([r.ids for r in runs]))
+        space.x.array[:n_tokens, :hidden] = self.runner.weights.embed(np.concatenate([r.ids for r in runs]))
         step[N_TOKENS], step[N_WANTED], step[N_SEGMENTS] = n_tokens, n_wanted, len(runs)
         if n_wanted:
             ops.write_logits_to(logits)
         wanted = [(r, i) for r in runs for i in r.wanted]
-        last = len(ops.ops) if n_wanted else ops.n_body
-        first = 0
-        if self._watch is not None:
+        first, last = 0, len(ops.ops) if n_wanted else ops.n_body
+        for point in ops.points(logits[:n_wanted]):
+            if first < point.at:
+                self.runner.workers.run(ops.ops, first, point.at, step, (self, ops, logits))
+                first = point.at
             every = [(r, i) for r in runs for i in range(len(r.ids))]
-            for at, name, x in ops.inputs:
-                if first < at < last:
-                    self.runner.workers.run(ops.ops, first, at, step, self)
-                    first = at
-                    rows = x[: n_tokens if at < ops.n_body else n_wanted]
-                    self._check(rows, every if at < ops.n_body else wanted, name)
-                    self._watch(name, rows)
-        self.runner.workers.run(ops.ops, first, last, step, (self, logits))
+            self._show(point, every if point.rows == ALL_ROWS else wanted, hooks[point.name])
+        if first < last:
+            self.runner.workers.run(ops.ops, first, last, step, (self, ops, logits))
         self._check(logits[:n_wanted, : self.runner.n_vocab], wanted)
         return n_wanted
+
+    def _show(self, point: Point, tokens: Sequence[tuple[_Run, int]], hooks: Sequence[Hook]) -> None:
+        """Let hooks see and change what lies at a point; `tokens` are those of its rows."""
+        place = Place(
+            name=point.name,
+            seqs=np.array([run.seq for run, _ in tokens]),
+            positions=np.array([run.position + i for run, i in tokens]),
+        )
+        x = point.values(place)
+        if not np.isfinite(seen := point.where_seen(x, place)).all():
+            self._check(seen, tokens, point.name)
+        for hook in hooks:
+            point.change(x, hook(x, place), place)
 
     def _check(self, rows: np.ndarray, places: Iterable[tuple[_Run, int]], name: str | None = None) -> None:
         """Raises NotFiniteError for the first row with infinity or NaN.
 
         rows    f32 [n, any]
         places  the token of each, as a number in its run
-        name    of the matrix that multiplies them; None: they are logits
+        name    of the point where they lie; None: they are logits
         """
         for row, (run, i) in zip(rows, places, strict=True):
             if not np.isfinite(row).all():
@@ -239,7 +260,7 @@ class Session(ProcessBound):
                 raise NotFiniteError(
                     f"infinity or NaN at position {position}{token}: weights are damaged, or the model has diverged",
                     path=self.runner.path,
-                    field=where if name is None else f"what {name} multiplies",
+                    field=where if name is None else _said(name),
                     position=position,
                 )
 
@@ -252,6 +273,12 @@ class Session(ProcessBound):
             if not is_finite.all():
                 return layer, int(is_finite.argmin())
         return None, n_tokens - 1
+
+
+def _said(point: str) -> str:
+    """A point in a message."""
+    matrix = matrix_at(point)
+    return point if matrix is None else f"what {matrix} multiplies"
 
 
 def session_bytes(runner: Runner, n_sequences: int, n_context: int) -> int:

@@ -17,18 +17,9 @@ import numpy as np
 
 from pythia_gguf.engine.pace import Pace
 from pythia_gguf.engine.process_bound import ProcessBound
-from pythia_gguf.kernels.driver import (
-    N_THREADS,
-    N_TOKENS,
-    SCRATCH,
-    SCRATCH_BYTES,
-    SERIAL,
-    STATE,
-    STEP_WORDS,
-    compile_run_ops,
-    run_ops,
-)
+from pythia_gguf.kernels.driver import compile_run_ops, run_ops
 from pythia_gguf.kernels.memory import aligned
+from pythia_gguf.kernels.op_words import N_THREADS, N_TOKENS, SCRATCH, SCRATCH_BYTES, SERIAL, STATE, STEP_WORDS
 from pythia_gguf.kernels.threads import DONE, STATE_WORDS
 
 
@@ -58,8 +49,8 @@ class Workers(ProcessBound):
         self._task: Task | None = None
         self._held: object = None
         self._caller = 0
-        # By the stretch and the number of tokens.
-        self._paces: dict[tuple[int, int, int], Pace] = {}
+        # By the length of the list, the stretch and the number of tokens.
+        self._paces: dict[tuple[int, int, int, int], Pace] = {}
         self._one_caller = threading.Lock()
         self._queues: list[SimpleQueue[Task | None]] = []
         # Compiled before there is anything to wait for; see `run`.
@@ -88,7 +79,7 @@ class Workers(ProcessBound):
             self._finish()
             self._serial += 1
             step[SERIAL] = self._serial
-            pace = self._paces.setdefault((first, last, int(step[N_TOKENS])), Pace(self.n_threads))
+            pace = self._paces.setdefault((len(ops), first, last, int(step[N_TOKENS])), Pace(self.n_threads))
             n_threads = step[N_THREADS] = pace.choose()
             started = time.perf_counter()
             self._caller = threading.get_ident()

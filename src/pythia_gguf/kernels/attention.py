@@ -85,7 +85,7 @@ def _score_four_tiles(q, q_start, head_dim, keys, at, scale, scores, to):
 
 
 @inlined
-def _score_tile(q, q_start, head_dim, keys, at, scale, scores, to):
+def score_tile(q, q_start, head_dim, keys, at, scale, scores, to):
     """Scores of 32 positions."""
     a = no_floats()
     b = a
@@ -132,7 +132,7 @@ def _score_eight_queries(q, start, stride, head_dim, keys, at, scale, scores, to
 
 
 @inlined
-def _softmax(scores, start, n_keys, n_tiles):
+def softmax(scores, start, n_keys, n_tiles):
     """Scores become e**(score - largest), 0 from n_keys to the end of the tiles; returns 1 / their sum."""
     most = splat(MINUS)
     for at in range(n_keys // LANES * LANES, n_tiles * LANES, LANES):
@@ -151,7 +151,7 @@ def _softmax(scores, start, n_keys, n_tiles):
 
 
 @inlined
-def _mix_one(weights, n_keys, values, width, factor, mixed, to):
+def mix_one(weights, n_keys, values, width, factor, mixed, to):
     """mixed[d] = factor * sum over p of weights[p] values[p, d]; two sums, of even and of odd positions."""
     for at in range(0, width, 32):
         a = no_floats()
@@ -221,9 +221,9 @@ def attend_one(q, q_start, head_dim, width, keys, values, n_keys, scale, scores,
         _score_four_tiles(q, q_start, head_dim, keys, tile * head_dim * LANES, scale, scores, tile * LANES)
         tile += 4
     while tile < n_tiles:
-        _score_tile(q, q_start, head_dim, keys, tile * head_dim * LANES, scale, scores, tile * LANES)
+        score_tile(q, q_start, head_dim, keys, tile * head_dim * LANES, scale, scores, tile * LANES)
         tile += 1
-    _mix_one(scores, n_keys, values, width, _softmax(scores, 0, n_keys, n_tiles), mixed, 0)
+    mix_one(scores, n_keys, values, width, softmax(scores, 0, n_keys, n_tiles), mixed, 0)
 
 
 @inlined
@@ -239,5 +239,5 @@ def attend_eight(q, q_start, stride, head_dim, width, keys, values, n_keys, scal
         at = tile * head_dim * LANES
         _score_eight_queries(q, q_start, stride, head_dim, keys, at, scale, scores, tile * LANES, row)
     for j in range(8):
-        factors[j] = _softmax(scores, j * row, n_keys + j, n_tiles)
+        factors[j] = softmax(scores, j * row, n_keys + j, n_tiles)
     _mix_eight(scores, row, (n_keys + 8) // 2 * 2, values, width, factors, mixed, 0)

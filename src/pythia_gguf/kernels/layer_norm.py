@@ -1,6 +1,6 @@
-"""LayerNorm of rows, and what turns rows into the input of a matrix product.
+"""LayerNorm of one row, in one piece or in two.
 
-Knows no model. A C entry point takes one row of the op list; its fields are in kernels/driver.py.
+Knows no model.
 """
 
 import numpy as np
@@ -13,12 +13,11 @@ ONE = np.float32(1)
 
 
 @inlined
-def normalize(x, start, n, weight, bias, eps, out, out_start):
-    """One row: (x - mean) / sqrt(variance + eps) * weight + bias; sums by lanes, folded in one fixed order.
+def mean_and_scale(x, start, n, eps):
+    """The mean of a row, and the root of its variance plus eps; sums by lanes, folded in one fixed order.
 
-    x, out        f32, n values from start and out_start; they may be the same
-    weight, bias  f32 [n]
-    Source        Ba et al., arXiv:1607.06450; the variance is the biased one, as in torch.nn.LayerNorm
+    x       f32, n values from start
+    Source  Ba et al., arXiv:1607.06450; the variance is the biased one, as in torch.nn.LayerNorm
     """
     whole = n - n % LANES
     lanes = splat(ZERO)
@@ -35,8 +34,25 @@ def normalize(x, start, n, weight, bias, eps, out, out_start):
     total = fold_sum(lanes)
     for i in range(whole, n):
         total += (x[start + i] - mean) * (x[start + i] - mean)
-    scale = ONE / np.sqrt(total / np.float32(n) + eps)
+    return mean, np.sqrt(total / np.float32(n) + eps)
+
+
+@inlined
+def normalize_by(x, start, n, mean, scale, weight, bias, out, out_start):
+    """One row: (x - mean) / scale * weight + bias.
+
+    x, out        f32, n values from start and out_start; they may be the same
+    weight, bias  f32 [n]
+    """
+    whole, factor = n - n % LANES, ONE / scale
     for i in range(0, whole, LANES):
-        store(out, out_start + i, (load(x, start + i) - mean) * scale * load(weight, i) + load(bias, i))
+        store(out, out_start + i, (load(x, start + i) - mean) * factor * load(weight, i) + load(bias, i))
     for i in range(whole, n):
-        out[out_start + i] = (x[start + i] - mean) * scale * weight[i] + bias[i]
+        out[out_start + i] = (x[start + i] - mean) * factor * weight[i] + bias[i]
+
+
+@inlined
+def normalize(x, start, n, weight, bias, eps, out, out_start):
+    """One row: (x - mean) / sqrt(variance + eps) * weight + bias; arguments as above."""
+    mean, scale = mean_and_scale(x, start, n, eps)
+    normalize_by(x, start, n, mean, scale, weight, bias, out, out_start)
