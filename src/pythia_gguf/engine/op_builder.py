@@ -110,10 +110,19 @@ class OpBuilder:
         assert self.n_body is None
         self.n_body = self.n_ops
 
-    def stop(self, name: str, array: np.ndarray, rows: int = ALL_ROWS, **how: float | np.ndarray) -> None:
+    def stop(
+        self,
+        name: str,
+        array: np.ndarray,
+        *,
+        rows: int = ALL_ROWS,
+        masked: float | None = None,
+        factors: np.ndarray | None = None,
+    ) -> None:
         """Let hooks see an array here, if they ask for this point."""
         if name in self.asked:
-            self.points.append(Point(name=name, at=self.n_ops, array=array, rows=rows, **how))  # type: ignore[arg-type]
+            point = Point(name=name, at=self.n_ops, array=array, rows=rows, masked=masked, factors=factors)
+            self.points.append(point)
 
     def residual(self, name: str, x: Residual) -> Residual:
         """A point of the residual stream; only a list for hooks makes the sum here, the next norm does otherwise."""
@@ -167,11 +176,11 @@ class OpBuilder:
             parts = {field: getattr(words, field) for field in NormPartOp._fields if field != "scales"}
             part = NormPartOp(**parts, scales=scales.ctypes.data)
             self._add("norm_scale", part)
-            self.stop(scale, scales, shown)
+            self.stop(scale, scales, rows=shown)
             self._add("norm_by_scale", part)
         else:
             self._add("norm", words)
-        self.stop(normalized, to.array, shown)
+        self.stop(normalized, to.array, rows=shown)
         if {scale, normalized} & self.asked:
             self.input(to, to, reader=reader, is_quantized=False, rows=shown)
 

@@ -220,7 +220,7 @@ class Session(ProcessBound):
             ops.write_logits_to(logits)
         wanted = [(r, i) for r in runs for i in r.wanted]
         first, last = 0, len(ops.ops) if n_wanted else ops.n_body
-        for point in ops.points(logits[:n_wanted]):
+        for point in ops.points(logits[:n_wanted]) if hooks else ():
             if first < point.at:
                 self.runner.workers.run(ops.ops, first, point.at, step, (self, ops, logits))
                 first = point.at
