@@ -11,7 +11,9 @@ import pytest
 
 from engine.nano import nano_files
 from engine.toys import IDS, toy_model, write_gguf
+from pythia_gguf.arch.gpt_neox import ARCHITECTURE
 from pythia_gguf.engine.model import Model, load
+from pythia_gguf.engine.oplist import BLOCKS
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.runner import Runner
 from pythia_gguf.engine.session import Session
@@ -30,6 +32,10 @@ def test_words_fit_and_none_can_be_left_out(name: str):
     for left_out in fields:
         with pytest.raises(TypeError, match=left_out):
             words(**{field: 0 for field in fields if field != left_out})
+
+
+def test_every_architecture_has_its_block():
+    assert BLOCKS.keys() == {ARCHITECTURE}
 
 
 def with_vectors(model: Model, vectors: dict[str, np.ndarray]) -> Runner:

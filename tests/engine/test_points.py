@@ -17,7 +17,7 @@ from engine.nano import HELDOUT, is_refused, nano_files
 from engine.toys import IDS, distance, hf_logits, toy_model, write_gguf
 from pythia_gguf.choices import ACTIVATIONS, CACHES
 from pythia_gguf.engine.model import Model, load
-from pythia_gguf.engine.points import EMBED, END_POINTS, LAYER_POINTS, Hook, Place, point_names
+from pythia_gguf.engine.points import EMBED, END_POINTS, LAYER_POINTS, Hook, HookPlace, point_names
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.errors import NotFiniteError, UsageError
 
@@ -121,7 +121,7 @@ def test_change_of_any_point_is_that_of_transformers(place: str, kind: str):
     assert distance(theirs, before) > 10 * MOST
     assert distance(ours, theirs) <= MOST
 
-    def in_place(x: np.ndarray, _: Place) -> None:
+    def in_place(x: np.ndarray, _: HookPlace) -> None:
         x[...] = changed_by(place, x)
 
     assert np.array_equal(run(model, IDS, {point: in_place}), ours)
@@ -193,7 +193,7 @@ def test_pattern_that_is_changed_for_one_token_leaves_the_others_bits():
     model, ids = nano(), nano_ids()
     plain = captured(model, ids)["blocks.0.attn.z"]
 
-    def first_only(x: np.ndarray, place: Place) -> None:
+    def first_only(x: np.ndarray, place: HookPlace) -> None:
         x[7, 2] = 0
         x[7, 2, 0] = 1
 
@@ -217,7 +217,7 @@ def test_a_hook_is_told_the_token_of_each_row():
     session.step([Part(seq=second, ids=ids[:9], n_wanted=0)])
     seen: dict[str, list[tuple[int, int]]] = {"embed": [], "logits": []}
 
-    def look(x: np.ndarray, place: Place) -> None:
+    def look(x: np.ndarray, place: HookPlace) -> None:
         assert len(x) == len(place.seqs) == len(place.positions)
         seen[place.name] += zip(place.seqs.tolist(), place.positions.tolist(), strict=True)
 

@@ -13,7 +13,7 @@ import pytest
 from engine.nano import HELDOUT, is_refused, nano_files
 from pythia_gguf.choices import ACTIVATIONS
 from pythia_gguf.engine.model import Model, load
-from pythia_gguf.engine.points import Place, matrix_at, point_names
+from pythia_gguf.engine.points import HookPlace, matrix_at, point_names
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import UsageError
@@ -150,7 +150,7 @@ def test_who_looks_inside_changes_nothing(quant: str):
     seen: dict[str, list[np.ndarray]] = {}
     session = model(quant).sequences()
 
-    def see(x: np.ndarray, place: Place) -> None:
+    def see(x: np.ndarray, place: HookPlace) -> None:
         seen.setdefault(str(matrix_at(place.name)), []).append(x.copy())
 
     hooks = {point: see for point in point_names(model(quant).config) if matrix_at(point)}

@@ -20,7 +20,7 @@ from pythia_gguf.arguments import checked, one_of, pairs_of_texts, place, whole_
 from pythia_gguf.choices import ACTIVATIONS, ANY_GELU, CACHES
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.engine.generation import Completion, Generation
-from pythia_gguf.engine.points import Place, matrix_at, point_names
+from pythia_gguf.engine.points import HookPlace, matrix_at, point_names
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.runner import Runner, workers_for
@@ -172,7 +172,7 @@ class Model(ProcessBound):
         ids = whole_numbers("ids", ids)
         matrices = {name: matrix for name in point_names(self.config) if (matrix := matrix_at(name))}
 
-        def see(x: np.ndarray, place: Place) -> None:
+        def see(x: np.ndarray, place: HookPlace) -> None:
             watch(matrices[place.name], x.reshape(len(x), -1))
 
         session = self.sequences(n_context=_room(self, ids))

@@ -44,7 +44,7 @@ END_POINTS = {"ln_final.scale": None, "ln_final.normalized": "output", LOGITS: N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class HookPlace:
     """Where a hook is called: a point, and the token of each row.
 
     name       of the point
@@ -58,7 +58,7 @@ class Place:
 
 
 # Gets the values at a point, rows first, which it may change; or gives changed ones.
-Hook = Callable[[np.ndarray, Place], np.ndarray | None]
+Hook = Callable[[np.ndarray, HookPlace], np.ndarray | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Point:
     masked: float | None = None
     factors: np.ndarray | None = None
 
-    def values(self, place: Place) -> np.ndarray:
+    def values(self, place: HookPlace) -> np.ndarray:
         """What is there of the rows of a step: the memory itself, or a copy where there are factors."""
         n = len(place.positions)
         x = self.array[:n]
@@ -87,11 +87,11 @@ class Point:
             x = x[..., : int(place.positions.max()) + 1]
         return x if self.factors is None else x * self.factors[:n, :, None]
 
-    def where_seen(self, x: np.ndarray, place: Place) -> np.ndarray:
+    def where_seen(self, x: np.ndarray, place: HookPlace) -> np.ndarray:
         """Values, with zeros where a token may not look."""
         return x if self.masked is None else np.where(_may_look(x, place), x, 0)
 
-    def change(self, x: np.ndarray, given: np.ndarray | None, place: Place) -> None:
+    def change(self, x: np.ndarray, given: np.ndarray | None, place: HookPlace) -> None:
         """Take what a hook has made of `values`: in their memory, or an array of its own.
 
         Raises ValueError for another shape, UsageError for a change where a token may not look.
@@ -114,7 +114,7 @@ class Point:
         self.factors[:n][changed] = 1
 
 
-def _may_look(x: np.ndarray, place: Place) -> np.ndarray:
+def _may_look(x: np.ndarray, place: HookPlace) -> np.ndarray:
     """Whether the token of a row may look at a position: [n_tokens, 1, positions]."""
     return np.arange(x.shape[-1])[None, None, :] <= place.positions[:, None, None]
 

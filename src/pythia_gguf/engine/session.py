@@ -13,7 +13,7 @@ import numpy as np
 
 from pythia_gguf.arguments import shown, whole_numbers
 from pythia_gguf.engine.oplist import OpList
-from pythia_gguf.engine.points import Hook, Place, Point, hooks_by_name, matrix_at, point_names
+from pythia_gguf.engine.points import Hook, HookPlace, Point, hooks_by_name, matrix_at, point_names
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.runner import Runner
@@ -126,7 +126,7 @@ class Session(ProcessBound):
         room    of `room_for`, for at least as many rows: memory for the logits; None takes new memory
         hooks   functions that see what lies at points, see `engine.points`: by name, where `*` stands for anything. A
                 long step is done in slices; a hook is called for each. It gets an array of the rows of the slice, valid
-                while it is called, and their `Place`. What it writes into the array, or the array that it returns
+                while it is called, and their `HookPlace`. What it writes into the array, or the array that it returns
                 instead, is what the model goes on with.
         Raises  UsageError when a sequence would be longer than the context, and for a point that there is not;
                 NotFiniteError for logits, or what a hook would see, that are infinity or NaN; ValueError for a part
@@ -233,7 +233,7 @@ class Session(ProcessBound):
 
     def _show(self, point: Point, tokens: Sequence[tuple[_Run, int]], hooks: Sequence[Hook]) -> None:
         """Let hooks see and change what lies at a point; `tokens` are those of its rows."""
-        place = Place(
+        place = HookPlace(
             name=point.name,
             seqs=np.array([run.seq for run, _ in tokens]),
             positions=np.array([run.position + i for run, i in tokens]),
