@@ -22,6 +22,8 @@ EVERYWHERE = {"arguments", "choices", "cpus", "errors", "files", "json_file", "m
 # Why a file outside `arch` may name GPT-NeoX.
 KNOW_GPT_NEOX = {
     "checkpoint/neox.py": "reads the layer files of the GPT-NeoX library, which holds no other model",
+    "engine/gpt_neox_blocks.py": "the layers of GPT-NeoX as ops",
+    "engine/oplist.py": "the table of blocks, one for each entry of the table of `arch`",
     "export/transformers_model.py": "the type of what users get, for type checkers",
     "press/source.py": "opens those files",
     "tokenizer/named_tokens.py": "GPTNeoXTokenizer is a class of transformers that models of other kinds have too",

@@ -11,7 +11,7 @@ import pytest
 
 from engine.nano import nano_files
 from engine.toys import IDS, toy_model, write_gguf
-from pythia_gguf.arch.gpt_neox import ARCHITECTURE
+from pythia_gguf.arch import ARCHITECTURES
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.oplist import BLOCKS
 from pythia_gguf.engine.protocol import Part
@@ -35,7 +35,7 @@ def test_words_fit_and_none_can_be_left_out(name: str):
 
 
 def test_every_architecture_has_its_block():
-    assert BLOCKS.keys() == {ARCHITECTURE}
+    assert BLOCKS.keys() == ARCHITECTURES.keys()
 
 
 def with_vectors(model: Model, vectors: dict[str, np.ndarray]) -> Runner:

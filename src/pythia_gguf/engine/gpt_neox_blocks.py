@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pythia_gguf.arch import GPTNeoXConfig
+from pythia_gguf.arch import ModelConfig
 from pythia_gguf.engine.op_builder import OpBuilder, Residual
 from pythia_gguf.kernels.op_words import ALL_ROWS, GATHERED_ROWS, WANTED_ROWS
 from pythia_gguf.kernels.threads import SECOND_TAKEN
@@ -17,7 +17,7 @@ from pythia_gguf.kernels.threads import SECOND_TAKEN
 Block = Callable[[OpBuilder, int, Residual, bool], Residual]
 
 
-def gpt_neox_block(config: GPTNeoXConfig) -> Block:
+def gpt_neox_block(config: ModelConfig) -> Block:
     """The block of a model."""
     return _parallel_block if config.parallel_residual else _sequential_block
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from pythia_gguf.arch import GPTNeoXConfig
+from pythia_gguf.arch import ModelConfig
 from pythia_gguf.errors import UsageError, nearest, one_line
 from pythia_gguf.kernels.op_words import ALL_ROWS
 
@@ -130,7 +130,7 @@ def matrix_at(name: str) -> str | None:
     return matrix and f"blk.{layer}.{matrix}.weight"
 
 
-def point_names(config: GPTNeoXConfig) -> list[str]:
+def point_names(config: ModelConfig) -> list[str]:
     """All points of a model, in the order of the computation."""
     kinds = [kind for kind in LAYER_POINTS if kind != "resid_mid" or not config.parallel_residual]
     return [EMBED, *(f"blocks.{i}.{kind}" for i in range(config.n_layers) for kind in kinds), *END_POINTS]

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pythia_gguf.arch import GPTNeoXConfig
+from pythia_gguf.arch import ModelConfig
 from pythia_gguf.kernels.matmul import new_records, product_scratch, records_bytes
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
@@ -43,11 +43,11 @@ class CacheShape:
         """Of the array: float16 are kept as bit patterns."""
         return np.uint16 if self.kind == "f16" else np.float32
 
-    def width(self, config: GPTNeoXConfig) -> int:
+    def width(self, config: ModelConfig) -> int:
         """Numbers of a cached value."""
         return rounded_up(config.head_dim, LANES)
 
-    def slot_elements(self, config: GPTNeoXConfig) -> int:
+    def slot_elements(self, config: ModelConfig) -> int:
         """Numbers that one layer keeps of one sequence."""
         return config.n_heads * self.n_context * (config.head_dim + self.width(config))
 
@@ -96,7 +96,7 @@ class Workspace:
     cos_sin               f32 [n_context, rotary_dims]
     """
 
-    def __init__(self, config: GPTNeoXConfig, n_tokens: int, n_context: int) -> None:
+    def __init__(self, config: ModelConfig, n_tokens: int, n_context: int) -> None:
         """Take memory; pages are touched as steps need them."""
         hidden, n_ffn = config.hidden, config.n_ffn
         self._n_tokens, self._n_heads, self._n_context = n_tokens, config.n_heads, n_context
@@ -137,7 +137,7 @@ class Workspace:
         return Buffer(array=array, n_columns=n_columns, records=new_records(self._n_tokens, n_columns))
 
 
-def workspace_bytes(config: GPTNeoXConfig, n_tokens: int, n_context: int) -> int:
+def workspace_bytes(config: ModelConfig, n_tokens: int, n_context: int) -> int:
     """Memory of a `Workspace`, without what only steps that are looked into need."""
     hidden, stride, n_ffn = config.hidden, rounded_up(config.hidden, LANES), rounded_up(config.n_ffn, LANES)
     rows = 4 * stride + rounded_up(3 * hidden, LANES) + LANES + n_ffn + 3 * hidden
@@ -146,13 +146,13 @@ def workspace_bytes(config: GPTNeoXConfig, n_tokens: int, n_context: int) -> int
     return n_tokens * (4 * rows + 8) + records + n_context * config.rotary_dims * 4
 
 
-def scratch_bytes(config: GPTNeoXConfig, n_context: int, activations: str) -> int:
+def scratch_bytes(config: ModelConfig, n_context: int, activations: str) -> int:
     """What one thread needs for a product, for attention or for a norm."""
     attention = 4 * (8 * (n_context + config.head_dim + LANES) + LANES)
     return rounded_up(max(product_scratch(SLICE_TOKENS[activations]), attention, 4 * (config.hidden + LANES)), 64)
 
 
-def _rotation_table(config: GPTNeoXConfig, n_context: int) -> np.ndarray:
+def _rotation_table(config: ModelConfig, n_context: int) -> np.ndarray:
     """Cosines, then sines, of every position: f32 [n_context, rotary_dims].
 
     Angles are float32 products, as in transformers 5 (modeling_gpt_neox.py, GPTNeoXRotaryEmbedding).
