@@ -12,11 +12,13 @@ import pytest
 from engine.nano import HELDOUT, nano_files
 from press import tiny
 from pythia_gguf.cli.main import COMMANDS, find_command
+from pythia_gguf.engine.kv_tiles import Tiles
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.oplist import OpList
 from pythia_gguf.engine.weights import weights_bytes
 from pythia_gguf.engine.workspace import Buffer, Workspace
 from pythia_gguf.errors import UsageError
+from pythia_gguf.kernels.memory import Pages
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,9 @@ def owned(thing: object, seen: set[int]) -> int:
         return sum(owned(each, seen) for each in thing)
     if isinstance(thing, Buffer):
         return owned(thing.array, seen) + owned(thing.records, seen)
-    if isinstance(thing, OpList | Workspace):
+    if isinstance(thing, Pages):
+        return owned(thing.array, seen)
+    if isinstance(thing, OpList | Tiles | Workspace):
         return sum(owned(each, seen) for each in vars(thing).values())
     return 0
 

@@ -55,7 +55,7 @@ class Batch(ProcessBound):
         self, model: Engine, n_sequences: int = 1, n_context: int | None = None, kv_bytes: int | None = None
     ) -> None:
         """Raises UsageError when the sequences do not fit into memory."""
-        self._model, self._sequences = model, model.sequences(n_sequences, n_context)
+        self._model, self._sequences = model, model.sequences(n_sequences, n_context, kv_bytes=kv_bytes)
         self.n_sequences, self.n_context, self.kv_bytes = n_sequences, self._sequences.n_context, kv_bytes
         self._waiting: deque[Writing] = deque()
         self._members: list[_Member] = []

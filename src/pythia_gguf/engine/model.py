@@ -25,7 +25,7 @@ from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.runner import Runner, workers_for
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
-from pythia_gguf.engine.session import Session, kv_bytes, session_bytes
+from pythia_gguf.engine.session import Session, kv_bytes_of, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
 from pythia_gguf.engine.workspace import rounded_up, scratch_bytes
 from pythia_gguf.engine.writing import options_of
@@ -136,13 +136,13 @@ class Model(ProcessBound):
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path, self.gguf.beside)
 
-    def sequences(self, n_sequences: int = 1, n_context: int | None = None) -> Session:
+    def sequences(self, n_sequences: int = 1, n_context: int | None = None, *, kv_bytes: int | None = None) -> Session:
         """Room for so many sequences of so many tokens each; see `engine.session.Session`."""
-        return Session(self.runner, n_sequences, n_context)
+        return Session(self.runner, n_sequences, n_context, kv_bytes)
 
     def kv_bytes(self, n_tokens: int) -> int:
         """Memory for the keys and values of a sequence of so many tokens."""
-        return kv_bytes(self.runner, n_tokens)
+        return kv_bytes_of(self.runner, n_tokens)
 
     @checked
     def session_bytes(self, n_sequences: int = 1, n_context: int | None = None) -> int:

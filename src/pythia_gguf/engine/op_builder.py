@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pythia_gguf.engine.kv_tiles import Tiles
 from pythia_gguf.engine.points import Point
 from pythia_gguf.engine.runner import Runner
-from pythia_gguf.engine.workspace import Buffer, CacheShape, Workspace
+from pythia_gguf.engine.workspace import Buffer, Workspace
 from pythia_gguf.kernels.driver import op_address
 from pythia_gguf.kernels.matmul import matmul_address, piece_groups, quantizer_address
 from pythia_gguf.kernels.memory import aligned
@@ -71,15 +72,7 @@ class OpBuilder:
     n_body  ops before those that do only rows that logits are wanted of
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        space: Workspace,
-        *,
-        cache: np.ndarray,
-        cache_shape: CacheShape,
-        asked: frozenset[str],
-    ) -> None:
+    def __init__(self, runner: Runner, space: Workspace, tiles: Tiles, asked: frozenset[str]) -> None:
         """No op yet; arguments as for `OpList`."""
         self.config, self.space, self.asked = runner.config, space, asked
         self.points: list[Point] = []
@@ -87,7 +80,7 @@ class OpBuilder:
         # Padded biases: ops have their addresses.
         self.biases: list[np.ndarray] = []
         self._weights, self._activations, self._n_threads = runner.weights, runner.activations, runner.threads
-        self._cache, self._cache_shape, self._gelu = cache, cache_shape, _GELUS[runner.gelu]
+        self._tiles, self._gelu = tiles, _GELUS[runner.gelu]
         self._rows: list[list[int]] = []
 
     @property
@@ -249,7 +242,7 @@ class OpBuilder:
 
         quantizes  whether that is wanted
         """
-        config, space, cached = self.config, self.space, self._cache_shape.kind
+        config, space, cached = self.config, self.space, self._tiles.kind
         heads = (-1, config.n_heads, config.head_dim)
         q, k, v = (space.qkv.array[:, j * config.hidden : (j + 1) * config.hidden].reshape(heads) for j in range(3))
         z, scores, pattern = f"{point}.z", f"{point}.scores", f"{point}.pattern"
@@ -295,20 +288,20 @@ class OpBuilder:
         )
 
     def _attention(self, i: int, quantizer: int) -> AttentionOp:
-        config, shape, space = self.config, self._cache_shape, self.space
+        config, tiles, space = self.config, self._tiles, self.space
         return AttentionOp(
             qkv=space.qkv.address,
             stride=space.qkv.stride,
             out=space.in_dense.address,
-            cache=self._cache[i].ctypes.data,
+            cache=tiles.layer_address(i),
+            n_cached=tiles.n_from(i),
             head_dim=config.head_dim,
-            width=shape.width(config),
+            width=tiles.width,
             n_heads=config.n_heads,
             n_rotated=config.rotary_dims,
-            n_context=shape.n_context,
+            n_context=space.n_context,
             cos_sin=space.cos_sin.ctypes.data,
             scale=_bits(np.float32(1) / np.sqrt(np.float32(config.head_dim))),
-            slot_bytes=self._cache[i, 0].nbytes,
             quantizer=quantizer,
             records=space.in_dense.records_address,
             scores=0,

@@ -12,10 +12,11 @@ import numpy as np
 from pythia_gguf.arch import ModelConfig
 from pythia_gguf.arch.gpt_neox import GPT_NEOX
 from pythia_gguf.engine.gpt_neox_blocks import Block, gpt_neox_block
+from pythia_gguf.engine.kv_tiles import Tiles
 from pythia_gguf.engine.op_builder import OpBuilder, Residual
 from pythia_gguf.engine.points import EMBED, LOGITS, Point
 from pythia_gguf.engine.runner import Runner
-from pythia_gguf.engine.workspace import CacheShape, Workspace
+from pythia_gguf.engine.workspace import Workspace
 from pythia_gguf.kernels.op_words import ALL_ROWS, GATHERED_ROWS, PRODUCT, WANTED_ROWS
 
 # By the name that a GGUF gives an architecture: the block of a model of given sizes.
@@ -29,22 +30,15 @@ class OpList:
     n_body  ops before those that are only for logits
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        space: Workspace,
-        *,
-        cache: np.ndarray,
-        cache_shape: CacheShape,
-        asked: frozenset[str] = frozenset(),
-    ) -> None:
-        """Build it; `cache` is [layers, slots, slot_elements].
+    def __init__(self, runner: Runner, space: Workspace, tiles: Tiles, asked: frozenset[str] = frozenset()) -> None:
+        """Build it.
 
+        tiles  keys and values of all sequences
         asked  points that hooks want to see. Then all layers do all rows; without hooks the last one does, from
                attention on, only those that logits are wanted of
         """
         config = runner.config
-        build = OpBuilder(runner, space, cache=cache, cache_shape=cache_shape, asked=asked)
+        build = OpBuilder(runner, space, tiles, asked)
         block = BLOCKS[config.architecture](config)
         x = Residual(here=space.x, there=space.spare)
         build.stop(EMBED, space.x.array[:, : config.hidden])

@@ -60,7 +60,7 @@ class Sequences(Protocol):
         """Forget all but the first n tokens."""
 
     def fork(self, seq: int, n_tokens: int) -> int:
-        """Begin a sequence with the first n tokens of another one."""
+        """Begin a sequence with the first n tokens of another one; it shares their keys and values where it can."""
 
     def step(self, parts: Sequence[Part], room: np.ndarray | None = None) -> np.ndarray:
         """Append tokens to sequences; logits f32 [rows wanted, n_vocab], in the order of the parts.
@@ -102,5 +102,10 @@ class Engine(Protocol):
     def kv_bytes(self, n_tokens: int) -> int:
         """Memory for the keys and values of a sequence of so many tokens."""
 
-    def sequences(self, n_sequences: int = 1, n_context: int | None = None) -> Sequences:
-        """Room for so many sequences of so many tokens each; None: of all positions that the model has."""
+    def sequences(
+        self, n_sequences: int = 1, n_context: int | None = None, *, kv_bytes: int | None = None
+    ) -> Sequences:
+        """Room for so many sequences of so many tokens each; None: of all positions that the model has.
+
+        kv_bytes  most memory for their keys and values; None: for all sequences at their longest
+        """

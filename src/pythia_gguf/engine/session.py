@@ -6,18 +6,20 @@ into steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pythia_gguf.arguments import shown, whole_numbers
+from pythia_gguf.engine.kv_tiles import Tiles, n_tiles_of, tile_bytes
 from pythia_gguf.engine.oplist import OpList
 from pythia_gguf.engine.points import Hook, HookPlace, Point, hooks_by_name, matrix_at, point_names
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
 from pythia_gguf.engine.runner import Runner
-from pythia_gguf.engine.workspace import SLICE_TOKENS, CacheShape, Workspace, rounded_up, workspace_bytes
+from pythia_gguf.engine.workspace import SLICE_TOKENS, Workspace, rounded_up, workspace_bytes
 from pythia_gguf.errors import Argument, NotFiniteError, UsageError
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.op_words import (
@@ -46,37 +48,42 @@ class _Run:
 
 
 class Session(ProcessBound):
-    """A pool of sequences over one cache.
+    """A pool of sequences over one pool of keys and values.
 
     n_sequences  most that are open at a time
     n_context    most tokens of each
     n_slice      tokens that go through the model at once; a longer step is cut into slices of so many
     """
 
-    def __init__(self, runner: Runner, n_sequences: int = 1, n_context: int | None = None) -> None:
-        """Take memory for them; pages are touched as tokens come. Raises UsageError when it does not fit."""
+    def __init__(
+        self, runner: Runner, n_sequences: int = 1, n_context: int | None = None, kv_bytes: int | None = None
+    ) -> None:
+        """Take memory for them; pages are touched as tokens come. Raises UsageError when it does not fit.
+
+        kv_bytes  most memory for keys and values; None: for all sequences at their longest
+        """
         self.runner = runner
         self.n_sequences = n_sequences
         self.n_context = runner.n_context if n_context is None else n_context
         if n_sequences < 1 or not 1 <= self.n_context <= runner.n_context:
             raise ValueError(f"{n_sequences} sequences of {self.n_context} tokens; the model has {runner.n_context}")
         require_memory(
-            session_bytes(runner, n_sequences, self.n_context),
+            session_bytes(runner, n_sequences, self.n_context, kv_bytes),
             f"a session of {n_sequences} sequences of {self.n_context} tokens",
             hints=((". A smaller ", Argument("n_sequences"), " needs less"), _SHORTER),
         )
-        config = runner.config
-        self._shape = _cache_shape(runner, n_sequences, self.n_context)
-        elements = self._shape.slot_elements(config)
-        self._cache = aligned((config.n_layers, n_sequences, elements), self._shape.dtype)
+        self._tiles = Tiles(runner.config, runner.cache, _n_tiles(runner, n_sequences, self.n_context, kv_bytes))
+        self._tiles_of: list[list[int]] = [[] for _ in range(n_sequences)]
         self._lengths: list[int | None] = [None] * n_sequences
-        n_tokens = _slice_tokens(runner, n_sequences, self.n_context)
-        self._space = Workspace(config, n_tokens, self._shape.n_context)
+        # Where the tiles of each sequence begin.
+        self._places = aligned((n_sequences, n_tiles_of(self.n_context)), np.int64)
+        self.n_slice = _slice_tokens(runner, n_sequences, self.n_context)
+        self._stride = rounded_up(runner.n_vocab, LANES)
+        self._space = Workspace(runner.config, self.n_slice, rounded_up(self.n_context, LANES))
         self._list = self._list_for(frozenset())
         # The list of the last hooks; most steps have the hooks of the step before.
         self._hooked: tuple[frozenset[str], OpList] = (frozenset(), self._list)
-        self.n_slice, self._stride = n_tokens, rounded_up(runner.n_vocab, LANES)
-        self._segments = aligned((n_tokens, SEGMENT_WORDS), np.int64)
+        self._segments = aligned((self.n_slice, SEGMENT_WORDS), np.int64)
         self._step = runner.workers.new_step()
         self._step[WANTED] = self._space.wanted.ctypes.data
         self._step[SEGMENTS] = self._segments.ctypes.data
@@ -90,9 +97,10 @@ class Session(ProcessBound):
         raise UsageError(f"all {self.n_sequences} sequences are in use")
 
     def close(self, seq: int) -> None:
-        """Give a sequence's place back."""
-        self.length(seq)
+        """Give a sequence's place and memory back; what it shares stays with the others."""
+        self.truncate(seq, 0)
         self._lengths[seq] = None
+        self._tiles.release()
 
     def length(self, seq: int) -> int:
         """Tokens of a sequence; raises ValueError when there is none of that number."""
@@ -106,15 +114,20 @@ class Session(ProcessBound):
         if not 0 <= n_tokens <= self.length(seq):
             raise ValueError(f"sequence {seq} has {self.length(seq)} tokens, not {n_tokens}")
         self._lengths[seq] = n_tokens
+        n = n_tiles_of(n_tokens)
+        self._tiles.drop(self._tiles_of[seq][n:])
+        del self._tiles_of[seq][n:]
 
     def fork(self, seq: int, n_tokens: int) -> int:
-        """A new sequence that begins with the first n tokens of another; raises UsageError when there is no place."""
+        """A new sequence that begins with the first n tokens of another and shares their keys and values.
+
+        Raises UsageError when all sequences are in use
+        """
         if not 0 <= n_tokens <= self.length(seq):
             raise ValueError(f"sequence {seq} has {self.length(seq)} tokens, not {n_tokens}")
         new = self.open()
-        for there, here in zip(self._views(seq), self._views(new), strict=True):
-            here[0][:, :, : -(-n_tokens // LANES)] = there[0][:, :, : -(-n_tokens // LANES)]
-            here[1][:, :, :n_tokens] = there[1][:, :, :n_tokens]
+        self._tiles_of[new] = self._tiles_of[seq][: n_tiles_of(n_tokens)]
+        self._tiles.share(self._tiles_of[new])
         self._lengths[new] = n_tokens
         return new
 
@@ -128,9 +141,9 @@ class Session(ProcessBound):
                 long step is done in slices; a hook is called for each. It gets an array of the rows of the slice, valid
                 while it is called, and their `HookPlace`. What it writes into the array, or the array that it returns
                 instead, is what the model goes on with.
-        Raises  UsageError when a sequence would be longer than the context, and for a point that there is not;
-                NotFiniteError for logits, or what a hook would see, that are infinity or NaN; ValueError for a part
-                without tokens, an unknown id, or two parts of one sequence. No sequence is longer then.
+        Raises  UsageError when a sequence would be longer than the context or memory holds, and for a point that there
+                is not; NotFiniteError for logits, or what a hook would see, that are infinity or NaN; ValueError for a
+                part without tokens, an unknown id, or two parts of one sequence. No sequence is longer then.
         """
         runs = self._slices(parts)
         called = hooks_by_name(hooks, point_names(self.runner.config)) if hooks else {}
@@ -138,6 +151,7 @@ class Session(ProcessBound):
         logits = self.room_for(n_rows) if room is None else room[:n_rows]
         if logits.shape != (n_rows, self._stride) or logits.dtype != np.float32 or not logits.flags.c_contiguous:
             raise ValueError(f"no room for {n_rows} rows: {logits.shape} of {logits.dtype}")
+        self._make_room(parts)
         done = 0
         for slice_runs in runs:
             done += self._run(slice_runs, logits[done:], called)
@@ -150,13 +164,30 @@ class Session(ProcessBound):
         require_memory(n_rows * self._stride * 4, f"logits of {n_rows} tokens", hints=(_SHORTER,))
         return np.empty((n_rows, self._stride), np.float32)
 
-    def _views(self, seq: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Keys [1, heads, tiles, d, LANES] and values [1, heads, positions, width] of a sequence, layer by layer."""
-        config, shape = self.runner.config, self._shape
-        n_keys = config.n_heads * shape.n_context * config.head_dim
-        for layer in self._cache[:, seq]:
-            keys = layer[:n_keys].reshape(1, config.n_heads, -1, config.head_dim, LANES)
-            yield keys, layer[n_keys:].reshape(1, config.n_heads, shape.n_context, -1)
+    def _make_room(self, parts: Sequence[Part]) -> None:
+        """Tiles for the tokens of a step, which nobody else uses; raises UsageError before anything has changed."""
+        grown = [(part.seq, n_tiles_of(self.length(part.seq) + len(part.ids))) for part in parts]
+        # A tile in which a sequence goes on, and which others have too, is copied; the last of its users keeps it.
+        writers = Counter(self._tile_written(part.seq) for part in parts)
+        copies = sum(min(n, self._tiles.n_users(tile) - 1) for tile, n in writers.items() if tile is not None)
+        needed = copies + sum(max(0, n - len(self._tiles_of[seq])) for seq, n in grown)
+        if needed > self._tiles.n_free:
+            n_tokens, of_each = sum(len(part.ids) for part in parts), tile_bytes(self.runner.config, self.runner.cache)
+            raise UsageError(
+                f"keys and values of {n_tokens} more tokens do not fit: {needed * of_each:,} bytes are needed and"
+                f" {self._tiles.n_free * of_each:,} free. End a text, or take fewer or shorter ones"
+            )
+        for seq, n in grown:
+            tiles, written = self._tiles_of[seq], self._tile_written(seq)
+            if written is not None and self._tiles.n_users(written) > 1:
+                tiles[self.length(seq) // LANES] = self._tiles.copy_of(written)
+            tiles += [self._tiles.take() for _ in range(n - len(tiles))]
+            self._places[seq, : len(tiles)] = self._tiles.places(tiles)
+
+    def _tile_written(self, seq: int) -> int | None:
+        """The tile in which a sequence goes on; None where its next token begins a tile."""
+        i, position = divmod(self.length(seq), LANES)
+        return self._tiles_of[seq][i] if position else None
 
     def _slices(self, parts: Sequence[Part]) -> list[list[_Run]]:
         """Check the parts and cut them into slices."""
@@ -199,7 +230,7 @@ class Session(ProcessBound):
         return np.array(ids, np.int64)
 
     def _list_for(self, asked: frozenset[str]) -> OpList:
-        return OpList(self.runner, self._space, cache=self._cache, cache_shape=self._shape, asked=asked)
+        return OpList(self.runner, self._space, self._tiles, asked)
 
     def _run(self, runs: list[_Run], logits: np.ndarray, hooks: Mapping[str, Sequence[Hook]]) -> int:
         """One slice; the number of rows written."""
@@ -209,7 +240,7 @@ class Session(ProcessBound):
         step, space, ops = self._step, self._space, self._hooked[1] if hooks else self._list
         n_tokens = n_wanted = 0
         for i, r in enumerate(runs):
-            self._segments[i] = n_tokens, len(r.ids), r.seq, r.position
+            self._segments[i] = n_tokens, len(r.ids), self._places[r.seq].ctypes.data, r.position
             space.wanted[n_wanted : n_wanted + len(r.wanted)] = np.arange(r.wanted.start, r.wanted.stop) + n_tokens
             n_tokens += len(r.ids)
             n_wanted += len(r.wanted)
@@ -253,8 +284,10 @@ class Session(ProcessBound):
         """
         for row, (run, i) in zip(rows, places, strict=True):
             if not np.isfinite(row).all():
-                layer, position = self._first_not_finite(run.seq, run.position + i + 1)
-                where = "logits" if layer is None else f"keys and values of layer {layer}"
+                n_tokens = run.position + i + 1
+                found = self._tiles.first_not_finite(self._tiles_of[run.seq][: n_tiles_of(n_tokens)], n_tokens)
+                where = "logits" if found is None else f"keys and values of layer {found[0]}"
+                position = n_tokens - 1 if found is None else found[1]
                 is_here = 0 <= position - run.position < len(run.ids)
                 token = f" (token {run.ids[position - run.position]})" if is_here else ""
                 raise NotFiniteError(
@@ -264,16 +297,6 @@ class Session(ProcessBound):
                     position=position,
                 )
 
-    def _first_not_finite(self, seq: int, n_tokens: int) -> tuple[int | None, int]:
-        """The first layer that keeps infinity or NaN of the first n tokens, and of which; None, n - 1: no layer."""
-        kind = np.float16 if self._shape.kind == "f16" else np.float32
-        for layer, (keys, values) in enumerate(self._views(seq)):
-            is_finite = np.isfinite(keys[0].view(kind)).all(axis=(0, 2)).reshape(-1)[:n_tokens]
-            is_finite &= np.isfinite(values[0, :, :n_tokens].view(kind)).all(axis=(0, 2))
-            if not is_finite.all():
-                return layer, int(is_finite.argmin())
-        return None, n_tokens - 1
-
 
 def _said(point: str) -> str:
     """A point in a message."""
@@ -281,21 +304,23 @@ def _said(point: str) -> str:
     return point if matrix is None else f"what {matrix} multiplies"
 
 
-def session_bytes(runner: Runner, n_sequences: int, n_context: int) -> int:
+def session_bytes(runner: Runner, n_sequences: int, n_context: int, kv_bytes: int | None = None) -> int:
     """Memory that a session takes, without the logits that a step returns."""
-    n_tokens = _slice_tokens(runner, n_sequences, n_context)
-    workspace = workspace_bytes(runner.config, n_tokens, rounded_up(n_context, LANES))
-    return n_sequences * kv_bytes(runner, n_context) + n_tokens * SEGMENT_WORDS * 8 + workspace
+    n_slice = _slice_tokens(runner, n_sequences, n_context)
+    cache = _n_tiles(runner, n_sequences, n_context, kv_bytes) * tile_bytes(runner.config, runner.cache)
+    places = n_sequences * n_tiles_of(n_context) * 8
+    workspace = workspace_bytes(runner.config, n_slice, rounded_up(n_context, LANES))
+    return cache + places + n_slice * SEGMENT_WORDS * 8 + workspace
 
 
-def kv_bytes(runner: Runner, n_tokens: int) -> int:
+def kv_bytes_of(runner: Runner, n_tokens: int) -> int:
     """Memory for the keys and values of a sequence of so many tokens."""
-    shape = _cache_shape(runner, 1, n_tokens)
-    return runner.config.n_layers * shape.slot_elements(runner.config) * np.dtype(shape.dtype).itemsize
+    return n_tiles_of(n_tokens) * tile_bytes(runner.config, runner.cache)
 
 
-def _cache_shape(runner: Runner, n_sequences: int, n_context: int) -> CacheShape:
-    return CacheShape(n_slots=n_sequences, n_context=rounded_up(n_context, LANES), kind=runner.cache)
+def _n_tiles(runner: Runner, n_sequences: int, n_context: int, kv_bytes: int | None) -> int:
+    n_tiles = n_sequences * n_tiles_of(n_context)
+    return n_tiles if kv_bytes is None else min(n_tiles, kv_bytes // tile_bytes(runner.config, runner.cache))
 
 
 def _slice_tokens(runner: Runner, n_sequences: int, n_context: int) -> int:

@@ -1,4 +1,4 @@
-"""The memory that a step needs between its ops, and how keys and values lie in a session's cache.
+"""The memory that a step needs between its ops.
 
 Knows no op and no weight. Sizes are those of the longest step.
 """
@@ -23,33 +23,6 @@ SLICE_TOKENS = {"int8": 192, "float32": 192, "bf16x3": 256}
 def rounded_up(n: int, unit: int) -> int:
     """The first multiple of `unit` that is not below n."""
     return -(-n // unit) * unit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheShape:
-    """How keys and values lie in memory; see kernels/attention.py.
-
-    n_slots     sequences
-    n_context   positions of each, a multiple of LANES
-    kind        "f16" or "f32"
-    """
-
-    n_slots: int
-    n_context: int
-    kind: str
-
-    @property
-    def dtype(self) -> type[np.generic]:
-        """Of the array: float16 are kept as bit patterns."""
-        return np.uint16 if self.kind == "f16" else np.float32
-
-    def width(self, config: ModelConfig) -> int:
-        """Numbers of a cached value."""
-        return rounded_up(config.head_dim, LANES)
-
-    def slot_elements(self, config: ModelConfig) -> int:
-        """Numbers that one layer keeps of one sequence."""
-        return config.n_heads * self.n_context * (config.head_dim + self.width(config))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +67,13 @@ class Workspace:
     gathered, in_output   the place of in_qkv, which is free once q, k and v are made
     wanted                i64 [n_tokens], rows that logits are wanted of
     cos_sin               f32 [n_context, rotary_dims]
+    n_context             positions
     """
 
     def __init__(self, config: ModelConfig, n_tokens: int, n_context: int) -> None:
         """Take memory; pages are touched as steps need them."""
         hidden, n_ffn = config.hidden, config.n_ffn
-        self._n_tokens, self._n_heads, self._n_context = n_tokens, config.n_heads, n_context
+        self._n_tokens, self._n_heads, self.n_context = n_tokens, config.n_heads, n_context
         self.x, self.spare, self.from_attention, self.from_ffn = (self._rows(hidden) for _ in range(4))
         self.qkv = self._rows(3 * hidden, beyond=LANES)
         self.ffn = self._rows(n_ffn)
@@ -118,7 +92,7 @@ class Workspace:
     @cached_property
     def scores(self) -> np.ndarray:
         """Scores of attention, f32 [n_tokens, n_heads, n_context]; for steps that are looked into."""
-        shape = self._n_tokens, self._n_heads, self._n_context
+        shape = self._n_tokens, self._n_heads, self.n_context
         require_memory(4 * int(np.prod(shape)), "scores of attention", hints=(". A smaller context needs less",))
         return aligned(shape, np.float32)
 

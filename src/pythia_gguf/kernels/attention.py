@@ -1,10 +1,18 @@
 """Causal attention of one head over cached keys and values, with rotary positions.
 
-Knows no layers. Keys lie in tiles of LANES positions, turned, so that a tile's scores are lanes; values lie as rows.
-Sums run over absolute positions in one order, whatever else is computed with them: the same bits for every slice.
+Keys and values lie in tiles of LANES positions, which may be anywhere: a sequence is a list of tiles, and sequences
+that begin alike share them. Sums run over absolute positions in one order, whatever else is computed with them, so that
+every slice gives the same bits. Knows no layers.
 
-    keys    [tile][d][LANES], float16 bit patterns or float32: position p in tile p // LANES, lane p % LANES
-    values  [position][width], width = the head's dimensions, rounded up to LANES
+    A head's part of a tile, float16 bit patterns or float32; position p is in tile p // LANES, at p % LANES:
+    keys    [d][LANES], turned, so that the scores of a tile are lanes
+    values  [LANES][width], width = the head's dimensions, rounded up to LANES
+
+Arguments that several functions share:
+
+    cached      all tiles of a layer
+    tiles       i64: where in `cached` each tile of the sequence begins
+    keys_at, values_at  where in a tile the head's keys and values begin
 """
 
 import numpy as np
@@ -13,7 +21,7 @@ from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.halves import load_number16, store_number16
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, item, load, load16, put, select, splat, store
-from pythia_gguf.kernels.words import fused, no_floats, store_pair
+from pythia_gguf.kernels.words import fused, no_floats, prefetch, store_pair
 
 ZERO = np.float32(0)
 ONE = np.float32(1)
@@ -59,21 +67,37 @@ def keep(x, start, n, words, turned, cached, at, stride):
 
 
 @inlined
-def _score_four_tiles(q, q_start, head_dim, keys, at, scale, scores, to):
+def _ask_for(cached, at):
+    """Ask for 32 numbers: tiles lie far apart, so no processor guesses which comes next."""
+    prefetch(cached, at)
+    if cached.itemsize == 4:
+        prefetch(cached, at + 16)
+
+
+@inlined
+def _score_four_tiles(q, q_start, head_dim, cached, tiles, i_tile, n_tiles, keys_at, scale, scores, to):
     """Scores of 128 positions: eight sums side by side hide the latency; each runs over d in the same order."""
-    step = head_dim * LANES
+    first, second = tiles[i_tile] + keys_at, tiles[i_tile + 1] + keys_at
+    third, fourth = tiles[i_tile + 2] + keys_at, tiles[i_tile + 3] + keys_at
+    last = n_tiles - 1
+    fifth, sixth = tiles[min(i_tile + 4, last)] + keys_at, tiles[min(i_tile + 5, last)] + keys_at
+    seventh, eighth = tiles[min(i_tile + 6, last)] + keys_at, tiles[min(i_tile + 7, last)] + keys_at
     a = no_floats()
     b, c, d, e, f, g, h = a, a, a, a, a, a, a
     for i in range(head_dim):
-        w, k = item(q, q_start + i), at + i * LANES
-        a = fused(load_number16(keys, k), w, a)
-        b = fused(load_number16(keys, k + 16), w, b)
-        c = fused(load_number16(keys, k + step), w, c)
-        d = fused(load_number16(keys, k + step + 16), w, d)
-        e = fused(load_number16(keys, k + 2 * step), w, e)
-        f = fused(load_number16(keys, k + 2 * step + 16), w, f)
-        g = fused(load_number16(keys, k + 3 * step), w, g)
-        h = fused(load_number16(keys, k + 3 * step + 16), w, h)
+        w, k = item(q, q_start + i), i * LANES
+        _ask_for(cached, fifth + k)
+        _ask_for(cached, sixth + k)
+        _ask_for(cached, seventh + k)
+        _ask_for(cached, eighth + k)
+        a = fused(load_number16(cached, first + k), w, a)
+        b = fused(load_number16(cached, first + k + 16), w, b)
+        c = fused(load_number16(cached, second + k), w, c)
+        d = fused(load_number16(cached, second + k + 16), w, d)
+        e = fused(load_number16(cached, third + k), w, e)
+        f = fused(load_number16(cached, third + k + 16), w, f)
+        g = fused(load_number16(cached, fourth + k), w, g)
+        h = fused(load_number16(cached, fourth + k + 16), w, h)
     store(scores, to, a * scale)
     store(scores, to + 16, b * scale)
     store(scores, to + 32, c * scale)
@@ -85,26 +109,26 @@ def _score_four_tiles(q, q_start, head_dim, keys, at, scale, scores, to):
 
 
 @inlined
-def score_tile(q, q_start, head_dim, keys, at, scale, scores, to):
+def score_tile(q, q_start, head_dim, cached, at, scale, scores, to):
     """Scores of 32 positions."""
     a = no_floats()
     b = a
     for i in range(head_dim):
         w, k = item(q, q_start + i), at + i * LANES
-        a = fused(load_number16(keys, k), w, a)
-        b = fused(load_number16(keys, k + 16), w, b)
+        a = fused(load_number16(cached, k), w, a)
+        b = fused(load_number16(cached, k + 16), w, b)
     store(scores, to, a * scale)
     store(scores, to + 16, b * scale)
 
 
 @inlined
-def _score_eight_queries(q, start, stride, head_dim, keys, at, scale, scores, to, row):
+def _score_eight_queries(q, start, stride, head_dim, cached, at, scale, scores, to, row):
     """Scores of 32 positions for eight queries: a key is read and widened once."""
     a0 = no_floats()
     a1, a2, a3, a4, a5, a6, a7 = a0, a0, a0, a0, a0, a0, a0
     b0, b1, b2, b3, b4, b5, b6, b7 = a0, a0, a0, a0, a0, a0, a0, a0
     for i in range(head_dim):
-        k, m = load_number16(keys, at + i * LANES), load_number16(keys, at + i * LANES + 16)
+        k, m = load_number16(cached, at + i * LANES), load_number16(cached, at + i * LANES + 16)
         w = item(q, start + i)
         a0, b0 = fused(k, w, a0), fused(m, w, b0)
         w = item(q, start + stride + i)
@@ -151,49 +175,56 @@ def softmax(scores, start, n_keys, n_tiles):
 
 
 @inlined
-def mix_one(weights, n_keys, values, width, factor, mixed, to):
+def mix_one(weights, n_keys, cached, tiles, values_at, width, factor, mixed, to):
     """mixed[d] = factor * sum over p of weights[p] values[p, d]; two sums, of even and of odd positions."""
     for at in range(0, width, 32):
         a = no_floats()
         b, c, d = a, a, a
-        for p in range(0, n_keys - 1, 2):
-            w, i = item(weights, p), p * width + at
-            a, b = fused(load_number16(values, i), w, a), fused(load_number16(values, i + 16), w, b)
-            w, i = item(weights, p + 1), i + width
-            c, d = fused(load_number16(values, i), w, c), fused(load_number16(values, i + 16), w, d)
-        if n_keys % 2:
-            w, i = item(weights, n_keys - 1), (n_keys - 1) * width + at
-            a, b = fused(load_number16(values, i), w, a), fused(load_number16(values, i + 16), w, b)
+        for first in range(0, n_keys, LANES):
+            n, here = min(LANES, n_keys - first), tiles[first // LANES] + values_at + at
+            later = tiles[min(first + LANES, n_keys - 1) // LANES] + values_at + at
+            for p in range(0, n - 1, 2):
+                _ask_for(cached, later + p * width)
+                _ask_for(cached, later + (p + 1) * width)
+                w, i = item(weights, first + p), here + p * width
+                a, b = fused(load_number16(cached, i), w, a), fused(load_number16(cached, i + 16), w, b)
+                w, i = item(weights, first + p + 1), i + width
+                c, d = fused(load_number16(cached, i), w, c), fused(load_number16(cached, i + 16), w, d)
+            if n % 2:
+                w, i = item(weights, n_keys - 1), here + (n - 1) * width
+                a, b = fused(load_number16(cached, i), w, a), fused(load_number16(cached, i + 16), w, b)
         store(mixed, to + at, (a + c) * factor)
         store(mixed, to + at + 16, (b + d) * factor)
 
 
 @inlined
-def _mix_eight(weights, row, n_keys, values, width, factors, mixed, to):
+def _mix_eight(weights, row, n_keys, cached, tiles, values_at, width, factors, mixed, to):
     """The same for eight queries, even positions first; n_keys is even or the weights go on with a zero."""
     for at in range(0, width, 32):
         for odd in range(2):
             a0 = no_floats()
             a1, a2, a3, a4, a5, a6, a7 = a0, a0, a0, a0, a0, a0, a0
             b0, b1, b2, b3, b4, b5, b6, b7 = a0, a0, a0, a0, a0, a0, a0, a0
-            for p in range(odd, n_keys, 2):
-                k, m = load_number16(values, p * width + at), load_number16(values, p * width + at + 16)
-                w = item(weights, p)
-                a0, b0 = fused(k, w, a0), fused(m, w, b0)
-                w = item(weights, p + row)
-                a1, b1 = fused(k, w, a1), fused(m, w, b1)
-                w = item(weights, p + 2 * row)
-                a2, b2 = fused(k, w, a2), fused(m, w, b2)
-                w = item(weights, p + 3 * row)
-                a3, b3 = fused(k, w, a3), fused(m, w, b3)
-                w = item(weights, p + 4 * row)
-                a4, b4 = fused(k, w, a4), fused(m, w, b4)
-                w = item(weights, p + 5 * row)
-                a5, b5 = fused(k, w, a5), fused(m, w, b5)
-                w = item(weights, p + 6 * row)
-                a6, b6 = fused(k, w, a6), fused(m, w, b6)
-                w = item(weights, p + 7 * row)
-                a7, b7 = fused(k, w, a7), fused(m, w, b7)
+            for first in range(0, n_keys, LANES):
+                n, here = min(LANES, n_keys - first), tiles[first // LANES] + values_at + at
+                for p in range(odd, n, 2):
+                    k, m = load_number16(cached, here + p * width), load_number16(cached, here + p * width + 16)
+                    w = item(weights, first + p)
+                    a0, b0 = fused(k, w, a0), fused(m, w, b0)
+                    w = item(weights, first + p + row)
+                    a1, b1 = fused(k, w, a1), fused(m, w, b1)
+                    w = item(weights, first + p + 2 * row)
+                    a2, b2 = fused(k, w, a2), fused(m, w, b2)
+                    w = item(weights, first + p + 3 * row)
+                    a3, b3 = fused(k, w, a3), fused(m, w, b3)
+                    w = item(weights, first + p + 4 * row)
+                    a4, b4 = fused(k, w, a4), fused(m, w, b4)
+                    w = item(weights, first + p + 5 * row)
+                    a5, b5 = fused(k, w, a5), fused(m, w, b5)
+                    w = item(weights, first + p + 6 * row)
+                    a6, b6 = fused(k, w, a6), fused(m, w, b6)
+                    w = item(weights, first + p + 7 * row)
+                    a7, b7 = fused(k, w, a7), fused(m, w, b7)
             _mix_pair(mixed, to + at, a0, b0, factors[0], odd)
             _mix_pair(mixed, to + width + at, a1, b1, factors[1], odd)
             _mix_pair(mixed, to + 2 * width + at, a2, b2, factors[2], odd)
@@ -213,21 +244,24 @@ def _mix_pair(mixed, at, a, b, factor, odd):
 
 
 @inlined
-def attend_one(q, q_start, head_dim, width, keys, values, n_keys, scale, scores, mixed):
+def attend_one(q, q_start, head_dim, width, cached, tiles, keys_at, values_at, n_keys, scale, scores, mixed):
     """One query against its first n_keys positions; mixed[:head_dim] is what the head gives."""
     n_tiles = (n_keys + LANES - 1) // LANES
-    tile = 0
-    while tile + 4 <= n_tiles:
-        _score_four_tiles(q, q_start, head_dim, keys, tile * head_dim * LANES, scale, scores, tile * LANES)
-        tile += 4
-    while tile < n_tiles:
-        score_tile(q, q_start, head_dim, keys, tile * head_dim * LANES, scale, scores, tile * LANES)
-        tile += 1
-    mix_one(scores, n_keys, values, width, softmax(scores, 0, n_keys, n_tiles), mixed, 0)
+    i = 0
+    while i + 4 <= n_tiles:
+        _score_four_tiles(q, q_start, head_dim, cached, tiles, i, n_tiles, keys_at, scale, scores, i * LANES)
+        i += 4
+    while i < n_tiles:
+        score_tile(q, q_start, head_dim, cached, tiles[i] + keys_at, scale, scores, i * LANES)
+        i += 1
+    factor = softmax(scores, 0, n_keys, n_tiles)
+    mix_one(scores, n_keys, cached, tiles, values_at, width, factor, mixed, 0)
 
 
 @inlined
-def attend_eight(q, q_start, stride, head_dim, width, keys, values, n_keys, scale, scores, row, factors, mixed):
+def attend_eight(
+    q, q_start, stride, head_dim, width, cached, tiles, keys_at, values_at, n_keys, scale, scores, row, factors, mixed
+):
     """Eight queries `stride` apart, the first against n_keys positions, each against one more than the one before.
 
     scores   f32 [8, row], scratch
@@ -235,9 +269,10 @@ def attend_eight(q, q_start, stride, head_dim, width, keys, values, n_keys, scal
     mixed    f32 [8, width]
     """
     n_tiles = (n_keys + 7 + LANES - 1) // LANES
-    for tile in range(n_tiles):
-        at = tile * head_dim * LANES
-        _score_eight_queries(q, q_start, stride, head_dim, keys, at, scale, scores, tile * LANES, row)
+    for i in range(n_tiles):
+        at = tiles[i] + keys_at
+        _score_eight_queries(q, q_start, stride, head_dim, cached, at, scale, scores, i * LANES, row)
     for j in range(8):
         factors[j] = softmax(scores, j * row, n_keys + j, n_tiles)
-    _mix_eight(scores, row, (n_keys + 8) // 2 * 2, values, width, factors, mixed, 0)
+    # Weights behind the last position are zero, so that all queries can go as far as the longest.
+    _mix_eight(scores, row, (n_keys + 8) // 2 * 2, cached, tiles, values_at, width, factors, mixed, 0)

@@ -31,13 +31,13 @@ class Segment(NamedTuple):
 
     first     its first token among those of the step
     n_tokens  how many
-    slot      where the cache keeps the sequence
+    tiles     address of the sequence's tiles, i64: where each begins, in numbers from `AttentionOp.cache`
     position  of the first token in the sequence
     """
 
     first: int
     n_tokens: int
-    slot: int
+    tiles: int
     position: int
 
 
@@ -127,15 +127,14 @@ class AttentionOp(NamedTuple):
 
     qkv, stride         f32 [T, stride], stride at least 3 hidden + LANES
     out                 f32 [T, hidden]
-    cache               of the layer: slots, each with the keys of all heads, [positions / LANES][head_dim][LANES], then
-                        their values, [positions][width]
+    cache, n_cached     all tiles of the layer, and numbers from there to the end: in a tile the keys of all heads,
+                        then their values; see kernels/attention.py
     head_dim, width     values of a head, and what the cache has room for
     n_heads             heads
     n_rotated           dimensions of a head that are turned; 0 where that is done already
-    n_context           positions of a slot, a multiple of LANES
+    n_context           most positions of a sequence, a multiple of LANES
     cos_sin             f32 [positions, n_rotated]
     scale               of scores, bits of a float32
-    slot_bytes          size of a slot
     quantizer, records  of `out`; quantizer 0: none is made, else head_dim is a multiple of 32
     scores              f32 [T, n_heads, n_context], for parts of attention: scores, then exponentials of them; else 0
     factors             f32 [T, n_heads], likewise: 1 over the sum of those
@@ -145,6 +144,7 @@ class AttentionOp(NamedTuple):
     stride: int
     out: int
     cache: int
+    n_cached: int
     head_dim: int
     width: int
     n_heads: int
@@ -152,7 +152,6 @@ class AttentionOp(NamedTuple):
     n_context: int
     cos_sin: int
     scale: int
-    slot_bytes: int
     quantizer: int
     records: int
     scores: int

@@ -173,7 +173,19 @@ def product_op(op_address, step_address, thread):
 
 
 @inlined
-def keep_segment(op, segment, head, keys, values, turned, scratch):
+def keys_of(op, head):
+    """Where in a tile the keys of a head begin."""
+    return head * op[ATTENTION.head_dim] * LANES
+
+
+@inlined
+def values_of(op, head):
+    """Where in a tile the values of a head begin."""
+    return (op[ATTENTION.n_heads] * op[ATTENTION.head_dim] + head * op[ATTENTION.width]) * LANES
+
+
+@inlined
+def keep_segment(op, segment, head, cached, tiles, turned, scratch):
     """Turn queries and keys of a segment's tokens, put keys and values into the cache."""
     head_dim, width, stride, n_rotated = (
         op[ATTENTION.head_dim],
@@ -194,9 +206,10 @@ def keep_segment(op, segment, head, keys, values, turned, scratch):
         p = segment[SEGMENT.position] + t
         rotate(qkv, head * head_dim, cos_sin, p * n_rotated, n_rotated)
         rotate(qkv, hidden + head * head_dim, cos_sin, p * n_rotated, n_rotated)
-        tile = (p // LANES) * head_dim * LANES + p % LANES
-        keep(qkv, hidden + head * head_dim, head_dim, words, turned, keys, tile, LANES)
-        keep(qkv, 2 * hidden + head * head_dim, head_dim, words, turned, values, p * width, 1)
+        key = tiles[p // LANES] + keys_of(op, head) + p % LANES
+        value = tiles[p // LANES] + values_of(op, head) + p % LANES * width
+        keep(qkv, hidden + head * head_dim, head_dim, words, turned, cached, key, LANES)
+        keep(qkv, 2 * hidden + head * head_dim, head_dim, words, turned, cached, value, 1)
 
 
 @inlined
@@ -216,7 +229,7 @@ def give(op, t, head, mixed, start, n_tokens):
 
 
 @inlined
-def _attend_segment(op, step, segment, head, keys, values, turned, scratch):
+def _attend_segment(op, step, segment, head, cached, tiles, turned, scratch):
     """All tokens of a segment, one head, eight at a time; eight that end a segment may overlap those before."""
     head_dim, width, stride, n_context = (
         op[ATTENTION.head_dim],
@@ -227,36 +240,40 @@ def _attend_segment(op, step, segment, head, keys, values, turned, scratch):
     factors, mixed = f32_at(scratch, LANES), f32_at(scratch + LANES * 4, 8 * width)
     scores = f32_at(scratch + (LANES + 8 * width) * 4, 8 * n_context)
     scale = float_of(op[ATTENTION.scale])
-    keep_segment(op, segment, head, keys, values, turned, scratch)
+    keys, values = keys_of(op, head), values_of(op, head)
+    keep_segment(op, segment, head, cached, tiles, turned, scratch)
     q = f32_at(op[ATTENTION.qkv] + segment[SEGMENT.first] * stride * 4, segment[SEGMENT.n_tokens] * stride)
     t, n_tokens = 0, step[N_TOKENS]
     while segment[SEGMENT.n_tokens] >= 8 and t + 2 < segment[SEGMENT.n_tokens]:
         t = min(t, segment[SEGMENT.n_tokens] - 8)
         n, at = segment[SEGMENT.position] + t + 1, t * stride + head * head_dim
-        attend_eight(q, at, stride, head_dim, width, keys, values, n, scale, scores, n_context, factors, mixed)
+        attend_eight(
+            q, at, stride, head_dim, width, cached, tiles, keys, values, n, scale, scores, n_context, factors, mixed
+        )
         for j in range(8):
             give(op, segment[SEGMENT.first] + t + j, head, mixed, j * width, n_tokens)
         t += 8
     while t < segment[SEGMENT.n_tokens]:
         at = t * stride + head * head_dim
-        attend_one(q, at, head_dim, width, keys, values, segment[SEGMENT.position] + t + 1, scale, scores, mixed)
+        n = segment[SEGMENT.position] + t + 1
+        attend_one(q, at, head_dim, width, cached, tiles, keys, values, n, scale, scores, mixed)
         give(op, segment[SEGMENT.first] + t, head, mixed, 0, n_tokens)
         t += 1
 
 
-def attention_kernel(name: str, cached: str, do: Callable) -> CKernel:
+def attention_kernel(name: str, kind: str, do: Callable) -> CKernel:
     """An op with the words of AttentionOp; threads take heads.
 
-    cached  "f16" or "f32": the numbers of the cache, a kernel for each as few models need both
-    do      what it does for a segment and a head: do(op, step, segment, head, keys, values, turned, scratch)
+    kind  "f16" or "f32": the numbers of the cache, a kernel for each as few models need both
+    do    what it does for a segment and a head: do(op, step, segment, head, cached, tiles, turned, scratch)
     """
-    numbers_at, n_bytes = (u16_at, 2) if cached == "f16" else (f32_at, 4)
+    numbers_at = u16_at if kind == "f16" else f32_at
 
     def attend(op_address, step_address, thread):
         op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
         state = i64_at(step[STATE], STATE_WORDS)
-        n_heads, n_context = op[ATTENTION.n_heads], op[ATTENTION.n_context]
-        n_key, n_value = n_context * op[ATTENTION.head_dim], n_context * op[ATTENTION.width]
+        n_heads, n_tiles = op[ATTENTION.n_heads], op[ATTENTION.n_context] // LANES
+        cached = numbers_at(op[ATTENTION.cache], op[ATTENTION.n_cached])
         scratch = step[SCRATCH] + thread * step[SCRATCH_BYTES]
         while True:
             i = take(state, FIRST_TAKEN)
@@ -264,11 +281,9 @@ def attention_kernel(name: str, cached: str, do: Callable) -> CKernel:
                 return
             head = i % n_heads
             segment = i64_at(step[SEGMENTS] + (i // n_heads) * SEGMENT_WORDS * 8, SEGMENT_WORDS)
-            slot = op[ATTENTION.cache] + segment[SEGMENT.slot] * op[ATTENTION.slot_bytes]
-            keys = numbers_at(slot + head * n_key * n_bytes, n_key)
-            values = numbers_at(slot + (n_heads * n_key + head * n_value) * n_bytes, n_value)
+            tiles = i64_at(segment[SEGMENT.tiles], n_tiles)
             turned = numbers_at(scratch + LANES * 4, LANES)
-            do(op, step, segment, head, keys, values, turned, scratch)
+            do(op, step, segment, head, cached, tiles, turned, scratch)
 
     attend.__name__ = attend.__qualname__ = name
     return c_kernel(3)(attend)

@@ -26,7 +26,7 @@ from pythia_gguf.kernels.op_words import (
     SUM,
     WANTED,
 )
-from pythia_gguf.kernels.ops import attention_kernel, float_of, give, keep_segment, rows_of
+from pythia_gguf.kernels.ops import attention_kernel, float_of, give, keep_segment, keys_of, rows_of, values_of
 from pythia_gguf.kernels.simd import LANES, load, store
 
 MASKED = np.float32(-np.inf)
@@ -90,7 +90,7 @@ def activation_op(op_address, step_address, thread):
 
 
 @inlined
-def _turn_segment(op, step, segment, head, keys, values, turned, scratch):
+def _turn_segment(op, step, segment, head, cached, tiles, turned, scratch):
     """Queries and keys turned in place; the attention that follows must have no dimensions to turn."""
     head_dim, stride, n_rotated = op[ATTENTION.head_dim], op[ATTENTION.stride], op[ATTENTION.n_rotated]
     cos_sin = f32_at(op[ATTENTION.cos_sin], op[ATTENTION.n_context] * n_rotated)
@@ -109,21 +109,22 @@ def _scores_of(op, t, head):
 
 
 @inlined
-def _score_segment(op, step, segment, head, keys, values, turned, scratch):
+def _score_segment(op, step, segment, head, cached, tiles, turned, scratch):
     """Keys and values kept, scores of all tokens; what a token may not see is minus infinity."""
     head_dim, stride, scale = op[ATTENTION.head_dim], op[ATTENTION.stride], float_of(op[ATTENTION.scale])
-    keep_segment(op, segment, head, keys, values, turned, scratch)
+    keep_segment(op, segment, head, cached, tiles, turned, scratch)
     for t in range(segment[SEGMENT.n_tokens]):
         q = f32_at(op[ATTENTION.qkv] + (segment[SEGMENT.first] + t) * stride * 4, stride)
         n_keys, scores = segment[SEGMENT.position] + t + 1, _scores_of(op, segment[SEGMENT.first] + t, head)
         for first in range(0, n_keys, LANES):
-            score_tile(q, head * head_dim, head_dim, keys, first * head_dim, scale, scores, first)
+            at = tiles[first // LANES] + keys_of(op, head)
+            score_tile(q, head * head_dim, head_dim, cached, at, scale, scores, first)
         for p in range(n_keys, op[ATTENTION.n_context]):
             scores[p] = MASKED
 
 
 @inlined
-def _soften_segment(op, step, segment, head, keys, values, turned, scratch):
+def _soften_segment(op, step, segment, head, cached, tiles, turned, scratch):
     """Scores become exponentials, with their factors."""
     n_heads = op[ATTENTION.n_heads]
     factors = f32_at(op[ATTENTION.factors], step[N_TOKENS] * n_heads)
@@ -136,14 +137,15 @@ def _soften_segment(op, step, segment, head, keys, values, turned, scratch):
 
 
 @inlined
-def _mix_segment(op, step, segment, head, keys, values, turned, scratch):
+def _mix_segment(op, step, segment, head, cached, tiles, turned, scratch):
     """What each head gives, of exponentials and factors."""
     n_heads, width = op[ATTENTION.n_heads], op[ATTENTION.width]
     factors, mixed = f32_at(op[ATTENTION.factors], step[N_TOKENS] * n_heads), f32_at(scratch, width)
     for t in range(segment[SEGMENT.n_tokens]):
         row = segment[SEGMENT.first] + t
         n_keys, weights = segment[SEGMENT.position] + t + 1, _scores_of(op, row, head)
-        mix_one(weights, n_keys, values, width, factors[row * n_heads + head], mixed, 0)
+        factor = factors[row * n_heads + head]
+        mix_one(weights, n_keys, cached, tiles, values_of(op, head), width, factor, mixed, 0)
         give(op, row, head, mixed, 0, step[N_TOKENS])
 
 

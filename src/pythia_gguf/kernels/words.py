@@ -15,7 +15,7 @@ a column.
     lowered(w, n)            every byte of w less n
     moved(i, n, j)(w)        bits i .. i + n - 1 of every byte of w, at j .. j + n - 1; all else zero
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
-    prefetch(a, i)           ask for the cache line of byte i of a uint8 array, which may lie behind its end, into the
+    prefetch(a, i)           ask for the cache line of a[i], which may lie behind the end of a, into the
                              second cache: asking for the first takes its few places for lines on their way
     prefetch_ahead(a, i, n)  the same for n bytes that will be read a little after byte i
     number(x, i)             the float32 whose bits are x[i], x int32; no index counts from the end
@@ -229,11 +229,11 @@ def ask_for_line(builder: ir.IRBuilder, at: ir.Value, nearness: int) -> None:
 
 @intrinsic
 def prefetch(typing_context, array, index):
-    """Ask for the cache line of byte `index`; nothing is read, so no index is wrong."""
+    """Ask for the cache line of array[index]; nothing is read, so no index is wrong."""
 
     def emit(context, builder, sig, args):
         at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
-        ask_for_line(builder, at, 2)
+        ask_for_line(builder, builder.bitcast(at, ir.IntType(8).as_pointer()), 2)
         return context.get_dummy_value()
 
     return types.void(array, index), emit
