@@ -39,9 +39,9 @@ def test_sequences_that_share_tiles_are_those_that_do_not(model: Model, seed: in
             seq = drawn.choice(list(texts))
             n = drawn.randint(0, len(texts[seq]))
             n_free = session._tiles.n_free
-            new = session.fork(seq, n)
+            branch = session.fork(seq, n)
             assert session._tiles.n_free == n_free  # nothing is copied
-            texts[new] = texts[seq][:n]
+            texts[branch] = texts[seq][:n]
         elif what == "truncate" and texts:
             seq = drawn.choice(list(texts))
             n = drawn.randint(0, len(texts[seq]))
@@ -52,13 +52,13 @@ def test_sequences_that_share_tiles_are_those_that_do_not(model: Model, seed: in
             session.close(seq)
             del texts[seq]
         elif what == "step" and texts:
-            parts = []
-            for seq in drawn.sample(list(texts), drawn.randint(1, len(texts))):
-                n = min(drawn.choice((1, 1, 5, 33)), 140 - len(texts[seq]))
-                if n:
-                    parts.append(Part(seq=seq, ids=[drawn.randrange(model.n_vocab) for _ in range(n)]))
-                    texts[seq] += parts[-1].ids
+            chosen = drawn.sample(list(texts), drawn.randint(1, len(texts)))
+            lengths = {seq: min(drawn.choice((1, 1, 5, 33)), 140 - len(texts[seq])) for seq in chosen}
+            new = {seq: [drawn.randrange(model.n_vocab) for _ in range(n)] for seq, n in lengths.items() if n}
+            parts = [Part(seq=seq, ids=ids) for seq, ids in new.items()]
             logits = session.step(parts)
+            for seq, ids in new.items():
+                texts[seq] += ids
             rows += [(list(texts[part.seq]), row) for part, row in zip(parts, logits, strict=True)]
     assert len(rows) > 30
     for ids, row in drawn.sample(rows, 20):

@@ -136,10 +136,12 @@ class Model(ProcessBound):
         """Text to ids and back; raises ModelFileError when the file has no tokenizer that we know."""
         return TextTokenizer(self.gguf.metadata, self.path, self.gguf.beside)
 
+    @checked
     def sequences(self, n_sequences: int = 1, n_context: int | None = None, *, kv_bytes: int | None = None) -> Session:
         """Room for so many sequences of so many tokens each; see `engine.session.Session`."""
         return Session(self.runner, n_sequences, n_context, kv_bytes)
 
+    @checked
     def kv_bytes(self, n_tokens: int) -> int:
         """Memory for the keys and values of a sequence of so many tokens."""
         return kv_bytes_of(self.runner, n_tokens)
