@@ -27,7 +27,7 @@ from pythia_gguf.errors import ModelFileError, StorageError, one_line
 
 CHUNK_BYTES = 4 << 20
 # What `write_beside` calls a file until it is whole.
-_PARTIAL = re.compile(r"\..+\.[0-9]+\.[0-9a-f]{8}\.partial")
+PARTIAL = re.compile(r"\..+\.[0-9]+\.[0-9a-f]{8}\.partial")
 _ABANDONED_S = 86400
 
 
@@ -210,7 +210,7 @@ def remove_abandoned(folder: Path) -> None:
     or on another machine too. Where a file system knows no locks, a file counts as abandoned after a day.
     """
     try:
-        names = [name for name in os.listdir(folder) if _PARTIAL.fullmatch(name)]
+        names = [name for name in os.listdir(folder) if PARTIAL.fullmatch(name)]
     except OSError:  # whoever writes there will say it
         return
     for name in names:

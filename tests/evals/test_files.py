@@ -19,7 +19,7 @@ from pythia_gguf.evals import files as module
 from pythia_gguf.evals.files import measure_files
 from pythia_gguf.evals.model_files import find_files, folders_that_tell_apart, pair_with_references
 from pythia_gguf.evals.report import labels
-from pythia_gguf.press.lock import lock
+from pythia_gguf.lock import lock
 
 SHORT = {"text": HELDOUT, "context": 64, "n_windows": 2}
 

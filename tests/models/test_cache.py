@@ -14,10 +14,10 @@ import pytest
 from hub.loopback import LoopbackHub
 from press import tiny
 from pythia_gguf import load
+from pythia_gguf.lock import lock
 from pythia_gguf.models.cache import kept, prune
 from pythia_gguf.models.find import find_gguf, found_gguf
 from pythia_gguf.models.kept import lock_of
-from pythia_gguf.press.lock import lock
 
 DAY_S = 86400
 # Waits inside what it does with a file until somebody says go on.

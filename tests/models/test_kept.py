@@ -32,11 +32,11 @@ from press import tiny
 from pythia_gguf import load, quantize
 from pythia_gguf.cli.main import COMMANDS
 from pythia_gguf.errors import NetworkError, StorageError, UsageError
+from pythia_gguf.lock import lock
 from pythia_gguf.models.cache import kept
 from pythia_gguf.models.find import find_gguf
 from pythia_gguf.models.kept import MODELS, commits_of, lock_of
 from pythia_gguf.press.file_names import legal_name
-from pythia_gguf.press.lock import lock
 
 NANO = Path(__file__).parents[2] / "examples" / "nano"
 SOURCE = "EleutherAI/pythia-14m"

@@ -20,7 +20,7 @@ from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.hub.model_name import parse_model_name
 from pythia_gguf.hub.pull import pull
 from pythia_gguf.press.file_names import check_name, legal_name
-from pythia_gguf.press.staging import CARD
+from pythia_gguf.press.manifest import CARD
 
 SECRET = "secret-project"
 TEXTS = (CARD, "manifest.json", "SHA256SUMS")

@@ -23,7 +23,7 @@ from pythia_gguf import quantize
 from pythia_gguf.errors import PythiaGGUFError
 from pythia_gguf.gguf.imatrix import Importance, ImportanceMatrix, imatrix_bytes
 from pythia_gguf.plan.quants import QUANTS as ALL
-from pythia_gguf.press.staging import STAGING
+from pythia_gguf.press.folder import STAGING
 
 N_SEQUENCES, N_OPERATIONS = 10, 20
 # Every alias and its original, and others.

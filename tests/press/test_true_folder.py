@@ -14,7 +14,8 @@ from press import tiny
 from press.truth import TEXTS, check_true, contents, told
 from pythia_gguf import quantize
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError, UsageError
-from pythia_gguf.press.staging import STAGING, Staging
+from pythia_gguf.press.folder import STAGING
+from pythia_gguf.staging import Staging
 
 QUANTS = "Q4_0,Q4_K_M,Q4_K,Q8_0"
 

@@ -42,7 +42,7 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
     from pythia_gguf.files import sha256_of
     from pythia_gguf.press.find_source import find_folder
     from pythia_gguf.press.folder_card import open_card
-    from pythia_gguf.press.staging import CARD
+    from pythia_gguf.press.manifest import CARD
 
     folder = find_folder(folder)
     if not folder.is_dir():

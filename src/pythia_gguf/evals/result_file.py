@@ -12,7 +12,7 @@ from pathlib import Path
 from pythia_gguf.errors import Argument, LockedError, StorageError, one_line
 from pythia_gguf.evals.state import state_path
 from pythia_gguf.files import check_file_place
-from pythia_gguf.press.lock import holder, lock
+from pythia_gguf.lock import holder, lock
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pythia_gguf.errors import LockedError, ModelFileError, StorageError
 from pythia_gguf.files import cache_root
+from pythia_gguf.lock import holder, lock
 from pythia_gguf.models.kept import MODELS, lock_of, origin_of, origin_path, remove, users
-from pythia_gguf.press.lock import holder, lock
 from pythia_gguf.press.manifest import read_manifest
 
 _KERNELS = re.compile("kernels-[0-9a-f]{16}")

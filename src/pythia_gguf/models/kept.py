@@ -25,9 +25,9 @@ from pythia_gguf.errors import LockedError, ModelFileError, StorageError
 from pythia_gguf.files import cache_root, storage_error, write_text
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text, read_json_object
+from pythia_gguf.lock import holder, lock
 from pythia_gguf.plan.quants import canonical
 from pythia_gguf.press.file_names import legal_name
-from pythia_gguf.press.lock import holder, lock
 from pythia_gguf.press.manifest import read_manifest
 from pythia_gguf.press.source import UNQUANTIZED
 

@@ -35,9 +35,8 @@ from pythia_gguf.json_file import read_text
 from pythia_gguf.press.file_names import legal_name, name_of
 from pythia_gguf.press.find_source import find_folder, steps_of_run
 from pythia_gguf.press.gguf_repository import gguf_named
-from pythia_gguf.press.manifest import MANIFEST, SUMS, read_manifest
+from pythia_gguf.press.manifest import CARD, MANIFEST, SUMS, read_manifest
 from pythia_gguf.press.source import open_source
-from pythia_gguf.press.staging import CARD
 from pythia_gguf.press.verify import verify
 from pythia_gguf.progress import Progress, Silence
 

@@ -18,19 +18,13 @@ from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.plan.quants import QUANTS
 from pythia_gguf.press.file_names import legal_name
 from pythia_gguf.press.find_source import SourceLocation
-from pythia_gguf.press.manifest import SourceFile
 from pythia_gguf.press.menu import MIX_NOTE, MenuItem
 from pythia_gguf.press.source import Source
+from pythia_gguf.press.source_hashes import SourceFile
 
 
-def card_text(
-    source: Source, items: Sequence[MenuItem], sums: Mapping[str, str], sources: Sequence[SourceFile], run: CardRun
-) -> str:
-    """The README.md of a folder.
-
-    sums     file name -> hash
-    sources  files that were read
-    """
+def card_text(source: Source, files: Sequence[CardFile], sources: Sequence[SourceFile], run: CardRun) -> str:
+    """The README.md of a folder with these files, which were made of those sources."""
     origin = CardSource(
         name=source.name,
         kind=source.architecture.hf_type,
@@ -40,11 +34,11 @@ def card_text(
         files=tuple((f.name, f.n_bytes, f.sha256) for f in sources),
         readme=source.readme,
     )
-    return write_card(card_files(items, sums), origin, run)
+    return write_card(files, origin, run)
 
 
 def card_files(items: Sequence[MenuItem], sums: Mapping[str, str]) -> tuple[CardFile, ...]:
-    """What the card lists of a run; `sums` as for `card_text`."""
+    """What the card lists of a run; `sums` are the hashes by file name."""
     return tuple(
         CardFile(
             name=i.file,

@@ -1,6 +1,6 @@
-"""The card of a folder after it was written: whether somebody has edited it, and how it keeps telling of what is there.
+"""The card of a folder after it was written: who has edited it, and how it keeps telling of what is there.
 
-Knows no source and makes no file; what was measured comes from others.
+`quantize` renews the card, and `pythia card` puts into it what was measured.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.card.line_ends import in_unix_lines
 from pythia_gguf.card.listing import CardFile, relisted
+from pythia_gguf.card.measured import keep_measured, without_files
 from pythia_gguf.errors import ModelFileError, StorageError, UsageError, one_line
 from pythia_gguf.gguf.reader import open_gguf
 from pythia_gguf.json_file import json_text, read_text
+from pythia_gguf.plan.quants import QUANTS
 from pythia_gguf.press.account import words_for
-from pythia_gguf.press.lock import lock_folder
-from pythia_gguf.press.manifest import MANIFEST, SUMS, changed_files, read_manifest, still_there, sums_text
-from pythia_gguf.press.staging import CARD, Staging
+from pythia_gguf.press.file_names import file_name
+from pythia_gguf.press.folder import Folder, staging_of
+from pythia_gguf.press.manifest import CARD, MANIFEST, SUMS, changed_files, read_manifest, still_there, sums_text
+from pythia_gguf.staging import Staging
 
 _COMMAND = re.compile(
     r"(?<=\nThe command:\n\n```sh\n)(pythia quantize .*--quants )\S+(.*?)(?: --keep-f16)?$", re.MULTILINE
@@ -49,9 +52,8 @@ class FolderCard:
         """Another text in place of the card, beside lists of what is there; raises StorageError."""
         # One that nobody has edited stays one that `quantize` may write again.
         manifest = {**self.manifest, **({"card_sha256": card_digest(text)} if self.is_own else {})}
-        self.staging.write(CARD, text)
-        self.staging.write(SUMS, sums_text({entry["file"]: entry["sha256"] for entry in manifest["files"]}))
-        self.staging.publish(json_text(manifest, indent=1) + "\n")
+        sums = sums_text({entry["file"]: entry["sha256"] for entry in manifest["files"]})
+        self.staging.publish({CARD: text, SUMS: sums, MANIFEST: json_text(manifest, indent=1) + "\n"})
 
 
 @contextlib.contextmanager
@@ -61,7 +63,7 @@ def open_card(folder: Path) -> Iterator[FolderCard]:
     Raises UsageError where `quantize` did not make the folder, StorageError where all files or the card are gone,
     ModelFileError for a damaged file, LockedError
     """
-    with lock_folder(folder), Staging(folder) as staging:
+    with staging_of(folder) as staging:
         listed = read_manifest(folder)
         if listed is None:
             raise UsageError(f"{folder}: no {MANIFEST}: not a folder of pythia quantize")
@@ -79,6 +81,38 @@ def open_card(folder: Path) -> Iterator[FolderCard]:
             is_own=card_digest(text) == listed.get("card_sha256"),
             staging=staging,
         )
+
+
+def renewed_card(
+    folder: Folder, name: str, files: Sequence[CardFile], quantized_by: str | None, write: Callable[[], str]
+) -> tuple[str, str | None, list[str]]:
+    """The card of a folder once it holds these files, the hash of the last one that we alone have written, and notes.
+
+    name          of the model
+    quantized_by  who is named in the card
+    write         writes a card from the beginning
+
+    A card that somebody has edited stays, but for its list of files and for what was measured of files that are gone.
+    """
+    listed = {f.name: f.sha256 for f in files}
+    if folder.card is None or not folder.is_same:
+        return (card := write()), card_digest(card), []
+    is_true = folder.listed == listed and folder.quantized_by == quantized_by
+    is_own = card_digest(folder.card) == folder.card_sha256
+    if is_true and is_own:
+        return folder.card, folder.card_sha256, []
+    gone = folder.listed.keys() - listed.keys()
+    old = without_files(folder.card, gone | (_quants_of(gone, name) - _quants_of(listed, name)))
+    if is_own:
+        card = in_unix_lines(old, lambda old: keep_measured(old, write()))
+        return card, card_digest(card), []
+    notes = [] if is_true else [f"somebody has edited {CARD}: nothing but its list of files was renewed"]
+    return card_with(old, name, files) or old, folder.card_sha256, notes
+
+
+def _quants_of(files: Container[str], name: str) -> set[str]:
+    """What some files are quantized to; reports call an alias by the name of its original."""
+    return {q.alias_of or q.name for q in QUANTS.values() if file_name(name, q.name) in files}
 
 
 def card_with(card: str, name: str, files: Sequence[CardFile]) -> str | None:

@@ -1,13 +1,12 @@
 """manifest.json and SHA256SUMS: what was made from what, and how to check it.
 
-Knows no weights. The manifest has no time and no path of the machine in it, so the same input gives the same manifest.
+The manifest has no time and no path of the machine in it, so the same input gives the same manifest.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import sha256_of
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.press.menu import MenuItem
+from pythia_gguf.press.source import Source
 from pythia_gguf.tokenizer import MANIFEST_KEY
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+CARD = "README.md"
 SCHEMA_VERSION = 1
 _LARGEST_BYTES = 256 << 20
 _FILE = {"file": str, "bytes": int, "sha256": str, "bits_per_weight?": float}
@@ -31,69 +32,40 @@ _SHAPE = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """A file that the result depends on: its name, size and SHA-256."""
-
-    name: str
-    n_bytes: int
-    sha256: str
-
-
 def manifest_text(
+    source: Source,
+    items: Sequence[MenuItem],
     *,
     tool_version: str,
-    name: str,
     mix: str,
-    source: Mapping[str, Any],
-    items: Sequence[MenuItem],
+    made_from: Mapping[str, Any],
     sha256: Mapping[str, str],
     tensors: Mapping[tuple[str, str], str],
     card_sha256: str | None,
     quantized_by: str | None,
-    hidden_act: str | None,
-    special_tokens: Mapping[str, Any],
 ) -> str:
     """The text of manifest.json.
 
-    source   what `source_entry` says
-    sha256   file name -> hash, for every item
-    tensors  (tensor name, format) -> hash of the encoded bytes
+    made_from    what `source_entry` says
+    sha256       file name -> hash, for every item
+    tensors      (tensor name, format) -> hash of the encoded bytes
     card_sha256  hash of the card as it was written: one that has another was edited since; None where that is not known
     quantized_by who is named in the card
-    hidden_act   the activation as the source's config.json names it; a GGUF has no key for it
-    special_tokens  what no key of a GGUF says of them; see `tokenizer.special_tokens`
     """
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "tool": "pythia-gguf",
         "tool_version": tool_version,
-        "name": name,
+        "name": source.name,
         "mix": mix,
-        "source": source,
-        **({} if hidden_act is None else {"hidden_act": hidden_act}),
+        "source": made_from,
+        **({} if source.hidden_act is None else {"hidden_act": source.hidden_act}),
         **({} if quantized_by is None else {"quantized_by": quantized_by}),
-        **({MANIFEST_KEY: dict(special_tokens)} if special_tokens else {}),
+        **({MANIFEST_KEY: dict(source.special_tokens)} if source.special_tokens else {}),
         "card_sha256": card_sha256,
         "files": [_file_entry(item, sha256[item.file], tensors) for item in items],
     }
     return json_text(manifest, indent=1) + "\n"
-
-
-def source_entry(
-    kind: str, files: Sequence[SourceFile], imatrix: SourceFile | None, copies: Mapping[str, str]
-) -> dict[str, Any]:
-    """What the manifest says of the source: its kind, the hash of every file, and of the importance matrix if any.
-
-    copies  tensors that are written as copies of another
-    """
-    entry: dict[str, Any] = {"kind": kind, "files": [_file(f) for f in files]}
-    entry |= {"copies": dict(copies)} if copies else {}
-    return entry if imatrix is None else entry | {"imatrix": _file(imatrix)}
-
-
-def _file(file: SourceFile) -> dict[str, Any]:
-    return {"file": file.name, "bytes": file.n_bytes, "sha256": file.sha256}
 
 
 def sums_text(sha256: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""Encoders being compiled by a thread of its own, while the caller does something else.
+"""Encoders are compiled by a thread of their own while the caller does something else.
 
-Knows formats by name only.
+On a new machine they take as long as the hash of a source of many gigabytes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.progress import Progress
 
 
-class Compiling:
-    """Compiles from the beginning of its block; leaving it early stops after the kernel that is being compiled."""
+class CompilerThread:
+    """Compiles while the block of `with` runs; leaving it early stops after the kernel that is being compiled."""
 
     def __init__(self, formats: Iterable[str], *, is_weighted: bool, threads: int) -> None:
-        """For names of any formats, those without blocks need no encoder; whether with an importance matrix.
+        """Take the formats that the run writes, of which those without blocks need no encoder.
 
-        threads  of the run; with one, all is compiled when the block begins
+        is_weighted  whether the encoders take an importance matrix
+        threads      of the run; with one, the caller compiles everything as the block begins
         """
         self._is_weighted, self._threads = is_weighted, threads
         wanted = set(formats)

@@ -1,6 +1,6 @@
 """One at a time: a lock that the system takes back when its process dies, however it dies.
 
-Knows nothing of what is written. Beside the lock file lies another with the process id, for the line that others get.
+Beside the lock file lies another with the process id, for the line that others get.
 """
 
 from __future__ import annotations
@@ -15,18 +15,6 @@ from filelock import FileLock, Timeout
 
 from pythia_gguf.errors import Argument, LockedError
 from pythia_gguf.files import storage_error
-
-LOCK = ".pythia-press.lock"
-
-
-@contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """While the block runs, nobody else enters one for this folder; other folders are not concerned.
-
-    Raises as `lock`
-    """
-    with lock(folder / LOCK):
-        yield
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from pythia_gguf.errors import LockedError, StorageError
-from pythia_gguf.press.lock import LOCK, lock, lock_folder
+from pythia_gguf.lock import lock
 
+LOCK = ".x.lock"
 HOLD = (
-    "import sys\nfrom pathlib import Path\nfrom pythia_gguf.press.lock import lock_folder\n"
-    "with lock_folder(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()\n"
+    "import sys\nfrom pathlib import Path\nfrom pythia_gguf.lock import lock\n"
+    f"with lock(Path(sys.argv[1]) / '{LOCK}'):\n    print('in', flush=True)\n    sys.stdin.read()\n"
 )
 
 
@@ -25,9 +26,9 @@ def test_lock_is_for_one_folder_and_leaves_nothing(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     turned_away = pytest.raises(LockedError, match=rf"a: process {os.getpid()} is writing here\. Wait")
-    with lock_folder(tmp_path / "a"), lock_folder(tmp_path / "b"), turned_away:
-        lock_folder(tmp_path / "a").__enter__()
-    with lock_folder(tmp_path / "a"):
+    with lock(tmp_path / "a" / LOCK), lock(tmp_path / "b" / LOCK), turned_away:
+        lock(tmp_path / "a" / LOCK).__enter__()
+    with lock(tmp_path / "a" / LOCK):
         pass
     assert not list(tmp_path.glob("*/*"))
 
@@ -39,10 +40,10 @@ def test_a_killed_process_holds_nobody_up(tmp_path: Path):
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"
         with pytest.raises(LockedError, match=f"process {process.pid} is writing here"):
-            lock_folder(tmp_path).__enter__()
+            lock(tmp_path / LOCK).__enter__()
         process.kill()
     assert (tmp_path / LOCK).exists()
-    with lock_folder(tmp_path):
+    with lock(tmp_path / LOCK):
         assert (tmp_path / LOCK).with_suffix(".pid").read_text() == str(os.getpid())
     assert not list(tmp_path.iterdir())
 
@@ -85,9 +86,9 @@ def test_file_that_its_owner_removes_is_not_taken_for_the_lock(tmp_path: Path, m
 
     monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(LockedError):
-        lock_folder(tmp_path).__enter__()
+        lock(tmp_path / LOCK).__enter__()
     os.close(third[0])
-    with lock_folder(tmp_path):
+    with lock(tmp_path / LOCK):
         pass
 
 
@@ -101,12 +102,12 @@ def test_without_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(fcntl, "flock", refuse)
     if without == errno.ENOLCK:
         with pytest.raises(StorageError, match=r"cannot write: No locks available"):
-            lock_folder(tmp_path).__enter__()
+            lock(tmp_path / LOCK).__enter__()
         return
-    with lock_folder(tmp_path):
+    with lock(tmp_path / LOCK):
         with pytest.raises(LockedError, match=f"process {os.getpid()} is writing here"):
-            lock_folder(tmp_path).__enter__()
+            lock(tmp_path / LOCK).__enter__()
         assert (tmp_path / LOCK).exists()
-    with lock_folder(tmp_path):
+    with lock(tmp_path / LOCK):
         pass
     assert not list(tmp_path.iterdir())
