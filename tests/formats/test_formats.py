@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import oracle
 from pythia_gguf.formats import FORMAT_OF_ID, FORMATS
+from pythia_gguf.formats.plain import bf16_bits, round_bf16
 
 QUANTIZED = [f for f in FORMATS.values() if f.block_weights > 1]
 
@@ -35,6 +37,16 @@ def test_decode_gives_llama_cpps_bits(fmt):
 def test_bfloat16_is_the_upper_half_of_a_float():
     # 0x3FC0 = 1.5, 0xC2F7 = -123.5: sign, 8 bits of exponent, 7 of mantissa
     assert FORMATS["BF16"].decode(np.array([0x3FC0, 0xC2F7], "<u2")).tolist() == [1.5, -123.5]
+
+
+def test_rounding_to_bfloat16_is_to_nearest_even():
+    """Of every bfloat16: itself, the tie above it, and the floats right beside that tie."""
+    bits = np.arange(0, 1 << 32, 1 << 16, dtype=np.uint64)[:, None] + [0, 0x7FFF, 0x8000, 0x8001]
+    values = bits.astype(np.uint32).view(np.float32)[(bits[:, 0] & 0x7F800000) != 0x7F800000]
+    with np.errstate(over="ignore"):
+        wanted = values.astype(ml_dtypes.bfloat16)
+    assert np.array_equal(bf16_bits(round_bf16(values)), wanted.view(np.uint16))
+    assert np.array_equal(round_bf16(values), wanted.astype(np.float32))
 
 
 def test_decode_refuses_bytes_that_are_not_whole_blocks():

@@ -32,8 +32,9 @@ _HEADING = "## What each file costs"
 _TITLE = re.compile(f"^{_HEADING}$", re.MULTILINE)
 # What stands below the section: a heading as high as its own, a comment of a card, or what is said of its table.
 _NEXT = re.compile(rf"(?<=\n\n)(?:##? |<!-- README_GGUF|{re.escape(SIZES)})")
-# Lines that tell of one file: of a table, and the advice.
-_OF_ONE = re.compile(r"\| *(.+?) *\||\*\*(.+?)\*\* is ")
+_TABLE_HEAD = re.compile(r"^\|.*\n\|[-:| ]+$", re.MULTILINE)
+# Lines that tell of one file: rows of a table, and the advice.
+_OF_ONE = re.compile(r"^(?:\| *(.+?) *\||\*\*(.+?)\*\* is )", re.MULTILINE)
 # Of a row that has more to say than figures.
 _TOLD = {"missing": "No figure", "note": "Note"}
 _ON_BIAS = ("crows_pairs", "winogender", "toxigen")
@@ -101,8 +102,7 @@ def without_files(card: str, gone: Iterable[str]) -> str:
 
     def edit(text: str) -> str:
         span = _span(text)
-        told = map(_OF_ONE.match, text[slice(*span)].split("\n") if span else ())
-        if span is None or not any(found and found[found.lastindex or 0] in shown for found in told):
+        if span is None or _subjects(text[slice(*span)]).isdisjoint(shown):
             return text
         text = text[: span[0]].rstrip("\n") + text[span[1] :]
         for old, new in (*_SINCE.items(), (NOT_ASSESSED, _ASSESSED)):
@@ -142,17 +142,14 @@ def keep_measured(old: str, new: str) -> str:
     section = section_of(old)
     if section is None:
         return new
-    of_quants, of_files = _cells(section, "| Quant | Activations |", 0), _cells(section, "| File |", 0)
-    listed = "| Name | Quant method |"
-    if not (of_quants <= _cells(new, listed, 1) and of_files <= _cells(new, listed, 0)):
-        return new
-    return with_measured(new, section, is_bias_assessed=_ASSESSED in old)
+    table = new.partition("\n| Name | Quant method |")[2].partition("\n\n")[0]
+    listed = {cell.strip("| ") for row in table.splitlines()[2:] for cell in row.split(" | ")[:2]}
+    return with_measured(new, section, is_bias_assessed=_ASSESSED in old) if _subjects(section) <= listed else new
 
 
-def _cells(text: str, head: str, column: int) -> set[str]:
-    """What stands in a column of the table with such a head."""
-    table = text.partition(f"\n{head}")[2].partition("\n\n")[0]
-    return {row.split(" | ")[column].strip("| ") for row in table.splitlines()[2:]}
+def _subjects(section: str) -> set[str]:
+    """The quants and files that a section tells of, in the rows of its tables and in its advice."""
+    return {match[match.lastindex or 0] for match in _OF_ONE.finditer(_TABLE_HEAD.sub("", section))}
 
 
 def measured_section(report: Mapping[str, Any], tasks: Sequence[TaskRow] = (), pictures: Sequence[str] = ()) -> str:

@@ -25,6 +25,8 @@ from pythia_gguf.checkpoint.tensor import ITEM_BYTES, LazyTensor
 from pythia_gguf.checkpoint.torch_zip import read_torch_zip
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 from pythia_gguf.files import FileElsewhere, ReadableFile, RegularFile
+from pythia_gguf.formats import FORMATS
+from pythia_gguf.formats.plain import bf16_bits, round_bf16
 
 _STEP = re.compile(r"global_step(\d+)")
 _FILE = re.compile(r"layer_(\d{2,3})-model_(\d{2})-model_states\.pt")
@@ -34,7 +36,6 @@ _BLOCK_PARTS = (
 )  # fmt: skip
 _BY_COLUMNS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")
 _ADDED = ("attention.dense.bias", "mlp.dense_4h_to_h.bias")
-_NUMBERS: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,21 +229,15 @@ class _Vector(_MergedFile):
             total = self._rounded(total + value, dtype)
         if self._is_mean:
             total = self._rounded(total / np.float32(len(values)), dtype)
-        bits = total.view(np.uint32) >> 16 if dtype == "BF16" else total
-        stored = bits.astype("<u2" if dtype == "BF16" else _NUMBERS[dtype]).tobytes()
+        stored = (bf16_bits(total) if dtype == "BF16" else total.astype(FORMATS[dtype].block["w"])).tobytes()
         view[:] = stored[offset : offset + len(view)]
 
     def _numbers(self, data: bytearray, dtype: str) -> np.ndarray:
         """Stored values as float32."""
-        if dtype == "BF16":
-            return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-        if dtype not in _NUMBERS:
+        if dtype not in FORMATS:
             raise ModelFileError(f"type {dtype} is not supported", path=self._parts[0].path)
-        return np.frombuffer(data, _NUMBERS[dtype]).astype(np.float32)
+        return FORMATS[dtype].decode(data)
 
     def _rounded(self, values: np.ndarray, dtype: str) -> np.ndarray:
         """float32 rounded to a type, to nearest even, as float32."""
-        if dtype != "BF16":
-            return values.astype(_NUMBERS[dtype]).astype(np.float32)
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        return (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)
+        return round_bf16(values) if dtype == "BF16" else values.astype(FORMATS[dtype].block["w"]).astype(np.float32)

@@ -20,6 +20,7 @@ from pythia_gguf.arch.activation import DEFAULT_ACT, GELU_OF_ACT, act_beside
 from pythia_gguf.arguments import checked, one_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.files import check_folder_place, storage_error, write_all, write_beside
+from pythia_gguf.formats.plain import bf16_bits, round_bf16
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.json_file import json_text
@@ -219,19 +220,13 @@ def rounded(values: np.ndarray, dtype: str, name: str, gguf: GGUFFile) -> np.nda
     Raises ModelFileError for what overflows.
     """
     _, kind = DTYPES[dtype]
-    if dtype == "bfloat16":
-        bits = np.ascontiguousarray(values).view(np.uint32)
-        result = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(kind)
-        overflows = bool(((result & 0x7F80) == 0x7F80).any())
-    else:
-        with np.errstate(over="ignore"):
-            result = values.astype(kind)
-        overflows = not np.isfinite(result).all()
-    if overflows:
+    with np.errstate(over="ignore"):
+        result = round_bf16(values) if dtype == "bfloat16" else values.astype(kind)
+    if not np.isfinite(result).all():
         raise ModelFileError(
             f"does not fit into {dtype}",
             (". Use ", Argument("dtype", "float32")),
             path=gguf.path,
             field=f"tensor {name}",
         )
-    return result
+    return bf16_bits(result) if dtype == "bfloat16" else result

@@ -1,4 +1,4 @@
-"""F32, F16 and BF16: formats whose block is one weight. Rounding to them is not known here, only decoding."""
+"""F32, F16 and BF16: formats whose block is one weight, and rounding to the one that NumPy does not have."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ def _decode_f16(blocks: np.ndarray) -> np.ndarray:
 def _decode_bf16(blocks: np.ndarray) -> np.ndarray:
     # A bfloat16 is the upper half of a float32.
     return (blocks["w"].astype(np.uint32) << 16).view(np.float32)
+
+
+def round_bf16(values: np.ndarray) -> np.ndarray:
+    """float32 rounded to what a bfloat16 holds, nearest even, as float32; what is too large becomes infinity.
+
+    Source llama.cpp 0c1e57098 gguf-py/gguf/quants.py, class BF16.
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+
+
+def bf16_bits(rounded: np.ndarray) -> np.ndarray:
+    """The bit patterns of what `round_bf16` gave, as files store them."""
+    return (rounded.view(np.uint32) >> 16).astype(BF16.block["w"])
 
 
 F32 = Format(name="F32", ggml_id=0, block_weights=1, block=np.dtype([("w", "<f4")]), decode_blocks=_decode_f32)

@@ -38,7 +38,7 @@ def open_folder(path: Path, *, force: bool) -> Iterator[Folder]:
     """A folder, made if need be, that nobody else writes to while the block runs.
 
     force   whether what may not stay is replaced
-    Raises  UsageError for a manifest or a card that cannot be read, unless the run is forced; LockedError, StorageError
+    Raises  UsageError for a manifest that cannot be read, unless the run is forced; LockedError, StorageError
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -70,12 +70,12 @@ class Folder:
     is_same      whether an earlier run had the name, mix, version and source of this one, as far as anybody has looked
     tensors      (tensor name, format) -> SHA-256 of the encoded bytes
     quantized_by who is named in the card
-    card         its text; None: there is none beside a manifest
+    card         its text, once anybody has looked; None: there is none beside a manifest
     card_sha256  of the card as `quantize` wrote it; None: that is not known
     """
 
     def __init__(self, staging: Staging, *, force: bool) -> None:
-        """Reads the manifest and the card; raises as `open_folder`."""
+        """Reads the manifest; raises as `open_folder`."""
         self.staging, self.path, self._force = staging, staging.folder, force
         self.kept: frozenset[str] = frozenset()
         manifest = self._read(MANIFEST, lambda: read_manifest(self.path))
@@ -93,8 +93,7 @@ class Folder:
         }
         self.quantized_by = self._manifest.get("quantized_by")
         self.card_sha256 = self._manifest.get("card_sha256")
-        has_card = self._has_manifest and os.path.exists(self.path / CARD)
-        self.card = self._read(CARD, lambda: read_text(self.path / CARD)) if has_card else None
+        self.card: str | None = None
 
     def look(self, items: Sequence[MenuItem], *, tool_version: str, name: str, mix: str, anew: Iterable[str]) -> None:
         """Compare what can be compared at a glance, so that a run that will be refused does not read a source first.
@@ -103,7 +102,10 @@ class Folder:
         anew    names of files that a forced run makes whatever is there
         Raises  UsageError for the first fault, unless the run is forced
         """
-        self._decide(self._faults_at_a_glance(items, {"tool_version": tool_version, "name": name, "mix": mix}))
+        self._decide(self._faults_of_run({"tool_version": tool_version, "name": name, "mix": mix}))
+        if self._has_manifest and os.path.exists(self.path / CARD):
+            self.card = self._read(CARD, lambda: read_text(self.path / CARD))
+        self._decide(self._faults_of_strangers(items))
         if self._force:
             self.kept -= frozenset(anew)
 
@@ -150,7 +152,7 @@ class Folder:
             notes.append(f"here too, but not of this run and not listed: {', '.join(strangers)}")
         return notes
 
-    # Whether a file may stay: faults are found in three looks, and one place says what follows from them.
+    # Whether a file may stay: several functions look for faults, and one says what follows from a fault.
 
     def _decide(self, faults: Iterable[Fault]) -> None:
         """A fault ends the run; a forced run goes on and makes anew what has it. Faults are looked for one by one."""
@@ -170,17 +172,16 @@ class Folder:
             self._decide([Fault(error=UsageError(*e.parts, _INSTEAD), file=file)])
             return None
 
-    def _faults_at_a_glance(self, items: Sequence[MenuItem], facts: Mapping[str, str]) -> Iterator[Fault]:
-        # 1. A run that made other files, of which none may stay.
+    def _faults_of_run(self, facts: Mapping[str, str]) -> Iterator[Fault]:
         for key, ours in facts.items() if self._has_manifest else ():
             if (theirs := self._manifest.get(key)) != ours:
                 yield self._fault(None, f"and was made with {key} {theirs!r}, not {ours!r}")
-        # 2. Files that were cut short or replaced.
         for file, entry in self._entries.items():
             if file in self.kept and (n_bytes := (self.path / file).stat().st_size) != entry["bytes"]:
                 expected = f"expected {entry['bytes']} bytes, got {n_bytes}"
                 yield self._fault(file, f"and is not what {MANIFEST} says: {expected}")
-        # 3. Files in the way, of which no manifest tells.
+
+    def _faults_of_strangers(self, items: Sequence[MenuItem]) -> Iterator[Fault]:
         for item in items:
             if item.file not in self.there and (self.path / item.file).exists():
                 yield self._fault(item.file, f"and no {MANIFEST} says what it was made from")

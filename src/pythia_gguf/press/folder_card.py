@@ -101,11 +101,11 @@ def renewed_card(
     is_own = card_digest(folder.card) == folder.card_sha256
     if is_true and is_own:
         return folder.card, folder.card_sha256, []
+    if is_own:
+        card = in_unix_lines(folder.card, lambda old: keep_measured(old, write()))
+        return card, card_digest(card), []
     gone = folder.listed.keys() - listed.keys()
     old = without_files(folder.card, gone | (_quants_of(gone, name) - _quants_of(listed, name)))
-    if is_own:
-        card = in_unix_lines(old, lambda old: keep_measured(old, write()))
-        return card, card_digest(card), []
     notes = [] if is_true else [f"somebody has edited {CARD}: nothing but its list of files was renewed"]
     return card_with(old, name, files) or old, folder.card_sha256, notes
 

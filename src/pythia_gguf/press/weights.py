@@ -15,6 +15,7 @@ import numpy as np
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.files import ReadableFile, RegularFile
 from pythia_gguf.formats import FORMATS
+from pythia_gguf.formats.plain import round_bf16
 from pythia_gguf.kernels.widen import widen
 from pythia_gguf.press.source import PressTensor, Source
 
@@ -83,14 +84,13 @@ def _pieces(tensor: PressTensor, start: int, stop: int) -> Iterator[tuple[int, i
 def _round(weights: np.ndarray, tensor: PressTensor, start: int) -> None:
     """Round float32 in place to what the unquantized file holds, nearest even, as the converter does.
 
-    Source llama.cpp 0c1e57098 gguf-py/gguf/quants.py, classes F16 and BF16.
+    Source llama.cpp 0c1e57098 gguf-py/gguf/quants.py, class F16.
     """
     if tensor.format == "F16":
         with np.errstate(over="ignore"):
             rounded = weights.astype(np.float16).astype(np.float32)
     else:
-        u = weights.view(np.uint32)
-        rounded = ((u + 0x7FFF + ((u >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+        rounded = round_bf16(weights)
     if not np.isfinite(rounded).all():
         limit = {"F16": "65504", "BF16": "3.3895e38"}[tensor.format]
         _refuse(
