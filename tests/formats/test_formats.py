@@ -41,8 +41,8 @@ def test_bfloat16_is_the_upper_half_of_a_float():
 
 def test_rounding_to_bfloat16_is_to_nearest_even():
     """Of every bfloat16: itself, the tie above it, and the floats right beside that tie."""
-    bits = np.arange(0, 1 << 32, 1 << 16, dtype=np.uint64)[:, None] + [0, 0x7FFF, 0x8000, 0x8001]
-    values = bits.astype(np.uint32).view(np.float32)[(bits[:, 0] & 0x7F800000) != 0x7F800000]
+    bits = np.arange(0, 1 << 32, 1 << 16)[:, None] + [0, 0x7FFF, 0x8000, 0x8001]
+    values = bits[bits[:, 0] & 0x7F800000 != 0x7F800000].astype(np.uint32).view(np.float32)
     with np.errstate(over="ignore"):
         wanted = values.astype(ml_dtypes.bfloat16)
     assert np.array_equal(bf16_bits(round_bf16(values)), wanted.view(np.uint16))
