@@ -1,6 +1,6 @@
 """One at a time: a lock that the system takes back when its process dies, however it dies.
 
-Beside the lock file lies another with the process id, for the line that others get.
+Beside the lock file lies another with the process id, so that the others can be told who holds it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pythia_gguf.files import storage_error
 def lock(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """While the block runs, nobody else enters one for this lock file, which is removed at the end.
 
-    wait    hears once who is there, as "process 123", and then the lock is waited for; None: it is not
-    Raises  LockedError when somebody is there and is not waited for, StorageError when the file cannot be made
+    wait    hears once who holds it, as "process 123"; then this waits for the lock. None: do not wait
+    Raises  LockedError when somebody holds it and `wait` is None, StorageError when the file cannot be made
     """
     held, owner = FileLock(path), path.with_suffix(".pid")
     try:

@@ -1,6 +1,6 @@
 """What a run tells of itself: the facts of the card, the command that makes the files again, notes.
 
-Knows no weights. What others will read holds names of files and of the Hub, and no path of this machine.
+What others will read holds names of files and of the Hub, and no path of this machine.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def other_model_note(source: Source, made: Path) -> tuple[str, ...]:
 
 
 def notes_of(source: Source, items: Sequence[MenuItem], mix: str) -> tuple[str, ...]:
-    """What whoever runs it should know, one line each."""
+    """What the user of a run should know, one line each."""
     notes = []
     if source.imatrix is not None and len(source.imatrix.path.parts) > 1:
         notes.append(

@@ -20,7 +20,7 @@ class CompilerThread:
     """Compiles while the block of `with` runs; leaving it early stops after the kernel that is being compiled."""
 
     def __init__(self, formats: Iterable[str], *, is_weighted: bool, threads: int) -> None:
-        """Take the formats that the run writes, of which those without blocks need no encoder.
+        """Take the formats that the run writes; those without blocks need no encoder.
 
         is_weighted  whether the encoders take an importance matrix
         threads      of the run; with one, the caller compiles everything as the block begins
@@ -41,17 +41,17 @@ class CompilerThread:
         self._pool.shutdown()
 
     def wait(self, progress: Progress) -> None:
-        """Until all are ready; raises what the compilation raised."""
+        """Wait until all encoders are ready, and pass on what the thread has said; raises what it raised."""
         while (heard := self._heard.get()) is not None:
             heard(progress)
         self._task.result()
 
     def stage(self, name: str, total: int, unit: str) -> None:
-        """Of the thread, for who waits."""
+        """The thread says this; `wait` passes it on."""
         self._heard.put(lambda progress: progress.stage(name, total, unit))
 
     def advance(self, what: str, n: int) -> None:
-        """Of the thread, for who waits; raises CancelledError when nobody does any more."""
+        """The thread says this; `wait` passes it on. Raises CancelledError once the block has ended."""
         if self._is_over.is_set():
             raise CancelledError
         self._heard.put(lambda progress: progress.advance(what, n))

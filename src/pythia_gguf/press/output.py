@@ -1,8 +1,7 @@
 """A GGUF file while it is being written: front to back, each byte hashed on its way, past the page cache.
 
-Knows neither weights nor formats. Gigabytes that are synced anyway gain nothing from the page cache, and filling it
-takes a good part of the processor time that encoding does (docs/log.md): whole buffers go straight to the disk where
-the file system allows that.
+Gigabytes that are synced anyway gain nothing from the page cache, and filling it takes a good part of the processor
+time that encoding does (docs/log.md): whole buffers go straight to the disk where the file system allows that.
 """
 
 from __future__ import annotations
