@@ -1,4 +1,7 @@
-"""F32, F16 and BF16: formats whose block is one weight, and rounding to the one that NumPy does not have."""
+"""F32, F16 and BF16: formats whose block is one weight.
+
+NumPy has no bfloat16, so this file also rounds to it.
+"""
 
 from __future__ import annotations
 
