@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -19,12 +18,11 @@ from pythia_gguf.kernels.compiling import compile_all
 from pythia_gguf.kernels.encode import ENCODABLE, encoder_jobs
 from pythia_gguf.machine import require_memory
 from pythia_gguf.plan.quants import find_mix, select_quants
-from pythia_gguf.press.file_names import check_name, legal_name
-from pythia_gguf.press.find_source import find_source
+from pythia_gguf.press.find_source import find_source, open_location
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_item
 from pythia_gguf.press.pressing import Taker, encode_into
 from pythia_gguf.press.slabs import Slab
-from pythia_gguf.press.source import Source, open_source, with_imatrix
+from pythia_gguf.press.source import Source
 from pythia_gguf.progress import Progress, Silence
 
 
@@ -66,10 +64,7 @@ def open_to_encode(
     source: str | os.PathLike[str], *, name: str | None, imatrix: str | os.PathLike[str] | None, progress: Progress
 ) -> Source:
     """The source that a user names, its weights unread; arguments as for `encode_model`."""
-    found = find_source(source, keep=False, progress=progress)
-    own_name = legal_name(found.name) if name is None else check_name(name)
-    opened = open_source(found.path, own_name, found.place)
-    return opened if imatrix is None else with_imatrix(opened, Path(imatrix))
+    return open_location(find_source(source, keep=False, progress=progress), name, imatrix)
 
 
 def encode_items(

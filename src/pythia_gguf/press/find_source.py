@@ -1,6 +1,6 @@
 """SOURCE or MODEL, as a user gives it, to a path: a file, a folder, a step of a run, or a model of the Hub.
 
-What is on this machine wins over a name of the Hub. Whatever the path holds, others open it.
+What is on this machine wins over a name of the Hub.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pythia_gguf.hub.page import is_page
 from pythia_gguf.hub.pull import NamedSource, NoWeightsError, fetch, find, kept_snapshot
 from pythia_gguf.hub.run_folder import RunStep, find_step, steps_in, steps_text
 from pythia_gguf.intake.mistaken import ADAPTER, holds_weights, refuse_other_folder
-from pythia_gguf.press.file_names import is_legal, legal_name, name_of
+from pythia_gguf.press.file_names import check_name, is_legal, legal_name, name_of
 from pythia_gguf.press.gguf_folder import file_in, no_such_quant
 from pythia_gguf.press.gguf_repository import kept_gguf, repository_gguf
 from pythia_gguf.press.manifest import MANIFEST, SUMS
-from pythia_gguf.press.source import UNQUANTIZED
+from pythia_gguf.press.source import UNQUANTIZED, Source, open_source, with_imatrix
 from pythia_gguf.progress import Progress, Silence
 
 # Beside weights and GGUF files.
@@ -101,6 +101,18 @@ def find_source(source: str | os.PathLike[str], *, keep: bool, progress: Progres
     if isinstance(model, ModelName):
         return fetch_source(model, Hub(), keep=keep, progress=progress)
     return SourceLocation(path=model.existing_file(), model=model.step)
+
+
+def open_location(found: SourceLocation, name: str | None, imatrix: str | os.PathLike[str] | None) -> Source:
+    """What lies there, its weights unread.
+
+    name     NAME of what is made from it; None: its own, or what of it can begin a file name
+    imatrix  file of an importance matrix, or None
+    Raises   as `open_source` and `with_imatrix`, UsageError for a name that no file can have
+    """
+    own_name = legal_name(found.name) if name is None else check_name(name)
+    opened = open_source(found.path, own_name, found.place)
+    return opened if imatrix is None else with_imatrix(opened, Path(imatrix))
 
 
 def find_path(place: str, progress: Progress | None) -> Path:

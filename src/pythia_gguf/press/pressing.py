@@ -29,7 +29,7 @@ Taker = Callable[[Slab, Mapping[str, memoryview]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pressed:
+class WrittenFiles:
     """What was written.
 
     files    final name -> (bytes, SHA-256)
@@ -91,7 +91,7 @@ def press(
     order: Sequence[str],
     threads: int,
     advance: Callable[[str, int], None],
-) -> Pressed:
+) -> WrittenFiles:
     """Write all files; each appears under its final name only when all of it is on disk.
 
     order            tensor names as they follow each other in the files
@@ -107,7 +107,7 @@ def press(
         for writer in writers:
             writer.finish()
         files = {w.output.path: (w.n_bytes, w.sha256) for w in writers}
-    return Pressed(files=files, tensors=digests.done)
+    return WrittenFiles(files=files, tensors=digests.done)
 
 
 def _append(writer: FileWriter, slab: Slab, encoded: Mapping[str, memoryview]) -> None:

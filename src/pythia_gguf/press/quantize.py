@@ -21,13 +21,13 @@ from pythia_gguf.files import check_folder_place
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
 from pythia_gguf.press.account import card_files, card_text, command_text, imatrix_text, notes_of, other_model_note
 from pythia_gguf.press.compiler_thread import CompilerThread
-from pythia_gguf.press.file_names import check_name, file_name, legal_name
-from pythia_gguf.press.find_source import SourceLocation, find_source
+from pythia_gguf.press.file_names import file_name
+from pythia_gguf.press.find_source import SourceLocation, find_source, open_location
 from pythia_gguf.press.folder import Folder, open_folder
 from pythia_gguf.press.folder_card import renewed_card
 from pythia_gguf.press.manifest import CARD, MANIFEST, SUMS, manifest_text, sums_text
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, plain_item
-from pythia_gguf.press.source import UNQUANTIZED, Source, open_source, with_imatrix
+from pythia_gguf.press.source import UNQUANTIZED, Source
 from pythia_gguf.press.source_hashes import hash_source, source_entry
 from pythia_gguf.progress import Progress, Silence
 
@@ -128,7 +128,7 @@ def quantize(
     found = find_source(source, keep=keep_source and not dry_run, progress=progress)
     if keep_source and not found.is_of_hub:
         raise UsageError(Argument("keep_source"), " changes nothing for a source that is on this machine")
-    opened = _open(found, name, imatrix)
+    opened = open_location(found, name, imatrix)
     path = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
     opened.refuse_folder(path)
     run = _Run(found=found, source=opened, quants=chosen, mix=mix, keep_plain=keep_f16, quantized_by=quantized_by)
@@ -142,12 +142,6 @@ def quantize(
         folder.look(items, tool_version=run.tool_version, name=opened.name, mix=mix, anew=anew)
         sums, notes = _fill(folder, run, items, n_threads, progress)
     return _result(run, path, items, started, sums, folder.kept, notes)
-
-
-def _open(found: SourceLocation, name: str | None, imatrix: str | os.PathLike[str] | None) -> Source:
-    own_name = legal_name(found.name) if name is None else check_name(name)
-    opened = open_source(found.path, own_name, found.place)
-    return opened if imatrix is None else with_imatrix(opened, Path(imatrix))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,9 +242,9 @@ def _encode(
 
             progress.stage(stage, source.n_weights, "weights")
             outputs = [item.output(folder) for item in some]
-            pressed = press(source, outputs, order=order, threads=threads, advance=progress.advance)
-            tensors |= pressed.tensors
-            sums |= {path.name: digest for path, (_, digest) in pressed.files.items()}
+            written = press(source, outputs, order=order, threads=threads, advance=progress.advance)
+            tensors |= written.tensors
+            sums |= {path.name: digest for path, (_, digest) in written.files.items()}
     return sums, tensors
 
 
