@@ -1,6 +1,6 @@
 """How fast this machine's threads read memory together: the limit of writing token by token.
 
-Knows no model. Each thread sums its own part of a buffer far larger than the caches, eight cache lines at a time.
+Each thread sums its own part of a buffer far larger than the caches, eight cache lines at a time.
 """
 
 from __future__ import annotations

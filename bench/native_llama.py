@@ -1,6 +1,6 @@
 """llama.cpp's quantizer built for this machine: `-march=native -ffp-contract=off`, same bytes, all instructions.
 
-Knows where the source package is unpacked; measures nothing. Needs a C compiler and pip's index, for benchmarks only.
+Needs a C compiler and pip's index, for benchmarks only.
 """
 
 from __future__ import annotations

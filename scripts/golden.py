@@ -1,8 +1,8 @@
 """`make golden`: freezes outputs of llama.cpp's own tools under tests/golden, with commit and command beside them.
 
-Knows only which script makes which file. llama.cpp 0c1e57098 comes with the source package of llama-cpp-python 0.3.36;
-its converter runs in an environment of its own, because it needs an older transformers than the tests, and its tools
-are built with cmake.
+This file says which script makes which file. llama.cpp 0c1e57098 comes with the source package of llama-cpp-python
+0.3.36; its converter runs in an environment of its own, because it needs an older transformers than the tests, and its
+tools are built with cmake.
 """
 
 from __future__ import annotations

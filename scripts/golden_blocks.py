@@ -1,6 +1,6 @@
 """Freezes llama.cpp's bytes for a few hundred blocks: the oracle for machines where its library is not built.
 
-Run by `make golden`; writes tests/golden/blocks.npz. Knows nothing of our encoders.
+Run by `make golden`; writes tests/golden/blocks.npz.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Freeze what llama.cpp's converter, and llama.cpp's tokenizer, make of small GPT-NeoX folders.
 
-Knows nothing of pythia_gguf: tests compare it with these files. Run it from the repository in a venv of its own:
+It imports nothing of pythia_gguf: tests compare pythia_gguf with these files. Run it from the repository in a venv of
+its own:
 
     python -m venv VENV
     VENV/bin/pip install transformers==4.57.6 torch==2.13.0 "numpy~=2.2.6" "protobuf<5" sentencepiece pyyaml \\

@@ -1,7 +1,7 @@
 """Freeze what llama.cpp's own tools make of the sample model: `make golden` builds them with cmake, this runs them.
 
-Knows nothing of how pythia_gguf works; its command makes the float16 file that the tools start from, and the hash of
-that file is kept with the results. It writes tests/golden/tools.json:
+Only pythia_gguf's command is used, once, to make the float16 file that the tools start from; the hash of that file is
+kept with the results. It writes tests/golden/tools.json:
 
     quantize    quant -> sha256 of the file that llama-quantize writes
     perplexity  quant -> PPL of llama-perplexity, and its error, on the held-out text of the sample

@@ -1,6 +1,6 @@
 """`make readme`: puts the tables of bench/results into README.md, so that no figure is typed by hand.
 
-Knows no measurement; a test fails when README.md and the tables differ.
+A test fails when the pages and the tables differ.
 """
 
 from __future__ import annotations

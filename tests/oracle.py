@@ -1,6 +1,6 @@
 """llama.cpp itself, through the library of llama-cpp-python: what every byte is compared with.
 
-Knows nothing of this project but the names of formats.
+It takes nothing from this project but the names of formats.
 """
 
 from __future__ import annotations

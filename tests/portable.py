@@ -1,6 +1,6 @@
 """Names the test files that need no build of llama.cpp, no torch, transformers or lm_eval: what every platform can run.
 
-Knows nothing of platforms. `python tests/portable.py` prints the paths for pytest, one a line.
+`python tests/portable.py` prints the paths for pytest, one a line.
 """
 
 from __future__ import annotations

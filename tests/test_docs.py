@@ -1,6 +1,6 @@
 """The documents say what is so: every file is in the tour, tables are the code's, links lead somewhere, examples run.
 
-Knows Markdown only as far as this: fences, tables with pipes, inline links. Blocks that begin with ```python run are
+The Markdown that it reads is fences, tables with pipes and inline links. Blocks that begin with ```python run are
 examples; those of a page are one program, which runs in a folder that holds examples/nano and nothing else.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m pythia_gguf` is the `pythia` command. Knows nothing else."""
+"""`python -m pythia_gguf` is the `pythia` command."""
 
 from pythia_gguf.cli.main import main
 

@@ -1,6 +1,6 @@
 """Checks of arguments: a wrong type is a TypeError, a value out of range a UsageError, and both name the argument.
 
-Knows no function: whoever has arguments says what they may be. NaN is in no range, and True is no number.
+The function that has the arguments says what they may be. NaN is in no range, and True is no number.
 
     @checked                           for a public function: each argument is of the type that is written there
     whole_number(1)("threads", value)  for one value, of which more is known than its type

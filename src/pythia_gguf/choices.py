@@ -1,6 +1,6 @@
 """What may be chosen by name when a model is run: the one list of each, for Python and for the command line.
 
-Knows no kernel and loads nothing, so that `--help` may read it.
+This module loads nothing, so that `--help` may read it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How many threads a job gets when a user names a number, or none, and what runs on them.
-
-Knows no job.
-"""
+"""How many threads a job gets when a user names a number, or none, and what runs on them."""
 
 from __future__ import annotations
 

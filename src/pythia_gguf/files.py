@@ -1,7 +1,7 @@
 """Files as this project reads and writes them: positional reads of regular files, writes that appear whole.
 
-Knows nothing of formats. Reads go through `pread`, not a memory map: mapped pages count as our memory, and a file
-that another process cuts short would kill us with SIGBUS instead of raising an error.
+Reads go through `pread`, not a memory map: mapped pages count as our memory, and a file that another process cuts short
+would kill us with SIGBUS instead of raising an error.
 """
 
 from __future__ import annotations

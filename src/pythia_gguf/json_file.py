@@ -1,6 +1,6 @@
 """JSON files: read whole and bounded, with one line for whatever is not as it should be; written so that all can read.
 
-Knows no key: whoever reads says by a shape which keys there must be, and of what kind.
+Whoever reads a file says by a shape which keys there must be, and of what kind.
 """
 
 from __future__ import annotations

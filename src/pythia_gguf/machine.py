@@ -1,6 +1,6 @@
 """What of this machine is ours to use: CPUs, and memory that is available, both as the limits of containers leave them.
 
-Knows no job. Limits are those of cgroups, version 1 and 2: each level of the tree has its own, and the least counts.
+Limits are those of cgroups, version 1 and 2: each level of the tree has its own, and the least counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a long job says of itself while it runs.
-
-Knows no job and shows nothing.
-"""
+"""What a long job says of itself while it runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Texts that a user gives: a mark at the beginning says how one is encoded, and without a mark it is UTF-8.
 
-Knows no token. What is no text is refused: read in silence it would give numbers that mean nothing.
+What is no text is refused: read in silence it would give numbers that mean nothing.
 """
 
 from __future__ import annotations

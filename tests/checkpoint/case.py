@@ -1,7 +1,4 @@
-"""One file that must be refused, and what the refusal must say.
-
-Knows nothing of how files are built.
-"""
+"""One file that must be refused, and what the refusal must say."""
 
 from __future__ import annotations
 

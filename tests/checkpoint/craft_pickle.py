@@ -1,6 +1,7 @@
 """Pickles of state dicts, opcode by opcode; each function returns the bytes that leave one value on the stack.
 
-Knows nothing of zips or of the reader under test. No memo: what torch shares is repeated here.
+It is written without the reader under test, so that a mistake of that reader cannot hide. No memo: what torch shares is
+repeated here.
 """
 
 from __future__ import annotations

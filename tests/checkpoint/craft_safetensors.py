@@ -1,6 +1,6 @@
 """safetensors files built byte by byte, and those of them that must be refused.
 
-Knows nothing of the reader under test.
+It is written without the reader under test, so that a mistake of that reader cannot hide.
 """
 
 from __future__ import annotations

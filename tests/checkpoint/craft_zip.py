@@ -1,6 +1,6 @@
 """Zips as torch.save writes them, built byte by byte, with any field replaced by a lie.
 
-Knows nothing of pickles or of the reader under test.
+It is written without the reader under test, so that a mistake of that reader cannot hide.
 """
 
 from __future__ import annotations

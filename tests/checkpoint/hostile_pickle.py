@@ -1,6 +1,7 @@
 """Pickles that must be refused, each with one thing a state dict does not need.
 
-Knows nothing of the reader under test. Each is put into a zip without a lie by the tests.
+It is written without the reader under test, so that a mistake of that reader cannot hide. Each is put into a zip
+without a lie by the tests.
 """
 
 from __future__ import annotations

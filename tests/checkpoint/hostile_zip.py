@@ -1,6 +1,6 @@
 """Zips that must be refused, each with one lie.
 
-Knows nothing of the reader under test.
+It is written without the reader under test, so that a mistake of that reader cannot hide.
 """
 
 from __future__ import annotations

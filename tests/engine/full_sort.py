@@ -1,6 +1,6 @@
 """Sampling and log-probabilities the plain way, all tokens sorted: what the engine must choose, to the bit.
 
-Knows no shortcut. The bench measures against it too.
+It takes no shortcut. The bench measures against it too.
 """
 
 from __future__ import annotations

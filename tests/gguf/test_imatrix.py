@@ -1,4 +1,4 @@
-"""Importance matrices: llama-imatrix's own files in both forms, and what is refused. Knows no weights."""
+"""Importance matrices: llama-imatrix's own files in both forms, and what is refused."""
 
 from __future__ import annotations
 

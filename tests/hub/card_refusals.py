@@ -1,6 +1,7 @@
 """What the Hub refuses in a model card, in its words, as people have reported them: for the hub on loopback.
 
-Knows none of our rules. The list of licences is that of huggingface_hub #4218; `no` is a text, as in YAML 1.2.
+It is written without a look at our rules. The list of licences is that of huggingface_hub #4218; `no` is a text, as in
+YAML 1.2.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Every command, and how it is given a model by its name or as a folder: the one list of the tests that go over all.
-
-Knows no result.
-"""
+"""Every command, and how it is given a model by its name or as a folder: the one list of the tests that go over all."""
 
 from __future__ import annotations
 

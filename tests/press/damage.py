@@ -1,6 +1,6 @@
 """Small damages to bytes and to JSON text, from a seeded generator.
 
-Knows nothing of the readers under test.
+It is written without a look at the readers under test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs `pythia` in forks of a process that has everything loaded and compiled; a fork can come to harm at any step.
 
-Knows nothing of what is written. A step is the beginning or the end of a call that changes a file or a folder, in any
-thread: writes, fsyncs, renames, links, locks. One request a line on stdin, one answer a line on stdout:
+A step is the beginning or the end of a call that changes a file or a folder, in any thread: writes, fsyncs, renames,
+links, locks. One request a line on stdin, one answer a line on stdout:
 
     {"run": ["quantize", ...], "cwd": folder, "at": step, "harm": "kill"}   answered when it has ended or stopped
     {"go on": pid}                                                         the same, for one that has stopped

@@ -1,7 +1,4 @@
-"""The tests' side of fork_server.py: a small model, its folder as it must be, and runs that come to harm.
-
-Knows which files a run writes, not how.
-"""
+"""The tests' side of fork_server.py: a small model, its folder as it must be, and runs that come to harm."""
 
 from __future__ import annotations
 

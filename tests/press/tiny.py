@@ -1,6 +1,6 @@
 """The smallest model that is accepted, as a GGUF and as the files of a Hugging Face folder: what damage starts from.
 
-Knows nothing of damage. One layer of width 2 makes a file of 2 KB that is mostly header; width 32 can be quantized.
+One layer of width 2 makes a file of 2 KB that is mostly header; width 32 can be quantized.
 """
 
 from __future__ import annotations

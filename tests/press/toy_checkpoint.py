@@ -1,6 +1,6 @@
 """Small GPT-NeoX folders for the conversion goldens: the same texts and weights for the script and for the tests.
 
-Knows neither pythia_gguf nor torch, so that it also runs where the real converter runs. Weights are values that
+It imports neither pythia_gguf nor torch, so that it also runs where the real converter runs. Weights are values that
 float16 and bfloat16 both hold exactly, unless a case stores float32.
 """
 

@@ -1,4 +1,4 @@
-"""Texts that tokenizers get wrong: shared by the tests and by scripts/golden_conversion.py. Knows no tokenizer."""
+"""Texts that tokenizers get wrong: shared by the tests and by scripts/golden_conversion.py."""
 
 TEXTS = (
     "",

@@ -1,8 +1,8 @@
 """The model card of a folder of GGUF files: facts that others measured, as a README.md for the Hub.
 
-Knows no file and no model: it formats what it is given, so the same facts give the same text. Names, hashes and the
-original card are foreign text: shown, never obeyed. Keys of the front matter are those of huggingface_hub 2.4.0
-(repocard_data.py `ModelCardData`) with `base_model_relation` and `quantized_by`, which the Hub reads too.
+It formats what it is given, so the same facts give the same text. Names, hashes and the original card are foreign text:
+shown, never obeyed. Keys of the front matter are those of huggingface_hub 2.4.0 (repocard_data.py `ModelCardData`) with
+`base_model_relation` and `quantized_by`, which the Hub reads too.
 """
 
 from __future__ import annotations

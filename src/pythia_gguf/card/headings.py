@@ -1,7 +1,7 @@
 """Headings of a Markdown text: where they are, and how to push them down.
 
-Knows no card and no meaning of a title. markdown-it-py finds the blocks (CommonMark 0.31, and tables); the text itself
-is never rendered, so all but the headings stays as it was written. HTML headings count too.
+It does not ask what a title means. markdown-it-py finds the blocks (CommonMark 0.31, and tables); the text itself is
+never rendered, so all but the headings stays as it was written. HTML headings count too.
 """
 
 from __future__ import annotations

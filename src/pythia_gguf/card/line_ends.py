@@ -1,6 +1,6 @@
 """Line ends of a card, which editors and git may have changed.
 
-Knows no content: whoever edits a card sees Unix line ends alone.
+Whoever edits a card sees Unix line ends alone.
 """
 
 from __future__ import annotations

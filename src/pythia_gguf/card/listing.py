@@ -1,7 +1,7 @@
 """The files of a folder in its card: their table, and the sentences and commands that name them.
 
-Knows no file and nothing that was measured. All of it can be renewed in a card that a hand has edited: rows of files
-that are gone go, rows of new ones come, and what somebody else has written stays.
+All of it can be renewed in a card that a hand has edited: rows of files that are gone go, rows of new ones come, and
+what somebody else has written stays.
 """
 
 from __future__ import annotations

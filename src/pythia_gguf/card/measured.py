@@ -1,8 +1,8 @@
 """What was measured of the files, as a section of their card: costs, tasks, and one file to begin with.
 
-Knows no model: numbers come from the reports of `pythia measure` and the results of `pythia eval`. The section stands
-between two comments, so that it can be put in again; the rest of the card stays as it is, but for two sentences that
-say that nothing was measured.
+The numbers come from the reports of `pythia measure` and the results of `pythia eval`. The section stands between two
+comments, so that it can be put in again; the rest of the card stays as it is, but for two sentences that say that
+nothing was measured.
 """
 
 from __future__ import annotations

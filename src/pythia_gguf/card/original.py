@@ -1,7 +1,7 @@
 """The README.md of the original model, taken apart: front matter, body, and what it says about use and limits.
 
-Knows nothing of the card it will be part of. The text is foreign: no README makes this raise, hang or grow. Values that
-the Hub would refuse are no keys, and paths of somebody's disk that stand for a model or data set are nowhere.
+The text is foreign: no README makes this raise, hang or grow. Values that the Hub would refuse are no keys, and paths
+of somebody's disk that stand for a model or data set are nowhere.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A folder as published on the Hugging Face Hub -> its tensors, still on disk.
 
-Knows no architecture: neither which tensors a model needs nor what they are for.
+Which tensors a model needs, and what they are for, is the business of arch/.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tensors whose values do not lie one after another, or are float64, read like files in which they lie plainly.
 
-Knows no container format. A transposed matrix, a slice or an expanded vector is saved by torch.save as its storage and
-strides; a piece of it is gathered with positional reads when it is wanted, so memory holds a piece. float64 becomes
-float32, rounded to nearest, as transformers and llama.cpp's converter make of it.
+A transposed matrix, a slice or an expanded vector is saved by torch.save as its storage and strides; a piece of it is
+gathered with positional reads when it is wanted, so memory holds a piece. float64 becomes float32, rounded to nearest,
+as transformers and llama.cpp's converter make of it.
 """
 
 from __future__ import annotations

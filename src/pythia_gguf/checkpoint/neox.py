@@ -3,7 +3,7 @@
     global_stepN/layer_00-model_00-model_states.pt    embeddings; layer_(i + 2): block i; then norm and output
     global_stepN/layer_00-model_01-model_states.pt    the second part of the same tensors
 
-Knows no config: how many blocks there are, the files say. Parts are merged as gpt-neox v1.0 (71df4d5) does in
+The files say how many blocks there are; no config is read. Parts are merged as gpt-neox v1.0 (71df4d5) does in
 tools/convert_to_hf.py: rows, or for `dense` and `dense_4h_to_h` columns, one behind the other; the biases of those two
 added up; norms averaged, both in the type they are stored in.
 """

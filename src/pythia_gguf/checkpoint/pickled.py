@@ -1,7 +1,7 @@
 """What a state dict pickle may name, and what its values are described as: nothing here is ever called or built.
 
-Knows no opcode. The names are those of torch/_weights_only_unpickler.py (2.13.0) that weights, and plain entries beside
-them, are saved with.
+The names are those of torch/_weights_only_unpickler.py (2.13.0) that weights, and plain entries beside them, are saved
+with.
 """
 
 from __future__ import annotations

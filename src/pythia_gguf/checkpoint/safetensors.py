@@ -1,7 +1,5 @@
 """Header of a safetensors file -> lazy tensors at absolute offsets.
 
-Knows nothing of folders, shards or what tensors mean.
-
     byte 0      u64   length n of the header, little-endian
     byte 8      JSON  {"name": {"dtype": "F16", "shape": [3, 4], "data_offsets": [0, 24]}, ..., "__metadata__": {...}}
     byte 8 + n  data  every byte belongs to exactly one tensor; data_offsets count from here

@@ -1,7 +1,7 @@
 """Index of a sharded checkpoint: which tensor lies in which file, and whether those files may be opened.
 
-Knows nothing of what a shard contains. Source of the layout: transformers 4.57, `get_checkpoint_shard_files` in
-utils/hub.py, which joins the names of the index to the folder unchecked; here they are one plain file name each.
+Source of the layout: transformers 4.57, `get_checkpoint_shard_files` in utils/hub.py, which joins the names of the
+index to the folder unchecked; here they are one plain file name each.
 """
 
 from __future__ import annotations

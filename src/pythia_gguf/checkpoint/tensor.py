@@ -1,7 +1,4 @@
-"""A tensor that is still on disk: its type, its shape and the bytes of the file that hold it.
-
-Knows no container format and reads nothing.
-"""
+"""A tensor that is still on disk: its type, its shape and the bytes of the file that hold it."""
 
 from __future__ import annotations
 

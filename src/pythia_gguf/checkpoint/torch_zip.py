@@ -1,7 +1,7 @@
 """File of torch.save (zip format, torch 1.6 and later) -> lazy tensors at absolute offsets.
 
-Knows nothing of folders, shards or what tensors mean, and never imports torch. Records are stored uncompressed, so the
-values of a contiguous tensor are a run of bytes of the file like any other; those of other views keep their strides.
+torch is never imported. Records are stored uncompressed, so the values of a contiguous tensor are a run of bytes of the
+file like any other; those of other views keep their strides.
 
     NAME/data.pkl    the state dict, see unpickler.py        NAME/byteorder   "little"
     NAME/data/KEY    one storage                             NAME/version, NAME/.*   not needed

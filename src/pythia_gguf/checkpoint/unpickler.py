@@ -1,8 +1,8 @@
 """State dict pickle -> names and places of its tensors, without running anything the pickle asks for.
 
-Knows nothing of zips or files. Names of functions and classes are never looked up: the few that a state dict needs are
-symbols, and what they would build is described, not built. What training code puts beside the weights (a step, a list,
-the state of an optimizer) is told by its kind. Everything else is refused, by an allow list.
+Names of functions and classes are never looked up: the few that a state dict needs are symbols, and what they would
+build is described, not built. What training code puts beside the weights (a step, a list, the state of an optimizer) is
+told by its kind. Everything else is refused, by an allow list.
 
 Source: the opcodes of protocols 2 to 5 are those of Lib/pickletools.py (CPython 3.11); what torch.save writes:
 torch/serialization.py and torch/_utils.py (2.13.0).

@@ -1,7 +1,7 @@
 """Directory of a zip as torch.save writes it: uncompressed records, one after the other, nothing between.
 
-Knows nothing of pickles or tensors. Every byte of the file must be accounted for, and what is said twice (in the local
-header, the directory, the data descriptor, both end records) must agree: so no two readers can see two different files.
+Every byte of the file must be accounted for, and what is said twice (in the local header, the directory, the data
+descriptor, both end records) must agree: so no two readers can see two different files.
 
     local header 30 bytes + name + padding | data | descriptor 16 or 24 bytes     for each record
     directory entry 46 bytes + name + extra                                       for each record

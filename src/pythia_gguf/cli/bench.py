@@ -1,4 +1,4 @@
-"""`pythia bench`: how fast a model runs here. Knows nothing of how it is measured."""
+"""`pythia bench`: how fast a model runs here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pythia cache`: what is kept between runs, and what of it may go. Knows nothing of how it is kept."""
+"""`pythia cache`: what is kept between runs, and what of it may go."""
 
 from __future__ import annotations
 

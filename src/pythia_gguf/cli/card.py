@@ -1,4 +1,4 @@
-"""`pythia card`: measured numbers into the card of a folder. Knows nothing of how they were measured."""
+"""`pythia card`: measured numbers into the card of a folder."""
 
 from __future__ import annotations
 

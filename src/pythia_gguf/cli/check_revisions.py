@@ -1,4 +1,4 @@
-"""`pythia check-revisions`: a table of findings. Knows nothing of how they are made."""
+"""`pythia check-revisions`: a table of findings."""
 
 from __future__ import annotations
 

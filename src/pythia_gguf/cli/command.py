@@ -1,7 +1,4 @@
-"""What every command does with its command line: nothing that is given is ignored.
-
-Knows no command.
-"""
+"""What every command does with its command line: nothing that is given is ignored."""
 
 from __future__ import annotations
 

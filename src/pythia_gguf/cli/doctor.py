@@ -1,4 +1,4 @@
-"""`pythia doctor`: what this machine gives the program, and what is wrong with it. Knows nothing of any model."""
+"""`pythia doctor`: what this machine gives the program, and what is wrong with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pythia eval`: tasks of lm-evaluation-harness on a model. Knows nothing of how they are computed."""
+"""`pythia eval`: tasks of lm-evaluation-harness on a model."""
 
 from __future__ import annotations
 

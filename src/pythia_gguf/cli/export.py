@@ -1,4 +1,4 @@
-"""`pythia export`: a GGUF to a Hugging Face folder. Knows nothing of how."""
+"""`pythia export`: a GGUF to a Hugging Face folder."""
 
 from __future__ import annotations
 

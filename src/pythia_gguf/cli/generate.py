@@ -1,4 +1,4 @@
-"""`pythia generate`: text that a model writes. Knows nothing of how."""
+"""`pythia generate`: text that a model writes."""
 
 from __future__ import annotations
 

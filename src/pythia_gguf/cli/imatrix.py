@@ -1,4 +1,4 @@
-"""`pythia imatrix`: an importance matrix of a model and a text. Knows nothing of how it is computed."""
+"""`pythia imatrix`: an importance matrix of a model and a text."""
 
 from __future__ import annotations
 

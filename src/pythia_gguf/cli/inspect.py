@@ -1,6 +1,6 @@
 """`pythia inspect`: what a GGUF file is and holds, from its header alone.
 
-Knows no model and judges nothing: what is missing shows as "-". Whatever the file holds is safe to print.
+It judges nothing: what is missing shows as "-". Whatever the file holds is safe to print.
 """
 
 from __future__ import annotations

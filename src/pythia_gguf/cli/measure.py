@@ -1,4 +1,4 @@
-"""`pythia measure`: a report on many files, as a table and as JSON. Knows nothing of how it is computed."""
+"""`pythia measure`: a report on many files, as a table and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of a menu, as text and as JSON. Knows only results."""
+"""The table of a menu, as text and as JSON."""
 
 from __future__ import annotations
 

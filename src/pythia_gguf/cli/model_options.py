@@ -1,4 +1,4 @@
-"""The options of every command that runs a model. Knows no command and no kernel."""
+"""The options of every command that runs a model."""
 
 from __future__ import annotations
 

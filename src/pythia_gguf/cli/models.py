@@ -1,4 +1,4 @@
-"""`pythia models`: the suite as a table. Knows nothing beyond hub/suite.py."""
+"""`pythia models`: the suite as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pythia plot`: pictures of reports and results. Knows nothing of how they are drawn."""
+"""`pythia plot`: pictures of reports and results."""
 
 from __future__ import annotations
 

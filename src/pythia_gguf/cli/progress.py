@@ -1,6 +1,6 @@
 """What a long run shows on stderr: a bar on a terminal, a line now and then elsewhere.
 
-Knows nothing of what is being done; it hears stages and units.
+It hears stages and units, whatever is being done.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`pythia publish`: a folder onto the Hub. Knows nothing of how it gets there."""
+"""`pythia publish`: a folder onto the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pythia pull`: a model of the Hub onto this machine. Knows nothing of how."""
+"""`pythia pull`: a model of the Hub onto this machine."""
 
 from __future__ import annotations
 

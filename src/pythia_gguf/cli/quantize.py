@@ -1,4 +1,4 @@
-"""`pythia quantize`: options, progress and the table at the end. Knows nothing of how files are made."""
+"""`pythia quantize`: options, progress and the table at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pythia score`: log-likelihoods of continuations. Knows nothing of how they are computed."""
+"""`pythia score`: log-likelihoods of continuations."""
 
 from __future__ import annotations
 

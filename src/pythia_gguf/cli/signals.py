@@ -1,6 +1,6 @@
 """Signals that ask a command to end: each ends it as Ctrl-C does, tidied up.
 
-Knows no command. Only the entry point uses it: a library leaves the signals of a program alone.
+Only the entry point uses it: a library leaves the signals of a program alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Standard streams that any command can use, however the program was started.
 
-Knows no command. A service starts programs with streams closed, a log can be on a full disk, a terminal can hang up,
-and an encoding can lack what a name has.
+A service starts programs with streams closed, a log can be on a full disk, a terminal can hang up, and an encoding can
+lack what a name has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables on stdout: drawn on a terminal, plain aligned columns for other programs. Knows only cells of text."""
+"""Tables on stdout: drawn on a terminal, plain aligned columns for other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pythia warmup`: compiles all that any run needs, before it is needed. Knows nothing of how that is done."""
+"""`pythia warmup`: compiles all that any run needs, before it is needed."""
 
 from __future__ import annotations
 

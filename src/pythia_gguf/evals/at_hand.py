@@ -1,6 +1,6 @@
 """Whether reports and results are of the files that lie in a folder now.
 
-Knows no number: a file is its name and its SHA-256, as whoever measured it wrote them down.
+A file is identified by its name and its SHA-256, as whoever measured it wrote them down.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`measure_files`: what each of many files costs, compared with the unquantized file of its own model, as one report.
-
-Knows no table and no terminal.
-"""
+"""`measure_files`: how much quality each of many files costs, against the unquantized file of its own model."""
 
 from __future__ import annotations
 

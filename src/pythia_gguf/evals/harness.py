@@ -1,7 +1,7 @@
 """A model as lm-evaluation-harness sees it: every request has its result, in order, or there is an error.
 
-Knows no task. Importing this file imports lm_eval, of the extra `eval`, and makes "pythia-gguf" a model that it knows
-by name: `simple_evaluate(model="pythia-gguf", model_args="model=nano.Q4_K_M.gguf,gelu=tanh")`.
+Importing this file imports lm_eval, of the extra `eval`, and makes "pythia-gguf" a model that it knows by name:
+`simple_evaluate(model="pythia-gguf", model_args="model=nano.Q4_K_M.gguf,gelu=tanh")`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An importance matrix of a model: how large the activations are that its matrices multiply, while it reads a text.
 
-Knows no file format of models: a model is whatever shows its activations. What is collected is what llama-imatrix
-collects (llama.cpp 0c1e57098, tools/imatrix/imatrix.cpp): squares summed over all tokens of whole windows, for the
-matrices of the layers; a window is summed in float32, as there, and windows are added in float64 here.
+A model is anything that shows its activations. What is collected is what llama-imatrix collects (llama.cpp 0c1e57098,
+tools/imatrix/imatrix.cpp): squares summed over all tokens of whole windows, for the matrices of the layers; a window is
+summed in float32, as there, and windows are added in float64 here.
 """
 
 from __future__ import annotations

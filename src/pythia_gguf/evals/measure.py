@@ -1,8 +1,8 @@
 """Perplexity and divergence of many files in one pass over a text: each window goes through the reference and all files
 of a group, and only some numbers of each token are kept.
 
-Knows no file format: models are whatever has logits. Windows are llama-perplexity's: the text is cut into windows of
-`context` tokens, and of each the second half is scored (llama.cpp 0c1e57098, tools/perplexity/perplexity.cpp).
+A model is anything that has logits. Windows are llama-perplexity's: the text is cut into windows of `context` tokens,
+and of each the second half is scored (llama.cpp 0c1e57098, tools/perplexity/perplexity.cpp).
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Files to be measured: what each holds by its own header, which names are links to one file, and which unquantized
 file each is compared with.
-
-Knows no text and runs no model.
 """
 
 from __future__ import annotations

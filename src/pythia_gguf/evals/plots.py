@@ -1,6 +1,6 @@
 """Pictures: what quantization costs, published scores by size, and one model through its training.
 
-Knows no model that runs; matplotlib is of the extra `eval`, and imported only here, when a picture is drawn.
+matplotlib comes with the extra `eval` and is imported here only, when a picture is drawn.
 """
 
 from __future__ import annotations

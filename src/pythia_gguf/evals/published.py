@@ -1,8 +1,8 @@
 """Scores that EleutherAI published of Pythia, OPT and BLOOM, and whether another run agrees with them.
 
-Knows no model that runs. Source: EleutherAI/pythia a19eecb, evals/ (Apache License 2.0), the JSON files of
-lm-evaluation-harness 83dbfbf; steps are those of the Hub's branches. published_final.csv holds the last step of every
-model, published_steps.csv pythia-410m-deduped through its training, v0 and v1. No scores of GPT-Neo are among them.
+Source: EleutherAI/pythia a19eecb, evals/ (Apache License 2.0), the JSON files of lm-evaluation-harness 83dbfbf; steps
+are those of the Hub's branches. published_final.csv holds the last step of every model, published_steps.csv
+pythia-410m-deduped through its training, v0 and v1. No scores of GPT-Neo are among them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Reports of `pythia measure` and results of lm_eval, read from their files: what they hold is checked here, once.
-
-Knows neither how they come about nor how they are shown.
-"""
+"""Reports of `pythia measure` and results of lm_eval, read from their files: what they hold is checked here, once."""
 
 from __future__ import annotations
 

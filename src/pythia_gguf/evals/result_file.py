@@ -1,7 +1,4 @@
-"""The file that a long run writes at its end: checked before the first token, one run at a time, not lost unasked.
-
-Knows neither models nor what is in the file.
-"""
+"""The file that a long run writes at its end: checked before the first token, one run at a time, not lost unasked."""
 
 from __future__ import annotations
 

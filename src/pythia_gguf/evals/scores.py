@@ -1,7 +1,4 @@
-"""Scores of tasks, read out of results of lm_eval in either layout, each with the items that it is of.
-
-Knows neither how they are computed nor how they are shown.
-"""
+"""Scores of tasks, read out of results of lm_eval in either layout, each with the items that it is of."""
 
 from __future__ import annotations
 

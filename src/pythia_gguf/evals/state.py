@@ -1,7 +1,7 @@
 """Long runs over a text: its windows, and what is done kept on disk, so that a killed run goes on.
 
-Knows neither models nor what the numbers mean. What cannot be used of an earlier run is a fresh start, never an error:
-the file begins with a hash of all that follows, so damage of any kind is noticed before a byte of it is believed.
+What cannot be used of an earlier run is a fresh start, never an error: the file begins with a hash of all that follows,
+so damage of any kind is noticed before a byte of it is believed.
 """
 
 from __future__ import annotations

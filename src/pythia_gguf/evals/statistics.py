@@ -1,7 +1,7 @@
 """What a comparison of two models' predictions comes to, as llama-perplexity counts it.
 
-Knows no model: it takes one row of numbers for each token. Formulas: llama.cpp 0c1e57098, tools/perplexity/
-perplexity.cpp (`kl_divergence`), with sums in float64. A figure that does not exist is None, never NaN or infinite.
+It takes one row of numbers for each token. Formulas: llama.cpp 0c1e57098, tools/perplexity/perplexity.cpp
+(`kl_divergence`), with sums in float64. A figure that does not exist is None, never NaN or infinite.
 """
 
 from __future__ import annotations

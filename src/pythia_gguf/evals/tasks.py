@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness by name, a run of them, and its results as the harness and as EleutherAI write them.
 
-Knows no model: a run takes whatever is the harness's `LM`. lm_eval is of the extra `eval`, and imported only when tasks
-are asked for.
+A run takes anything that is the harness's `LM`. lm_eval is of the extra `eval`, and imported only when tasks are asked
+for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A GGUF back to a Hugging Face folder: config.json, tokenizer files and model.safetensors.
 
-Knows no torch. Weights go through float32 to the wanted type, tensor by tensor, so memory holds one of them; a value
-that the source had in the wanted type comes back with the same bits.
+Weights go through float32 to the wanted type, tensor by tensor, so memory holds one of them; a value that the source
+had in the wanted type comes back with the same bits.
 """
 
 from __future__ import annotations

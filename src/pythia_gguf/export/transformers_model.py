@@ -1,6 +1,6 @@
 """A GGUF as a transformers model in memory.
 
-Knows no file format; torch and transformers are the caller's, and imported only when called.
+torch and transformers are the caller's, and are imported only when a function here is called.
 """
 
 from __future__ import annotations

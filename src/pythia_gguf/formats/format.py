@@ -1,8 +1,8 @@
 """What a format is: a block layout as a NumPy structured dtype, and the decode that defines its meaning.
 
-Knows nothing of files, threads or encoders. Layouts and decode follow llama.cpp 0c1e57098 (ggml/src/ggml-common.h for
-the structs, ggml/src/ggml-quants.c `dequantize_row_*` for the arithmetic); decode does the same float32 operations in
-the same order, so its results are the same bits.
+Layouts and decode follow llama.cpp 0c1e57098 (ggml/src/ggml-common.h for the structs, ggml/src/ggml-quants.c
+`dequantize_row_*` for the arithmetic); decode does the same float32 operations in the same order, so its results are
+the same bits.
 
 Axis letters used in this folder: B blocks, W weights of a block, G groups that share a scale, I weights of a group.
 """

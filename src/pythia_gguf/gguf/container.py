@@ -1,6 +1,6 @@
 """What a GGUF file may hold: value types, limits, and the rules of keys, names, alignments and shapes.
 
-Knows no bytes on disk: reader.py and writer.py hold what they read and write against the same rules.
+reader.py and writer.py hold what they read and write against the same rules.
 
 Layout, all little-endian (llama.cpp 0c1e57098 ggml/src/gguf.cpp; described in ggml docs/gguf.md):
 

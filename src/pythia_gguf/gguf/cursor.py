@@ -1,7 +1,7 @@
 """Reads a header front to back and believes no length before holding it against the bytes that are left.
 
-Knows strings and little-endian numbers, not what they mean. The header is read in growing steps, so a small
-model costs one read and a file of many GB never more than its header.
+It reads strings and little-endian numbers, whatever they mean. The header is read in growing steps, so a small model
+costs one read and a file of many GB never more than its header.
 """
 
 from __future__ import annotations

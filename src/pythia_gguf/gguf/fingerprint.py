@@ -1,8 +1,8 @@
 """What tells a model from another of its sizes, whatever both are quantized to: the bytes of its vectors.
 
-Knows no model. Norms and biases are never quantized, by this project or by llama.cpp, so all files of one model hold
-the same bytes of them, and training changes nearly all of them. What changes matrices alone, as an adapter that is
-merged, is not seen here.
+Norms and biases are never quantized, by this project or by llama.cpp, so all files of one model hold the same bytes of
+them, and training changes nearly all of them. What changes matrices alone, as an adapter that is merged, is not seen
+here.
 """
 
 from __future__ import annotations

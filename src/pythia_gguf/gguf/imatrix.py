@@ -1,7 +1,7 @@
 """Importance matrices: files that say how large the activations are that each column of a weight is multiplied with.
 
-Knows no model. Both forms of llama.cpp are read, GGUF (since pull request 9400) and the older one; the GGUF form is
-written. Source llama.cpp 0c1e57098 common/imatrix-loader.cpp and tools/imatrix/imatrix.cpp.
+Both forms of llama.cpp are read, GGUF (since pull request 9400) and the older one; the GGUF form is written. Source
+llama.cpp 0c1e57098 common/imatrix-loader.cpp and tools/imatrix/imatrix.cpp.
 
 GGUF: general.type "imatrix", imatrix.datasets (strings), imatrix.chunk_count and imatrix.chunk_size (u32); for each
 weight, sorted by name, two F32 tensors: NAME.in_sum2 [n_columns], sums of squares over all tokens, NAME.counts [1].

@@ -1,8 +1,8 @@
 """Opens GGUF files: the whole header is validated before any of it is used; tensors are then read by rows.
 
-Knows the container, not models: which keys and tensors there must be is for others to check. The rules are
-those of llama.cpp 0c1e57098 (ggml/src/gguf.cpp), which wants tensors in order and without gaps, and of the
-format's description (ggml docs/gguf.md) where llama.cpp is lax: UTF-8, booleans, keys, alignment, padding.
+Which keys and tensors a model must have is checked elsewhere (arch/, tokenizer/). The rules are those of llama.cpp
+0c1e57098 (ggml/src/gguf.cpp), which wants tensors in order and without gaps, and of the format's description (ggml
+docs/gguf.md) where llama.cpp is lax: UTF-8, booleans, keys, alignment, padding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Metadata values to and from bytes: the Python type of a value carries its GGUF type.
-
-Knows one value at a time, neither its key nor what it is for.
-"""
+"""Metadata values to and from bytes: the Python type of a value carries its GGUF type."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Lays out the tensors of a new GGUF file and makes its header; the data is written by whoever makes it.
 
-Knows no weights. A file is `header_bytes`, then each tensor's bytes at `len(header) + offset`, each padded
-with zeros to the alignment, the last one too: what llama.cpp 0c1e57098 writes (ggml/src/gguf.cpp).
+A file is `header_bytes`, then each tensor's bytes at `len(header) + offset`, each padded with zeros to the alignment,
+the last one too: what llama.cpp 0c1e57098 writes (ggml/src/gguf.cpp).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keys of a model card's front matter: which values the Hub takes, and which are paths of somebody's disk.
 
-Knows no file and no network. Rules are those by which the Hub is known to refuse cards (huggingface_hub #3862, #4218,
-autotrain-advanced #648, espnet_model_zoo #102). Where it keeps a list that grows, such as that of licences, only the
-form is known here: the Hub itself is asked before anything is sent.
+Rules are those by which the Hub is known to refuse cards (huggingface_hub #3862, #4218, autotrain-advanced #648,
+espnet_model_zoo #102). Where it keeps a list that grows, such as that of licences, only the form is known here: the Hub
+itself is asked before anything is sent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Hub, spoken to through huggingface_hub: what a repository holds, and what goes wrong as one line.
 
-Knows no model. No message holds anything that the library or a server said at length: those may quote a token.
+No message holds anything that the library or a server said at length: those may quote a token.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The YAML front matter of a README.md: what a model card says about itself in keys.
 
-Knows no key. As tolerant as llama.cpp 0c1e57098, gguf-py/gguf/metadata.py (`load_model_card`).
+As tolerant as llama.cpp 0c1e57098, gguf-py/gguf/metadata.py (`load_model_card`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who a model is: name, size and origins as `general.*` keys, from its folder's name, model card and configs.
 
-Knows no tensor and reads no file: it takes parsed text. The rules are those of llama.cpp 0c1e57098,
-gguf-py/gguf/metadata.py (`Metadata`) and utility.py (`size_label`), so that the keys are the converter's, in order.
+It takes parsed text and reads no file. The rules are those of llama.cpp 0c1e57098, gguf-py/gguf/metadata.py
+(`Metadata`) and utility.py (`size_label`), so that the keys are the converter's, in order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Addresses of pages of the Hub, as people paste them, as NAME[@STEP][:QUANT].
-
-Knows no network and no model.
-"""
+"""Addresses of pages of the Hub, as people paste them, as NAME[@STEP][:QUANT]."""
 
 from __future__ import annotations
 

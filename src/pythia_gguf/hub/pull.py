@@ -1,6 +1,6 @@
 """Files of a revision onto this machine, into huggingface_hub's own cache, each one compared with its hash.
 
-Knows no tensor: which files a model consists of, it tells by their names.
+It tells by their names which files a model consists of.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What readers take for a model in a repository, by the names of files: transformers a checkpoint, llama.cpp GGUFs.
-
-Knows no file's contents.
-"""
+"""What readers take for a model in a repository, by the names of files: transformers a checkpoint, llama.cpp GGUFs."""
 
 from __future__ import annotations
 

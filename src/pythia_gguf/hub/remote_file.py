@@ -1,7 +1,6 @@
 """A file on the Hub, read piece by piece with range requests; what falls short is asked for again.
 
-Knows no format. Pieces are blocks of a few MB that several readers share; blocks that are likely to be next come while
-others are read.
+Pieces are blocks of a few MB that several readers share; blocks that are likely to be next come while others are read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Pythia suite as data: its models, their sizes and old names, their training steps and learning rates.
 
-Knows no network and no file. Sources: EleutherAI/pythia a19eecb, models/*/pythia-*.yml, and at 8c199d5 for v0; the
-model cards of both versions; gpt-neox v1.0 (71df4d5), megatron/learning_rates.py for the schedule.
+Sources: EleutherAI/pythia a19eecb, models/*/pythia-*.yml, and at 8c199d5 for v0; the model cards of both versions;
+gpt-neox v1.0 (71df4d5), megatron/learning_rates.py for the schedule.
 """
 
 from __future__ import annotations

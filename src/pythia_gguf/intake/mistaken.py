@@ -1,7 +1,7 @@
 """What people give in place of a model: adapters, weights of other programs, halves of a checkpoint, data sets.
 
-Knows them by the names of their files and tensors and by `general.type`; looks into none but adapter_config.json. Each
-is one line that says what it is and the way out.
+They are recognized by the names of their files and tensors and by `general.type`; only adapter_config.json is opened.
+Each is one line that says what it is and the way out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Activations as int8: 32 values share a float32 scale.
 
-Knows no weights. A record of 32 values is one cache line, 16 words of 32 bits, so that a product reads one stream:
+A record of 32 values is one cache line, 16 words of 32 bits, so that a product reads one stream:
 
     0..7   32 codes, int8; where many tokens are multiplied with, uint8: the code plus 128
     8      d, float32: value = d * code

@@ -1,8 +1,8 @@
 """Tile registers of x86 processors with AMX: 16 rows of 64 bytes, and sums of products of bfloat16 numbers.
 
-Knows no format. Two times two tiles of sums, tokens down, rows of weights across, stay in registers while columns pass
-by. A number is the sum of two bfloat16 numbers, `high` and `low`; low times low, 2**-16 of the whole and less, is left
-out, so there are three products.
+Two times two tiles of sums, tokens down, rows of weights across, stay in registers while columns pass by. A number is
+the sum of two bfloat16 numbers, `high` and `low`; low times low, 2**-16 of the whole and less, is left out, so there
+are three products.
 
     activations  of 16 tokens and 32 columns: a tile of high, a tile of low; a row is a token
     weights      of 32 rows and 32 columns: high of rows 0..15 and of 16..31, then low; row k of a tile holds columns

@@ -1,8 +1,7 @@
 """Where machine code is kept between runs: a folder per version of the sources, a file per kernel and kind of CPU.
 
-Knows no kernel and not how to compile. Numba's own cache is not used: it does not notice an edit in what a kernel
-calls, its index can be lost between two processes (numba#10128), a file cut short ends the run, and a folder that
-cannot be written stops the import.
+Numba's own cache is not used: it does not notice an edit in what a kernel calls, its index can be lost between two
+processes (numba#10128), a file cut short ends the run, and a folder that cannot be written stops the import.
 
     ROOT/kernels-<hash of all sources>/q4_k.encode_q4_k-<hash of argument types, CPU, Python>.code
         byte 0..31  SHA-256 of the rest

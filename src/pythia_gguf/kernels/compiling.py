@@ -1,6 +1,6 @@
 """Compiles kernels before they are needed; where much is missing, in two processes.
 
-Knows no kernel: whoever has one says by a job how it is made. The second process is
+A job says how a kernel is made. The second process is
 
     python -m pythia_gguf.kernels.compiling FOLDER
 

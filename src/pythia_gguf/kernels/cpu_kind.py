@@ -1,6 +1,6 @@
 """What kernels get from the processor that they are compiled for, in words.
 
-Knows no kernel: which instructions each uses where they are there is written in kernels/words.py and kernels/amx.py.
+kernels/words.py and kernels/amx.py say which instructions they use where the processor has them.
 """
 
 from __future__ import annotations

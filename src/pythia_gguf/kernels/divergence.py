@@ -1,8 +1,8 @@
 """Two models' logits compared row by row: losses, the Kullback-Leibler divergence, the most likely token.
 
-Knows no model and no text. With r and c the logits of reference and candidate, S their sums of exponentials:
-KL = sum of p (r - c) + ln S_c - ln S_r, where r - c is taken first, so that nearly equal models do not cancel out.
-Vectors are float32; every 256 values their sums go into float64.
+With r and c the logits of reference and candidate, S their sums of exponentials: KL = sum of p (r - c) + ln S_c - ln
+S_r, where r - c is taken first, so that nearly equal models do not cancel out. Vectors are float32; every 256 values
+their sums go into float64.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights in, bytes of a format out: checks every buffer, then calls the kernel.
 
-Knows nothing of files, tensors or threads. Kernels have no bounds checks: the comparison of lengths here is the
-boundary of memory safety, and kernels are called from nowhere else.
+Kernels have no bounds checks: the comparison of lengths here is the boundary of memory safety, and kernels are called
+from nowhere else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Numbers in half precision, read as float32 and written from it.
-
-Knows no format of weights.
-"""
+"""Numbers in half precision, read as float32 and written from it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Encoders of IQ4_NL and IQ4_XS, which share 16 uneven levels and the search for a scale.
 
-Knows nothing of files or threads. Layouts in formats/iq4_nl.py and formats/iq4_xs.py; algorithm of llama.cpp 0c1e57098,
-ggml/src/ggml-quants.c `quantize_row_iq4_nl_impl` with ntry = 7.
+Layouts in formats/iq4_nl.py and formats/iq4_xs.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quants.c
+`quantize_row_iq4_nl_impl` with ntry = 7.
 
 llama.cpp finds the nearest level by binary search. Its decision flips exactly at the 15 midpoints of neighbouring
 levels, so the index is the number of midpoints not above the value: compares and masked additions, no branch.

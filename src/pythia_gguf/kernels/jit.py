@@ -1,6 +1,6 @@
 """The one place that says how kernels are compiled.
 
-Knows no kernel; where machine code is kept is in kernels/cache.py.
+kernels/cache.py says where machine code is kept.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What all encoders share: weights turned so that a group is a lane, rounding, half precision, searches for a scale.
 
-Knows nothing of block layouts. An encoder takes LANES groups of n weights; `xt` holds them turned, weight i of every
-group in xt[i * LANES : (i + 1) * LANES]. Each lane does llama.cpp's float32 operations in llama.cpp's order, so its
-results are the same bits as those of the C code built without FMA (llama.cpp 0c1e57098, ggml/src/ggml-quants.c).
+An encoder takes LANES groups of n weights; `xt` holds them turned, weight i of every group in xt[i*LANES:(i+1)*LANES].
+Each lane does llama.cpp's float32 operations in llama.cpp's order, so its results are the same bits as those of the C
+code built without FMA (llama.cpp 0c1e57098, ggml/src/ggml-quants.c).
 """
 
 import numpy as np

@@ -1,8 +1,7 @@
 """Matrix products with packed weights: every output by one sequence of float operations, whatever else is computed.
 
-Knows no model. A kernel takes groups of 16 rows and any number of tokens: those with int8 activations are in
-kernels/matmul_int8.py, those with float32 activations in kernels/matmul_float.py, those with sums of two bfloat16 in
-kernels/matmul_bf16x3.py.
+A kernel takes groups of 16 rows and any number of tokens: those with int8 activations are in kernels/matmul_int8.py,
+those with float32 activations in kernels/matmul_float.py, those with sums of two bfloat16 in kernels/matmul_bf16x3.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Matrix products in tiles of bfloat16: numbers of both sides as sums of two of them, three products for each.
 
-Knows no model; the interface is that of kernels/matmul.py, for processors with AMX. A float16 or bfloat16 weight is two
-bfloat16 numbers exactly; of a float32 number they keep 17 bits of 24. Sums are float32, one pair of columns after the
-other, the same for one token as for many.
+The interface is that of kernels/matmul.py, for processors with AMX. A float16 or bfloat16 weight is two bfloat16
+numbers exactly; of a float32 number they keep 17 bits of 24. Sums are float32, one pair of columns after the other, the
+same for one token as for many.
 
 Weights of two groups of 16 rows are unpacked and split, CHUNK_COLUMNS at a time; tokens pass by, 32 at a time. Between
 the products of tiles, which have a unit of their own, the weights of the next two groups are prepared. Sums of

@@ -1,8 +1,8 @@
 """Matrix products with float32 activations: weights as formats/ decodes them, and plain numbers.
 
-Knows no model; the interface is that of kernels/matmul.py. Each 32 columns are summed one after the other, then added
-to the total: a chain short enough that the next one runs beside it, and the same for one token as for many. For many,
-two groups of 16 rows are unpacked, some columns at a time, and tokens pass by in tiles of six.
+The interface is that of kernels/matmul.py. Each 32 columns are summed one after the other, then added to the total: a
+chain short enough that the next one runs beside it, and the same for one token as for many. For many, two groups of 16
+rows are unpacked, some columns at a time, and tokens pass by in tiles of six.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Matrix products with int8 activations: exact dot products of 32 columns, then float arithmetic in one order.
 
-Knows no model; the interface is that of kernels/matmul.py. For 32 columns after 32 columns, however many tokens there
-are:
+The interface is that of kernels/matmul.py. For 32 columns after 32 columns, however many tokens there are:
 
     v = float(sum of (code - offset) * q)      exact: fewer than 2**24
     t = v * scale; t = fused(minimum, -sum of q, t); total = fused(t, d, total)

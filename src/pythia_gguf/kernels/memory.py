@@ -1,6 +1,6 @@
 """Memory by its address: arrays over it inside kernels, and aligned arrays for it.
 
-Knows no model. Kernels with a C entry point get addresses; whoever makes the list of their calls has checked sizes.
+Kernels with a C entry point get addresses; whoever makes the list of their calls has checked sizes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sum of the odds of all tokens to the most likely one, in float64: it turns logits into log-probabilities.
 
-Knows no token. exp is our own polynomial of multiplications and additions, and the order of the sum is fixed, so the
-same logits give the same bits on every CPU; loops are plain, for LLVM to make vectors of.
+exp is our own polynomial of multiplications and additions, and the order of the sum is fixed, so the same logits give
+the same bits on every CPU; loops are plain, for LLVM to make vectors of.
 """
 
 import math

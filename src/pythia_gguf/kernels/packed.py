@@ -1,7 +1,7 @@
 """Weights rearranged for matrix products: 16 rows side by side, every bit of the file kept.
 
-Knows no kernel. A group of 16 rows is a run of blocks (32 columns, or 256 for K formats); in a block the parts below
-follow each other. A vector holds four bytes of each of the 16 rows, so it is what one load gives to 16 lanes.
+A group of 16 rows is a run of blocks (32 columns, or 256 for K formats); in a block the parts below follow each other.
+A vector holds four bytes of each of the 16 rows, so it is what one load gives to 16 lanes.
 
     d, m       16 float16 each
     scales     16 bytes for each run of 32 or 16 columns, unpacked from 6 bits where the file has 6

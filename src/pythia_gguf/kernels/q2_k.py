@@ -1,7 +1,6 @@
 """Encoder of Q2_K.
 
-Knows nothing of files or threads. Layout in formats/q2_k.py; algorithm of llama.cpp 0c1e57098,
-ggml/src/ggml-quants.c `quantize_row_q2_K_ref`.
+Layout in formats/q2_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quants.c `quantize_row_q2_K_ref`.
 """
 
 import numpy as np

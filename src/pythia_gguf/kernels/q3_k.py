@@ -1,7 +1,7 @@
 """Encoder of Q3_K.
 
-Knows nothing of files or threads. Layout in formats/q3_k.py; algorithm of llama.cpp 0c1e57098,
-ggml/src/ggml-quants.c `make_q3_quants` and `quantize_row_q3_K_ref`.
+Layout in formats/q3_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quants.c `make_q3_quants` and
+`quantize_row_q3_K_ref`.
 
 Each step of the search needs the sums that the step before has left, a chain of some 70 cycles with a division in it.
 So two sets of LANES groups go through it together: while one waits, the other computes.

@@ -2,8 +2,8 @@
 
 Without an importance matrix they do not search; with one, all but Q8_0 do.
 
-Knows nothing of files or threads. Layouts in the files of the same names in formats/; algorithms of llama.cpp
-0c1e57098, ggml/src/ggml-quants.c `quantize_row_q4_0_ref` and its four siblings.
+Layouts in the files of the same names in formats/; algorithms of llama.cpp 0c1e57098, ggml/src/ggml-quants.c
+`quantize_row_q4_0_ref` and its four siblings.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Encoders of Q4_K and Q5_K, which differ in the number of bits of a code.
 
-Knows nothing of files or threads. Layout in formats/q4_k.py and formats/q5_k.py; algorithm of llama.cpp 0c1e57098,
-ggml/src/ggml-quants.c `quantize_row_q4_K_ref` and `quantize_row_q5_K_ref`.
+Layout in formats/q4_k.py and formats/q5_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quants.c
+`quantize_row_q4_K_ref` and `quantize_row_q5_K_ref`.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Encoders of Q6_K, with and without an importance matrix.
 
-Knows nothing of files or threads. Layout in formats/q6_k.py; algorithm of llama.cpp 0c1e57098,
-ggml/src/ggml-quants.c `quantize_row_q6_K_ref` and `quantize_row_q6_K_impl`.
+Layout in formats/q6_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quants.c `quantize_row_q6_K_ref` and
+`quantize_row_q6_K_impl`.
 """
 
 import numpy as np

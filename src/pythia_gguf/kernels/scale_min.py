@@ -1,8 +1,8 @@
 """Search for a scale and a minimum per group, shared by Q2_K, Q4_K and Q5_K (make_qkx2_quants).
 
-Knows nothing of block layouts. The search tries n_steps + 1 inverse scales around top / (max - min); each gives codes,
-and the least-squares scale and minimum for those codes; the candidate of least weighted error wins. The trap is that
-the minimum of an accepted candidate moves the range of all later ones.
+The search tries n_steps + 1 inverse scales around top / (max - min); each gives codes, and the least-squares scale and
+minimum for those codes; the candidate of least weighted error wins. The trap is that the minimum of an accepted
+candidate moves the range of all later ones.
 
 Codes are not kept during the search: the winner's inverse scale and minimum determine them, and they are needed only
 for a group whose stored scale becomes zero.

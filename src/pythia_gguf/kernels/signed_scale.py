@@ -1,8 +1,8 @@
 """Search for one scale per group, of either sign, shared by Q6_K and, with an importance matrix, Q3_K, Q4_0 and Q5_0.
 
-Knows nothing of block layouts. The search tries 19 inverse scales around -top / largest weight; each gives levels, and
-the least-squares scale for them; the one that explains most of the weights wins (make_qx_quants of llama.cpp 0c1e57098,
-ggml/src/ggml-quants.c, with rmse_type 1). What is searched may also be the scales of a block's groups.
+The search tries 19 inverse scales around -top / largest weight; each gives levels, and the least-squares scale for
+them; the one that explains most of the weights wins (make_qx_quants of llama.cpp 0c1e57098, ggml/src/ggml-quants.c,
+with rmse_type 1). What is searched may also be the scales of a block's groups.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Vectors of many lanes as Numba values, so that one kernel works on `LANES` groups of weights side by side.
 
-Knows nothing of formats. A vector is an LLVM vector: LLVM lowers it to AVX-512, AVX2, SSE2 or NEON registers, and since
-no instruction here may be contracted or reordered (no fast-math flags), every lane gives the same bits on each of them.
+A vector is an LLVM vector: LLVM lowers it to AVX-512, AVX2, SSE2 or NEON registers, and since no instruction here may
+be contracted or reordered (no fast-math flags), every lane gives the same bits on each of them.
 
     load(a, i)           LANES consecutive elements of a float32, int32, uint16 or uint8 array, from flat index i
     load16(a, i)         16 of them

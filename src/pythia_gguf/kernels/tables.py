@@ -1,9 +1,7 @@
 """A table of 32 numbers looked up by lanes, where the processor can do that in a register.
 
-Knows no table.
-
-    can_look_up()   whether look_up is one instruction here: a constant, so the other branch is not compiled
-    look_up(t, i)   t[i] lane by lane, t a tuple of 32 float32, i in 0..31
+can_look_up()   whether look_up is one instruction here: a constant, so the other branch is not compiled
+look_up(t, i)   t[i] lane by lane, t a tuple of 32 float32, i in 0..31
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What threads that run kernels side by side share: atomic numbers, and a barrier that gives way on busy CPUs.
 
-Knows no work. Five cache lines of int64: threads that have arrived, barriers passed, pieces taken of two kinds of
-work, number of the last step that is done.
+Five cache lines of int64: threads that have arrived, barriers passed, pieces taken of two kinds of work, number of the
+last step that is done.
 """
 
 from __future__ import annotations

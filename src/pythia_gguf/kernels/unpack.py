@@ -1,6 +1,6 @@
 """What a packed block means: codes, scales and minima of 32 columns of 16 rows, for every format.
 
-Knows no product. In kernels/packed.py is where the parts lie. For block-local column run `sub` (0 for formats of 32):
+In kernels/packed.py is where the parts lie. For block-local column run `sub` (0 for formats of 32):
 
     codes(data, at, sub)   8 vectors of words: bytes of columns 4 j .. 4 j + 3 in vector j, unsigned
     scales(data, at, sub)  float32 factors of columns 0..15 and 16..31

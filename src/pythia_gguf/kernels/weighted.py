@@ -1,9 +1,9 @@
 """What encoders with an importance matrix share: how much a weight's error counts, and scales of whole blocks.
 
-Knows nothing of block layouts. With an importance matrix llama.cpp searches longer, and quantizes the scales of a
-block's groups by a search of their own, in which a group counts as much as its weights together. There a lane is a
-block, so a chunk of these encoders is LANES blocks. Algorithms of llama.cpp 0c1e57098, ggml/src/ggml-quants.c, the
-functions `quantize_row_*_impl` and `make_qp_quants`.
+With an importance matrix llama.cpp searches longer, and quantizes the scales of a block's groups by a search of their
+own, in which a group counts as much as its weights together. There a lane is a block, so a chunk of these encoders is
+LANES blocks. Algorithms of llama.cpp 0c1e57098, ggml/src/ggml-quants.c, the functions `quantize_row_*_impl` and
+`make_qp_quants`.
 """
 
 import numpy as np

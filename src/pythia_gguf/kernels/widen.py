@@ -1,7 +1,6 @@
 """Stored weights to float32 on the way into the encoders, and the one fact wanted of them: the largest magnitude.
 
-Knows nothing of files. Half precision is taken apart with integers, so it gives the same bits where the processor has
-no instruction for it.
+Half precision is taken apart with integers, so it gives the same bits where the processor has no instruction for it.
 """
 
 import numpy as np

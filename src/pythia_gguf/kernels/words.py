@@ -1,7 +1,6 @@
 """Vectors of 16 lanes of 32 bits, one lane a row of weights, and the dot product of bytes of matrix products.
 
-Knows no format. Sixteen rows lie side by side: a vector of words holds four consecutive columns of each, one byte
-a column.
+Sixteen rows lie side by side: a vector of words holds four consecutive columns of each, one byte a column.
 
     words(a, i)              16 int32 from byte i of a uint8 array
     halves(a, i)             16 float16 from byte i, as float32

@@ -1,6 +1,6 @@
 """Which of several files of a model is meant, by a quant or without one: never one of two without a word.
 
-Knows neither disks nor the Hub: whoever found the files says what each one is.
+Whoever found the files says what each one is.
 """
 
 from __future__ import annotations

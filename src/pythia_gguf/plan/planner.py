@@ -1,6 +1,6 @@
 """A quant applied to one model: which format each tensor gets, and why.
 
-Knows no bytes. Pure data in, pure data out.
+Pure data in, pure data out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which quant a file is, from what it holds: its key `general.file_type`, and the formats of its tensors.
 
-Knows no file name: files are called as their makers like, and copies are renamed.
+File names do not count: files are called as their makers like, and copies are renamed.
 """
 
 from __future__ import annotations

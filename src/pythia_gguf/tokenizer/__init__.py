@@ -1,6 +1,6 @@
 """Tokenizers: tokenizer.json and its companions <-> the `tokenizer.*` keys of a GGUF; a working tokenizer from either.
 
-Knows no model. BPE itself is the `tokenizers` library's.
+BPE itself is the `tokenizers` library's.
 """
 
 from pythia_gguf.tokenizer.folder import TOKENIZER_FILES, FolderTokenizer, read_tokenizer

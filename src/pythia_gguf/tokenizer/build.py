@@ -1,7 +1,7 @@
 """A vocabulary -> a working tokenizer of the `tokenizers` library.
 
-Knows no file. Every token goes into the BPE model under its own id first, so that added tokens keep their ids even
-where other ids are unused.
+Every token goes into the BPE model under its own id first, so that added tokens keep their ids even where other ids are
+unused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Chat templates of a Hugging Face folder -> `tokenizer.chat_template*` keys.
 
-Knows no template language: templates are text here and are never run. Which file wins, and the keys, are those of
-llama.cpp 0c1e57098, gguf-py/gguf/vocab.py (`SpecialVocab`) and gguf_writer.py (`add_chat_template`).
+Templates are text here and are never run. Which file wins, and the keys, are those of llama.cpp 0c1e57098,
+gguf-py/gguf/vocab.py (`SpecialVocab`) and gguf_writer.py (`add_chat_template`).
 """
 
 from __future__ import annotations

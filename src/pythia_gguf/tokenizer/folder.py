@@ -1,7 +1,6 @@
 """The tokenizer of a Hugging Face folder, put together from all files that have a say in it -> GGUF keys.
 
-Knows which files there are and that tokenizer.json is not the only one. The keys are the converter's; what transformers
-makes of the same files and no key says is told beside them.
+The keys are the converter's; what transformers makes of the same files and no key says is told beside them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Refuses `tokenizer.*` keys, written by whomever, that no program could use.
 
-Knows no tokenizer.json, and changes nothing: keys that pass are copied as they are. What is refused here makes
-llama.cpp 0c1e57098 abort, refuse the file, or take another token than the key says (src/llama-vocab.cpp, `load`).
-Accepted on purpose, because llama.cpp takes them: any name of a pre-tokenizer (each release knows more), tokens that
-are empty or very long, bytes without a token, and chat templates, which are never run.
+Keys that pass are copied as they are. What is refused here makes llama.cpp 0c1e57098 abort, refuse the file, or take
+another token than the key says (src/llama-vocab.cpp, `load`). Accepted on purpose, because llama.cpp takes them: any
+name of a pre-tokenizer (each release knows more), tokens that are empty or very long, bytes without a token, and chat
+templates, which are never run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Vocabulary <-> `tokenizer.ggml.*` keys, as llama.cpp's converter writes them.
 
-Knows no JSON. Source: llama.cpp 0c1e57098, conversion/base.py (`get_vocab_base`), gguf-py/gguf/vocab.py.
+Source: llama.cpp 0c1e57098, conversion/base.py (`get_vocab_base`), gguf-py/gguf/vocab.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The tokens that a folder's files name beside tokenizer.json: what transformers makes of them when it loads a folder.
 
-Knows neither GGUF keys nor text. tokenizer_config.json and its relatives add tokens to a tokenizer and change their
-flags. Source: transformers 4.57.6 and 5 (tokenization_utils_base.py `_from_pretrained`, tokenization_utils_fast.py or
-tokenization_utils_tokenizers.py `__init__`, models/gpt_neox).
+tokenizer_config.json and its relatives add tokens to a tokenizer and change their flags. Source: transformers 4.57.6
+and 5 (tokenization_utils_base.py `_from_pretrained`, tokenization_utils_fast.py or tokenization_utils_tokenizers.py
+`__init__`, models/gpt_neox).
 """
 
 from __future__ import annotations

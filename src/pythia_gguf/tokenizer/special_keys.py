@@ -1,8 +1,8 @@
 """Which ids begin, end and pad a text, as llama.cpp's converter reads them: from a folder's files to GGUF keys.
 
-Knows no text that is tokenized. The order of the keys, and which file wins, are those of llama.cpp 0c1e57098,
-gguf-py/gguf/vocab.py (`SpecialVocab`), which reads tokenizer.json by its surface. What transformers does with the same
-files is in `named_tokens`, and where the two differ the manifest says so (`special_tokens`).
+The order of the keys, and which file wins, are those of llama.cpp 0c1e57098, gguf-py/gguf/vocab.py (`SpecialVocab`),
+which reads tokenizer.json by its surface. What transformers does with the same files is in `named_tokens`, and where
+the two differ the manifest says so (`special_tokens`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The special tokens of a model: which begin, end and pad a text, and which are no text. Whoever needs one asks here.
 
-Knows no text. They come from the keys of a GGUF; where a GGUF has no key for what the original's files say, or the
-converter's key says something else than transformers does, the manifest beside the file tells it.
+They come from the keys of a GGUF; where a GGUF has no key for what the original's files say, or the converter's key
+says something else than transformers does, the manifest beside the file tells it.
 """
 
 from __future__ import annotations

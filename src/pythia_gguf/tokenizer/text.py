@@ -1,7 +1,6 @@
 """Text to token ids and back, for whoever runs a model.
 
-Knows no model: it has what the keys of a GGUF say. Ids become bytes one by one, so that text can be shown while it
-grows.
+The keys of a GGUF say how. Ids become bytes one by one, so that text can be shown while it grows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """tokenizer.json -> a checked vocabulary, or a refusal that names what this project does not support.
 
-Knows no GGUF. Two pipelines are accepted, both byte-level BPE with GPT-2's splitting: the GPT-NeoX-20B one, which
-brings text to NFC first, and the plain one. Fields are those of the `tokenizers` library, 0.10 to 0.23.
+Two pipelines are accepted, both byte-level BPE with GPT-2's splitting: the GPT-NeoX-20B one, which brings text to NFC
+first, and the plain one. Fields are those of the `tokenizers` library, 0.10 to 0.23.
 """
 
 from __future__ import annotations

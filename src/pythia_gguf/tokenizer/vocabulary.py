@@ -1,7 +1,6 @@
 """The vocabulary of a byte-level BPE tokenizer, and the rules it must keep wherever it comes from.
 
-Knows neither tokenizer.json nor GGUF keys. What passes here cannot make the `tokenizers` library panic, which in
-Python is no Exception.
+What passes here cannot make the `tokenizers` library panic, which in Python is no Exception.
 """
 
 from __future__ import annotations
