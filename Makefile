@@ -14,13 +14,13 @@ export CMAKE_ARGS := -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_IN
 
 help:
 	@echo "make demo       install, quantize the sample to all 19 files, check every byte, let one of them write"
-	@echo "make report     measure the sample's files, draw them and write the card"
+	@echo "make report     measure the sample's files, write their card, and the picture of README.md"
 	@echo "make test       install what the tests need and run all of them"
 	@echo "make test-fast  the tests that take under a minute together"
 	@echo "make check      format, lint, types, import arrows, conventions"
 	@echo "make golden     remake the frozen outputs of llama.cpp's own tools (pip downloads what it needs)"
 	@echo "make bench      measure for two hours; writes bench/results/"
-	@echo "make readme     put the tables of bench/results into README.md"
+	@echo "make readme     put the tables of bench/results into README.md and docs/benchmarks.md"
 	@echo "make campaign   every format on every kind of CPU, harm at every step (minutes)"
 
 $(BIN)/python:
@@ -59,6 +59,7 @@ report: $(VENV)/.installed
 	$(BIN)/pythia measure out/nano-GGUF --text examples/nano/heldout.txt --gelu tanh --activations both --chunks 40 -o out/nano-GGUF/report.json
 	$(BIN)/pythia plot out/nano-GGUF/report.json -o out/nano-GGUF
 	$(BIN)/pythia card out/nano-GGUF
+	cp out/nano-GGUF/report.json out/nano-GGUF/perplexity.png docs/sample/
 
 # Kernels are compiled before, by both processors: two tests that need the same ones would each compile them.
 # Two processes run tests: torch with a thread for each processor in both would take longer.

@@ -212,11 +212,11 @@ def busy(path: Path) -> dict[str, float]:
         seen.append((alone, *ratios, shared[0] / quiet[0], shared[1] / quiet[1]))
     names = (
         "one thread, tokens/s",
-        f"{2 * n} threads on {n} processors, of own speed",
+        f"{2 * n} threads on {n} processors: share of its speed with {n} threads",
         "the same, llama.cpp",
-        "one processor busy, of own speed with one thread",
-        "one processor busy, of own speed",
-        "one processor busy, of own speed, llama.cpp",
+        f"{n} threads, one processor busy: share of its speed with 1 thread",
+        f"{n} threads, one processor busy: share of its speed on idle processors",
+        "the same, llama.cpp, on idle processors",
     )
     return {name: statistics.median(values) for name, values in zip(names, zip(*seen, strict=True), strict=True)}
 

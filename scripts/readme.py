@@ -1,6 +1,6 @@
-"""`make readme`: puts the tables of bench/results into README.md, so that no figure is typed by hand.
+"""`make readme`: puts the tables of bench/results into README.md and docs/benchmarks.md.
 
-A test fails when the pages and the tables differ.
+No figure in these pages is typed by hand; a test fails when a page and the results differ.
 """
 
 from __future__ import annotations
@@ -11,46 +11,92 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 RESULTS = ROOT / "bench" / "results"
 
 
 def main() -> None:
-    """Rewrite README.md."""
-    README.write_text(filled(README.read_text("utf-8")), "utf-8", newline="\n")
+    """Rewrite the pages."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text("utf-8")), "utf-8", newline="\n")
 
 
 def filled(text: str) -> str:
-    """README text with every table made from its results."""
+    """The text of a page with every table made from its results."""
     for name, table in {
-        "press": press(),
-        "encoders": encoders(),
-        "engine": engine(),
-        "measure": measuring(),
+        "headline": headline,
+        "press": press,
+        "encoders": encoders,
+        "weighted": weighted,
+        "engine": engine,
+        "more": more,
+        "measure": measuring,
     }.items():
         pattern = re.compile(rf"(<!-- {name} start -->\n).*?(<!-- {name} end -->)", re.DOTALL)
-        text = pattern.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", text)
+        text = pattern.sub(lambda match, table=table: f"{match[1]}{table()}{match[2]}", text)
     return text
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """The rows of one file of results."""
+    with open(RESULTS / f"{name}.csv", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def headline() -> str:
+    """One row for each kind of work, all on one processor; the row that we lose is among them."""
+    files = {r["files"]: r for r in rows_of("press")}["16 distinct files"]
+    quants = {r["quant"]: r for r in rows_of("engine")}
+    some, plain = quants["Q4_K_M"], quants["F16"]
+    measured = next(r for r in rows_of("measure") if r["part"] and r["cpu"] == files["cpu"])
+    tasks = next(r for r in rows_of("lm_eval") if r["ours"] == "F32" and r["cpu"] == files["cpu"])
+    lines = [
+        f"| 410M model, {files['threads']} threads, {files['cpu']} | pythia-gguf | the other | times as fast |",
+        "|---|---|---|---|",
+        f"| make the 16 distinct files | {float(files['ours_s']):.0f} s"
+        f" | llama.cpp: {float(files['llama_cpp_s']):.0f} s | {files['ratio']} |",
+    ]
+    for what, r, kind in (
+        ("read 512 tokens, Q4_K_M", some, "prefill"),
+        ("write 64 tokens, Q4_K_M", some, "decode"),
+        ("write 64 tokens, F16", plain, "decode"),
+    ):
+        ours, theirs = float(r[kind]), float(r[f"{kind}_llama_cpp"])
+        lines.append(f"| {what} | {ours:.0f} tokens/s | llama.cpp: {theirs:.0f} tokens/s | {r[f'{kind}_ratio']} |")
+    return "\n".join([
+        *lines,
+        f"| perplexity and KL divergence of 16 files | {float(measured['ours_s']):.0f} s"
+        f" | llama-perplexity: {float(measured['theirs_s']):.0f} s | {1 / float(measured['part']):.2f} |",
+        f"| {tasks['requests']} requests of lm_eval, F32 | {float(tasks['ours_s']):.0f} s"
+        f" | its model `hf`, float32: {float(tasks['hf_s']):.0f} s | {tasks['ratio']} |",
+        "",
+    ])  # fmt: skip
 
 
 def press() -> str:
     """Seconds of ours and of llama.cpp per row of files."""
-    with open(RESULTS / "press.csv", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
     lines = [
         "| files of a 410M model | pythia-gguf | llama.cpp | ratio (lowest to highest turn) |",
         "|---|---|---|---|",
     ]
-    for r in rows:
+    for r in rows_of("press"):
         ratio = f"{r['ratio']} ({r['ratio_min']} to {r['ratio_max']})"
         lines.append(f"| {r['files']} | {float(r['ours_s']):.1f} s | {float(r['llama_cpp_s']):.0f} s | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
 def encoders() -> str:
+    """Encoders without an importance matrix."""
+    return _encoders(rows_of("encoders"))
+
+
+def weighted() -> str:
+    """Encoders with an importance matrix."""
+    return _encoders(rows_of("encoders_weighted"))
+
+
+def _encoders(rows: list[dict[str, str]]) -> str:
     """Ours, llama.cpp's and their ratio per format."""
-    with open(RESULTS / "encoders.csv", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
     lines = [
         "| format | ours, M weights/s | llama.cpp | ratio (lowest to highest turn) | ratio to the same C, native |",
         "|---|---|---|---|---|",
@@ -60,18 +106,13 @@ def encoders() -> str:
             f"| {r['format']} | {float(r['ours_mweights_per_s']):.0f} | {r['llama_cpp_mweights_per_s']}"
             f" | {r['ratio']} ({r['ratio_min']} to {r['ratio_max']}) | {r['ratio_native']} |"
         )
-    where = (
-        f"\nMachine: {rows[0]['cpu']}; {rows[0]['date']}, Numba {rows[0]['numba']}, llama.cpp {rows[0]['llama_cpp']}.\n"
-    )
-    return "\n".join(lines) + "\n" + where
+    where = f"{rows[0]['cpu']}; {rows[0]['date']}, Numba {rows[0]['numba']}, llama.cpp {rows[0]['llama_cpp']}"
+    return "\n".join(lines) + f"\n\nMachine: {where}.\n"
 
 
 def engine() -> str:
-    """Tokens per second of ours and of llama.cpp per file, geometric means, and what else was measured."""
-    with open(RESULTS / "engine.csv", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
-    with open(RESULTS / "engine_more.csv", encoding="utf-8") as f:
-        facts = list(csv.DictReader(f))
+    """Tokens per second of ours and of llama.cpp per file, and geometric means."""
+    rows = rows_of("engine")
     lines = [
         "| file | prefill, tokens/s | llama.cpp | ratio | decode, tokens/s | llama.cpp | ratio | of the limit |",
         "|---|---|---|---|---|---|---|---|",
@@ -88,17 +129,18 @@ def engine() -> str:
 
     means = f"| geometric mean of 16 | | | {mean('prefill_ratio'):.2f} | | | {mean('decode_ratio'):.2f} |"
     lines.append(f"{means} {mean('decode_of_limit'):.0%} |")
-    more = ["", *(f"- {fact['fact']}: {fact['value']}" for fact in facts)]
-    where = f"\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
-    return "\n".join(lines + more) + "\n" + where
+    return "\n".join(lines) + f"\n\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
+
+
+def more() -> str:
+    """What else was measured of files that run."""
+    rows = [f"| {r['fact']} | {r['value']} |" for r in rows_of("engine_more")]
+    return "\n".join(["| measured | value |", "|---|---|", *rows, ""])
 
 
 def measuring() -> str:
     """What measuring 16 files takes, and tasks of lm_eval; rows of one processor one after the other."""
-    with open(RESULTS / "measure.csv", encoding="utf-8") as f:
-        wholes = [r for r in csv.DictReader(f) if r["part"]]
-    with open(RESULTS / "lm_eval.csv", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
+    wholes, rows = [r for r in rows_of("measure") if r["part"]], rows_of("lm_eval")
     lines = []
     for cpu in dict.fromkeys(r["cpu"] for r in (*wholes, *rows)):
         of_cpu = [r for r in (*wholes, *rows) if r["cpu"] == cpu]
@@ -114,7 +156,7 @@ def measuring() -> str:
 
 
 def _measured_row(r: dict[str, str]) -> str:
-    """Of measure.csv, or of lm_eval.csv."""
+    """A row of measure.csv or of lm_eval.csv."""
     if "part" in r:
         job, other = "perplexity and KL divergence of 16 files, 16,384 tokens", "llama-perplexity, 17 passes"
         times = f"{float(r['ours_s']):.0f} s | {other}: {float(r['theirs_s']):.0f} s"
