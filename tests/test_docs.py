@@ -6,6 +6,7 @@ examples; those of a page are one program, which runs in a folder that holds exa
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import re
@@ -125,6 +126,29 @@ def test_tour_names_every_file_once_and_no_other():
     named = re.findall(r"^- `([\w./]+\.py)` - .", read(ROOT / "docs" / "tour.md"), re.MULTILINE)
     there = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.stat().st_size]
     assert sorted(named) == sorted(p.relative_to(PACKAGE).as_posix() for p in there)
+
+
+def defined_in(file: Path) -> set[str]:
+    """Names of functions, classes and methods of a file, methods as `Class.method`."""
+    found = set()
+    for node in ast.parse(read(file)).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+            found |= {f"{node.name}.{inner.name}" for inner in ast.walk(node) if isinstance(inner, ast.FunctionDef)}
+    return found
+
+
+@pytest.mark.parametrize("path", [named(p) for p in DOCUMENTS])
+def test_functions_that_documents_name_are_there(path: Path):
+    """`file.py: name`, as the walks of the tour have it."""
+    pairs = re.findall(r"`([\w/]+\.py):\s+([\w.]+)`", read(path))
+    assert [(f, name) for f, name in pairs if not (PACKAGE / f).exists() or name not in defined_in(PACKAGE / f)] == []
+
+
+def test_walks_have_ten_steps_each():
+    walks = re.split(r"^## ", read(ROOT / "docs" / "tour.md"), flags=re.MULTILINE)[1:3]
+    assert [re.findall(r"^(\d+)\. ", walk, re.MULTILINE) for walk in walks] == [[str(i) for i in range(1, 11)]] * 2
+    assert all(len(re.findall(r"`[\w/]+\.py: ", walk)) >= 10 for walk in walks)
 
 
 def test_format_table_is_that_of_the_code():
