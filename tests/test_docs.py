@@ -187,6 +187,13 @@ def test_links_lead_somewhere(path: Path):
     assert broken == []
 
 
+@pytest.mark.parametrize("path", [named(p) for p in DOCUMENTS if p.name not in ("log.md", "CHANGELOG.md")])
+def test_documents_are_written_in_sentences(path: Path):
+    """None has a phrase that shows a sentence without its subject; CONVENTIONS.md names them in quotes."""
+    text = re.sub(r'"[^"\n]*"', "", read(path))
+    assert re.findall(r"(?i)\b(?:of which|for who|who wants|who does not|whomever)\b.*", text) == []
+
+
 @pytest.mark.parametrize("path", [named(p) for p in DOCUMENTS])
 def test_paths_and_commands_in_documents_exist(path: Path):
     """`src/...`, `tests/...`, `docs/...` and `make x` in backticks, and every `pythia x`."""
