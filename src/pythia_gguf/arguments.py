@@ -1,9 +1,9 @@
 """Checks of arguments: a wrong type is a TypeError, a value out of range a UsageError, and both name the argument.
 
-The function that has the arguments says what they may be. NaN is in no range, and True is no number.
+Each function says what its own arguments may be. NaN is in no range, and True is no number.
 
-    @checked                           for a public function: each argument is of the type that is written there
-    whole_number(1)("threads", value)  for one value, of which more is known than its type
+    @checked                           on a public function: each argument must have the type of its annotation
+    whole_number(1)("threads", value)  for one value with more rules than its type
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ def one_of(name: str, value: str, known: Sequence[str]) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, and nothing that is merely taken for one."""
+    """True or False, and nothing that Python merely treats as true or false."""
     if not isinstance(value, bool):
         raise _wrong_type(name, "True or False", value)
     return value
 
 
 def whole_numbers(name: str, value: Any) -> list[int]:
-    """Several of them, of an array of integers too."""
+    """Several whole numbers, in an array of integers too."""
     if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
         raise _wrong_type(name, "a list of whole numbers", value)
     return [_whole(name, each, "a list of whole numbers") for each in value]
@@ -126,7 +126,7 @@ def optional(check: Check) -> Check:
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises TypeError for an option that there is not, as Python itself does, with the nearest ones."""
+    """Raises TypeError for an unknown option, as Python itself does, and names the nearest ones."""
     for name in names:
         if name not in known:
             raise TypeError(f"no option {name!r}{nearest(name, known)}")
@@ -160,7 +160,7 @@ def _wrong_type(name: str, expected: str, value: Any) -> TypeError:
     return TypeError(f"{name} must be {expected}, got {type(value).__name__} {shown(value)}")
 
 
-# Annotation, as it is written -> what it means. Ranges are for whoever knows them.
+# Annotation, as it is written -> what it means. Functions check ranges themselves.
 _CHECK_OF: dict[str, Check] = {
     "bool": flag,
     "bool | None": optional(flag),

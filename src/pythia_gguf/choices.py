@@ -6,9 +6,9 @@ This module loads nothing, so that `--help` may read it.
 from __future__ import annotations
 
 GELUS = ("erf", "tanh")
-# auto: what stands beside the file.
+# auto: the form that the files beside the model name.
 ANY_GELU = ("auto", *GELUS)
-# What products take; the usual one first.
+# Activations that products take, the default first.
 ACTIVATIONS = ("int8", "float32", "bf16x3")
 # How keys and values are kept; auto: as the file's weights are.
 CACHES = ("auto", "f16", "f32")

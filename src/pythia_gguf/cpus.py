@@ -11,25 +11,25 @@ from pythia_gguf.machine import usable_cpus
 
 
 def threads_of(threads: int | None) -> int:
-    """The number that was named, or one per CPU that this process may use; raises UsageError below 1."""
+    """The number given, or one per CPU that this process may use; raises UsageError below 1."""
     if threads is None:
         return usable_cpus().n
     return int(whole_number(1)("threads", threads))
 
 
 def workers_of(n_threads: int, name: str = "") -> Executor:
-    """Threads for a job, to be used in a `with`; one means the caller's own, at once, so that no other thread runs.
+    """Threads for a job, to be used in a `with`; with one, the caller's own thread does each task at once.
 
-    name  that the threads' own begin with
+    name  the beginning of the threads' names
     """
     return _Caller() if n_threads == 1 else ThreadPoolExecutor(n_threads, thread_name_prefix=name)
 
 
 class _Caller(Executor):
-    """Does a task where it is handed over."""
+    """An executor that does each task in the caller's thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Do it; what it raises is raised here, not by the future's `result`."""
+        """Do the task; its exception is raised here, not by the future's `result`."""
         done: Future[Any] = Future()
         done.set_result(fn(*args, **kwargs))
         return done

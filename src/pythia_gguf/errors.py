@@ -39,7 +39,7 @@ class Argument:
         return self.name if self.value is None else f"{self.name}={self.value!r}"
 
 
-# Of one part of a message.
+# The text of one part of a message.
 _MOST_CHARS = 900
 # A tuple is a clause that is left out where one of its arguments does not exist.
 Part = str | Argument | tuple[str | Argument, ...]
@@ -49,7 +49,7 @@ class PythiaGGUFError(Exception):
     """Base of all errors that are shown to a user as one line.
 
     parts  of the message: text, arguments, and clauses about arguments
-    place  of a longer run where it came about, as "task piqa"; "": not known
+    place  in a longer run where it happened, such as "task piqa"; "" where it is not known
     """
 
     exit_code = 1
@@ -81,7 +81,7 @@ class PythiaGGUFError(Exception):
 
 
 def _restored(kind: type[PythiaGGUFError], args: tuple[str, ...], state: dict[str, Any]) -> PythiaGGUFError:
-    """An error that came from another process."""
+    """Rebuild an error that came from another process."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
@@ -136,7 +136,7 @@ class ModelFileError(PythiaGGUFError):
 class NotFiniteError(ModelFileError):
     """A weight that is infinity or NaN, or a model whose numbers become so.
 
-    position  in the sequence of the token after which it was seen, from 0; None: it is a weight
+    position  of the token after which it was seen, counted from 0 in its sequence; None: it is a weight
     """
 
     def __init__(

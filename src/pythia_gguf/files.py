@@ -32,7 +32,7 @@ _ABANDONED_S = 86400
 
 
 class ReadableFile:
-    """An open file that threads may read at any position at the same time; of this class, one that cannot be read.
+    """Base class of open files, which threads may read at any position at the same time; subclasses define `read_into`.
 
     path    where it is, for messages
     size    bytes, when it was opened
@@ -77,7 +77,7 @@ class FileElsewhere:
 
     open     opens it
     n_bytes  its size
-    sha256   as who keeps it says
+    sha256   as its owner lists it; not checked here
     """
 
     open: Callable[[], ReadableFile]
@@ -168,7 +168,7 @@ def feed(
     digests: Sequence[hashlib._Hash],
     advance: Callable[[int], None] = lambda n_bytes: None,
 ) -> None:
-    """Let hashes see `n_bytes` from `start`, which are read once; `advance` hears of every chunk that is done."""
+    """Feed `n_bytes` from `start` to several hashes, reading them once; `advance` hears of every chunk that is done."""
     buffer = bytearray(min(CHUNK_BYTES, max(1, n_bytes)))
     for at in range(start, start + n_bytes, len(buffer)):
         view = memoryview(buffer)[: min(len(buffer), start + n_bytes - at)]
@@ -311,9 +311,10 @@ def write_all(out: BinaryIO, data: bytes | bytearray | memoryview) -> None:
 
 
 def bypass_cache(file: BinaryIO, *, on: bool) -> bool:
-    """Let writes go to the disk without a copy in the page cache, or with one again; whether they are now without.
+    """Turn copies in the page cache off or on again for writes to a file; returns whether they are off now.
 
-    While they are, each must be whole sectors from memory that begins on one. Only Linux, and not every file system.
+    While they are off, each write must be whole sectors from memory that begins on one. Only Linux can do this, and not
+    on every file system.
     """
     if not hasattr(os, "O_DIRECT"):
         return False

@@ -1,6 +1,6 @@
 """JSON files: read whole and bounded, with one line for whatever is not as it should be; written so that all can read.
 
-Whoever reads a file says by a shape which keys there must be, and of what kind.
+The reader of a file says by a shape which keys there must be, and of what kind.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pythia_gguf.files import RegularFile
 MAX_BYTES = 64 << 20  # the largest real one, a tokenizer.json, has 2.5 MB
 _LARGEST_BESIDE = 256 << 20  # a manifest names every tensor of every file
 _MOST_DIGITS = 40  # no size, count, seed or hash has more
-MAX_DEPTH = 64  # real ones nest some six deep; what is deeper could end the stack of whoever prints it
+MAX_DEPTH = 64  # real ones nest some six deep; deeper ones could overflow the stack of a program that prints them
 
 
 class OtherJSONError(ValueError):
-    """JSON that holds something else than was expected."""
+    """JSON that holds something other than what was expected."""
 
 
 # A file in whose folder a manifest may lie, or what the manifest of something in memory would say.
@@ -57,11 +57,11 @@ def read_json_object(
     """The object in a JSON file.
 
     shape   that it must have; None: any
-    what    it is for people, as in "not a report of pythia measure"
+    what    people call it, as in "not a report of pythia measure"
     allow_nan  let NaN and Infinity through, which Python's own json writes: for files of other programs
     Raises  StorageError when it cannot be read; ModelFileError when it is no JSON, holds anything but an object, gives
-            a key twice, nests too deeply, has a number that is none, or text that no UTF-8 file could hold, or has
-            another shape.
+            a key twice, nests too deeply, has NaN for a number or text that no UTF-8 file could hold, or has another
+            shape.
     """
     try:
         value = parse_json_object(read_text(path, most_bytes), allow_nan=allow_nan)
@@ -120,7 +120,7 @@ def parse_json_object(text: str, *, allow_nan: bool = False) -> dict[str, Any]:
 
 
 def check_shape(value: object, shape: Shape, where: str = "") -> None:
-    """Raise ValueError where a value of JSON has not the shape."""
+    """Raise ValueError where a value of JSON does not have the shape."""
     if isinstance(shape, tuple):
         _check_one_of(value, shape, where)
     elif isinstance(shape, list):
@@ -137,7 +137,7 @@ def check_shape(value: object, shape: Shape, where: str = "") -> None:
 def json_text(
     value: object, *, indent: int | None = None, ascii_only: bool = True, default: Callable[[Any], Any] | None = None
 ) -> str:
-    """Text of a value, for any reader of JSON: a number that is none (NaN, Infinity) is a ValueError, never written.
+    """Text of a value that any reader of JSON can read: NaN and Infinity are a ValueError and are never written.
 
     indent   None: on one line
     default  what to write for a value that JSON has no form for
@@ -146,7 +146,7 @@ def json_text(
 
 
 def without_nan(value: Any) -> Any:
-    """The same with null in place of each number that is none: how JSON says that a figure does not exist."""
+    """The same value with null in place of NaN and Infinity, which is how JSON says that a figure does not exist."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -197,14 +197,14 @@ def _refuse(value: object, expected: str, where: str) -> NoReturn:
 
 
 def _shown(value: object) -> str:
-    """As `repr`, without the middle of what is long: `repr` of a large list takes longer than reading it."""
+    """What `repr` gives, without the middle where it is long: `repr` of a large list takes longer than reading it."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 60
     return short.repr(value)
 
 
 def _is_deeper(value: object, most: int) -> bool:
-    """Whether lists and objects lie more than `most` deep in each other; asks layer by layer, not by recursion."""
+    """Whether lists and objects nest more than `most` deep; looks layer by layer, because recursion could overflow."""
     layer = [value] if isinstance(value, (dict, list)) else []
     for _ in range(most):
         children = (v.values() if isinstance(v, dict) else v for v in layer)

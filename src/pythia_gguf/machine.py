@@ -24,8 +24,8 @@ _NO_QUESTION_BYTES = 64 << 20
 class Cpus:
     """CPUs that this process may use.
 
-    n_allowed  of the process's affinity
-    quota      processor seconds a second that its cgroups get; None: no limit
+    n_allowed  CPUs in the process's affinity
+    quota      processor seconds that its cgroups get in a second; None: no limit
     """
 
     n_allowed: int
@@ -33,13 +33,13 @@ class Cpus:
 
     @property
     def n(self) -> int:
-        """Threads that they keep busy: whole CPUs, a part of one counts as one."""
+        """Threads that keep them busy: the number of CPUs, where a part of one counts as one."""
         return self.n_allowed if self.quota is None else max(1, min(self.n_allowed, -int(-self.quota // 1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Memory in bytes; None: the system does not tell.
+    """Memory in bytes; None: the system does not say.
 
     available  what can be had without swapping: the least of what the system and every cgroup have left
     limit      the least limit of the cgroups; None: there is none
@@ -71,15 +71,15 @@ def usable_memory(root: Path = _ROOT) -> Memory:
 
 
 def available_memory_bytes() -> int | None:
-    """Bytes that this process can have now without swapping; None where the system does not tell."""
+    """Bytes that this process can have now without swapping; None where the system does not say."""
     return usable_memory().available
 
 
 def require_memory(n_bytes: int, *what: Part, hints: Sequence[Part] = ()) -> None:
     """Raises UsageError when so many bytes are not available: "WHAT needs 12.3 GB of memory, 4.1 GB are free".
 
-    Memory is given to whoever asks and taken only as it is touched, so without this the system would end the process
-    later, in the middle of its work.
+    The system gives memory to every process that asks and takes it only as it is touched, so without this check it
+    would end the process later, in the middle of its work.
     """
     if n_bytes < _NO_QUESTION_BYTES:
         return
@@ -100,7 +100,7 @@ def in_units(n_bytes: int) -> str:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of this process's cgroups that may hold limits of a controller, each level of both versions."""
+    """Folders of this process's cgroups that may hold limits of a controller: every level, in both versions."""
     paths = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, _, rest = line.partition(":")
@@ -122,7 +122,7 @@ def _levels(mount: Path, mounted: str, path: str) -> Iterator[Path]:
     inside = posixpath.relpath(path, mounted)
     parts = (
         [] if inside == "." or inside.startswith("..") else inside.split("/")
-    )  # "..": it lies outside of what is seen
+    )  # "..": it lies outside of what this process sees
     for n in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:n])
 
@@ -138,7 +138,7 @@ def _quota(group: Path) -> float | None:
 
 
 def _memory(group: Path) -> tuple[int, list[int]]:
-    """Bytes that a cgroup uses, less what is given back when others want it, and its limits."""
+    """Bytes that a cgroup uses, less what the kernel can take back, and its limits."""
     cache = _table(group / "memory.stat")
     limits = [_number(group / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
     used = _number(group / "memory.current") or _number(group / "memory.usage_in_bytes") or 0

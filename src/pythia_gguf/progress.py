@@ -1,10 +1,10 @@
-"""What a long job says of itself while it runs."""
+"""What a long job reports while it runs."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-# The stage of kernels that are not there yet; only the first run on a machine has it.
+# The stage in which missing kernels are compiled; only the first run on a machine has it.
 COMPILING = "compiling"
 
 

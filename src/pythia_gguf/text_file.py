@@ -1,6 +1,6 @@
-"""Texts that a user gives: a mark at the beginning says how one is encoded, and without a mark it is UTF-8.
+"""Texts that a user gives: a mark at the beginning says how a text is encoded, and without a mark it is UTF-8.
 
-What is no text is refused: read in silence it would give numbers that mean nothing.
+A file that is no text is refused, because its numbers would mean nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pythia_gguf.errors import ModelFileError
 
-# UTF-32 first: its mark begins with that of UTF-16.
+# UTF-32 first: its mark begins with the mark of UTF-16.
 _ENCODINGS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -22,10 +22,10 @@ _ENCODINGS = (
 
 
 def decode_text(data: bytes, path: str | os.PathLike[str]) -> str:
-    """The text that bytes are, without a mark at the beginning.
+    """Decode bytes to text, without the mark at the beginning.
 
-    path    where they are from, for messages
-    Raises  ModelFileError for what is neither UTF-8 nor what a mark says, and for a text that holds a zero character
+    path    where they come from, for messages
+    Raises  ModelFileError for bytes that are not what their mark says (without one: UTF-8), or hold a zero character
     """
     mark, encoding = next((known for known in _ENCODINGS if data.startswith(known[0])), (b"", "utf-8"))
     try:

@@ -20,7 +20,7 @@ from pythia_gguf.checkpoint.zip_records import checked_chunks, read_records
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 from pythia_gguf.files import FileElsewhere, RegularFile
 
-# Kind: the file, how names of its shards end.
+# Kind -> the file, and the ending of its shards' names.
 _KINDS = {"safetensors": ("model.safetensors", ".safetensors"), "torch": ("pytorch_model.bin", ".bin")}
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -50,7 +50,7 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open the first of: model.safetensors, its index, pytorch_model.bin, its index. Reads headers, no weights.
 
-    elsewhere  files that belong into the folder and are not there, by name
+    elsewhere  files that belong in the folder but lie elsewhere, by name
     Raises StorageError when the folder or a file is missing or cannot be read, ModelFileError when a file is damaged,
     hostile or of a kind that is refused.
     """

@@ -1,8 +1,8 @@
-"""Tensors whose values do not lie one after another, or are float64, read like files in which they lie plainly.
+"""Tensors whose values do not lie one after another, or are float64, read as if they lay plainly in a file.
 
-A transposed matrix, a slice or an expanded vector is saved by torch.save as its storage and strides; a piece of it is
-gathered with positional reads when it is wanted, so memory holds a piece. float64 becomes float32, rounded to nearest,
-as transformers and llama.cpp's converter make of it.
+torch.save stores a transposed matrix, a slice or an expanded vector as its storage and strides; a piece of it is
+gathered with positional reads when it is wanted, so memory holds one piece. float64 becomes float32, rounded to
+nearest, as transformers and llama.cpp's converter make of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _READ_ITEMS = 2048
 def as_plain(
     tensors: Mapping[str, LazyTensor], elsewhere: Mapping[Path, FileElsewhere]
 ) -> tuple[dict[str, LazyTensor], dict[Path, FileElsewhere]]:
-    """The tensors, each C order without gaps and of another type than float64; and the files that exist only so.
+    """The tensors, each in C order without gaps and not float64; and the files that exist only in this form.
 
     elsewhere  files that are not on this machine, by path
     """
@@ -55,7 +55,7 @@ def _plain(tensor: LazyTensor) -> LazyTensor:
 
 
 class _SharedFile:
-    """A file that all its gathered tensors read: open while one of them is."""
+    """A file that its gathered tensors share: it is open while one of them is."""
 
     def __init__(self, path: Path, elsewhere: FileElsewhere | None) -> None:
         self._path, self._elsewhere = path, elsewhere
@@ -108,7 +108,7 @@ class _GatheredFile(ReadableFile):
         row = first // n_columns
         values = self._rows(row, -(-(first + n) // n_columns)).reshape(-1)[first - row * n_columns :][:n]
         if self._is_double:
-            with np.errstate(over="ignore"):  # whoever reads infinity says where it is
+            with np.errstate(over="ignore"):  # the reader of the values says where infinity is
                 values = values.astype("<f4")
         view[:] = values.tobytes()
 
@@ -126,7 +126,7 @@ class _GatheredFile(ReadableFile):
         return rows
 
     def _line(self, first: int, step: int, n: int) -> np.ndarray:
-        """Every `step`-th of the stored items from one on, n of them."""
+        """Every `step`-th stored item, n of them."""
         if step == 0:
             return np.repeat(self._items(first, 1), n)
         step_bytes = step * self._stored.itemsize

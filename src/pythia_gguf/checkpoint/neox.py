@@ -4,8 +4,8 @@
     global_stepN/layer_00-model_01-model_states.pt    the second part of the same tensors
 
 The files say how many blocks there are; no config is read. Parts are merged as gpt-neox v1.0 (71df4d5) does in
-tools/convert_to_hf.py: rows, or for `dense` and `dense_4h_to_h` columns, one behind the other; the biases of those two
-added up; norms averaged, both in the type they are stored in.
+tools/convert_to_hf.py does: rows follow each other, and in `dense` and `dense_4h_to_h` columns; the biases of those two
+are added up and norms averaged, both in the type they are stored in.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NeoXCheckpoint:
 
     files      all that hold tensors, in the order of their names
     tensors    sorted by name
-    elsewhere  tensors that have to be put together, as files that are read like any other
+    elsewhere  tensors that must be put together, as files that can be read like any other
     """
 
     files: tuple[Path, ...]
@@ -67,7 +67,7 @@ def _has_layers(folder: Path) -> bool:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """What lies in a folder; nothing in what is none or may not be read."""
+    """Names in a folder; none where it is no folder or may not be read."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -107,7 +107,7 @@ def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str,
     """For each layer file, its tensors and what Hugging Face calls them."""
     if len(layers) < 3 or layers[0] != 0:
         raise StorageError(f"{one_line(str(folder))}: layer files are missing, found {len(layers)}")
-    # The last file is that of the output matrix, right after the norm's; where embeddings are tied there is none.
+    # The last file holds the output matrix and follows the norm's; where embeddings are tied there is none.
     is_tied = layers[-1] != layers[-2] + 1
     *inner, norm = layers[1:] if is_tied else layers[1:-1]
     yield 0, {"word_embeddings.weight": "gpt_neox.embed_in.weight"}
@@ -122,7 +122,7 @@ def _names(layers: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str,
 
 
 def _read(path: Path, elsewhere: dict[Path, FileElsewhere]) -> dict[str, LazyTensor]:
-    """The tensors of a file; those with gaps or in float64 become files that exist only so."""
+    """The tensors of a file; those with gaps or in float64 become files as in gathered.py."""
     with RegularFile(path) as file:
         tensors, files = as_plain(read_torch_zip(file).tensors, {})
     elsewhere |= files
@@ -194,7 +194,7 @@ class _MergedFile(ReadableFile):
         raise NotImplementedError
 
     def _runs(self, files: list[ReadableFile], offset: int, view: memoryview, run: int) -> None:
-        """Bytes of which `run` come from the first part, as many from the second, and so on around."""
+        """Interleave the parts: `run` bytes come from the first part, as many from the second, and so on around."""
         done = 0
         while done < len(view):
             turn, inside = divmod(offset + done, run)

@@ -1,4 +1,4 @@
-"""What a state dict pickle may name, and what its values are described as: nothing here is ever called or built.
+"""What a state dict pickle may name, and how its values are described: nothing here is ever called or built.
 
 The names are those of torch/_weights_only_unpickler.py (2.13.0) that weights, and plain entries beside them, are saved
 with.
@@ -93,7 +93,7 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuple:
-    """A tuple, and how deep values lie in each other in it."""
+    """A tuple, and how deeply its values nest."""
 
     items: tuple[Value, ...]
     depth: int
@@ -112,7 +112,7 @@ class Dict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """Something of which only the kind is kept, not what it holds."""
+    """A value whose kind is kept, but not what it holds."""
 
     kind: str
 

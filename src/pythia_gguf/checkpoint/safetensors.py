@@ -4,8 +4,8 @@
     byte 8      JSON  {"name": {"dtype": "F16", "shape": [3, 4], "data_offsets": [0, 24]}, ..., "__metadata__": {...}}
     byte 8 + n  data  every byte belongs to exactly one tensor; data_offsets count from here
 
-Stricter than the safetensors library 0.8.0, which takes a key that appears twice, white space before the brace, any
-name and a header of 100 MB. Source: README.md, "Format", github.com/huggingface/safetensors.
+We are stricter than the safetensors library 0.8.0, which takes a key that appears twice, white space before the brace,
+any name and a header of 100 MB. Source: README.md, "Format", github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pythia_gguf.errors import ModelFileError, nearest, one_line
 from pythia_gguf.files import ReadableFile
 from pythia_gguf.json_file import check_shape, parse_json_object
 
-# That of Pythia 12B has 60 KB. Whatever stands in as much as this takes a second and 160 MB at most to be read.
+# The header of Pythia 12B has 60 KB. Any header of this size takes a second and 160 MB at most to read.
 MAX_HEADER_BYTES = 4 << 20
 _ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
 _HEADER = {"__metadata__?": {"*": str}, "*": _ENTRY}
@@ -76,7 +76,7 @@ def _lazy(name: str, entry: dict[str, Any], *, path: Path, data_start: int) -> L
 
 
 def _problem(entry: dict[str, Any]) -> str | None:
-    """What is wrong with an entry whose keys hold what they should."""
+    """What is wrong with an entry whose keys have values of the right kind."""
     dtype, shape, ends = entry["dtype"], entry["shape"], entry["data_offsets"]
     if unknown := sorted(entry.keys() - _ENTRY.keys()):
         return f"unknown key {unknown[0][:80]!r}"
@@ -95,7 +95,7 @@ def _problem(entry: dict[str, Any]) -> str | None:
 
 
 def _check_every_byte_is_owned(tensors: list[LazyTensor], *, data_start: int, file_size: int) -> None:
-    """Tensors one after the other from the header to the end of the file: nothing shared, nothing hidden between."""
+    """Raise unless tensors fill the file from the header to its end: none overlap, and nothing hides between them."""
     end = data_start
     for tensor in sorted(tensors, key=lambda t: (t.offset, t.n_bytes)):
         if tensor.offset != end:

@@ -14,7 +14,7 @@ from pythia_gguf.checkpoint.tensor import MAX_TENSORS, check_name
 from pythia_gguf.errors import ModelFileError, StorageError, one_line
 from pythia_gguf.json_file import read_json_object
 
-MAX_INDEX_BYTES = 4 << 20  # that of Pythia 12B has 40 KB
+MAX_INDEX_BYTES = 4 << 20  # the index of Pythia 12B has 40 KB
 MAX_SHARDS = 1024
 _INDEX = {"weight_map": {"*": str}}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")

@@ -61,7 +61,7 @@ class LazyTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTensors:
-    """What a file holds: its tensors in reading order, and what else lies among them, as name -> kind ("a number")."""
+    """What a file holds: its tensors in reading order, and its other entries as name -> kind ("a number")."""
 
     tensors: dict[str, LazyTensor]
     left_out: dict[str, str] = field(default_factory=dict)

@@ -34,7 +34,7 @@ def is_torch_zip(file: RegularFile) -> bool:
 def read_torch_zip(file: RegularFile) -> FileTensors:
     """Every tensor of the file, in the order of the pickle; only the directory and the pickle are read.
 
-    Raises ModelFileError for anything else than one state dict of tensors, with plain entries beside them or without.
+    Raises ModelFileError for anything but one state dict of tensors, with or without plain entries beside them.
     """
     if not is_torch_zip(file):
         raise ModelFileError(_not_a_zip(file), path=file.path, offset=0)

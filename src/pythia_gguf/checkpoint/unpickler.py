@@ -1,8 +1,8 @@
 """State dict pickle -> names and places of its tensors, without running anything the pickle asks for.
 
 Names of functions and classes are never looked up: the few that a state dict needs are symbols, and what they would
-build is described, not built. What training code puts beside the weights (a step, a list, the state of an optimizer) is
-told by its kind. Everything else is refused, by an allow list.
+build is described, not built. Entries that training code puts beside the weights (a step, a list, the state of an
+optimizer) are named by their kind. An allow list refuses everything else.
 
 Source: the opcodes of protocols 2 to 5 are those of Lib/pickletools.py (CPython 3.11); what torch.save writes:
 torch/serialization.py and torch/_utils.py (2.13.0).
@@ -187,7 +187,7 @@ class _Machine:
         self._stack.append(value)
 
     def _other(self, other: Other, layout: str = "") -> None:
-        """Push the kind alone; `layout` is that of the length of its bytes, which are passed over."""
+        """Push the kind alone and skip the bytes; `layout` says how their length is stored."""
         if layout:
             self._take(self._number(layout))
         self._stack.append(other)
@@ -211,7 +211,7 @@ class _Machine:
         self._stack.append(Symbol(name=full))
 
     def _skip_frame(self) -> None:
-        self._take(8)  # how many bytes follow, for readers of streams
+        self._take(8)  # it says how many bytes follow, for readers of streams
 
     def _put(self, layout: str) -> None:
         index = self._number(layout)
@@ -243,7 +243,7 @@ class _Machine:
         self._tuple([self._pop() for _ in range(n_items)][::-1])
 
     def _add(self, target: Other, *, is_one: bool = False) -> None:
-        """An item, or those up to the mark, into a list or set, of which only the kind is kept."""
+        """Add an item, or those up to the mark, to a list or set whose kind alone is kept."""
         if is_one:
             self._pop()
         else:
@@ -340,7 +340,7 @@ class _Machine:
         return StoredTensor(storage=storage, offset=places[0], shape=sizes, stride=steps)
 
     def _later_tensor(self, storage: Storage, offset: Value, shape: Value, stride: Value, dtype: str) -> Value:
-        """A tensor of a type that is told beside the storage; of one that nobody has weights in, the kind alone."""
+        """A tensor whose type stands beside the storage; the kind alone where no weights have that type."""
         found = self._tensor(storage, offset, shape, stride)
         if dtype not in LATER_DTYPES:
             return Other(kind="a tensor of a type that is not read")

@@ -8,8 +8,8 @@ descriptor, both end records) must agree: so no two readers can see two differen
     zip64 end 56 bytes, its locator 20 bytes                                      torch always writes them
     end record 22 bytes
 
-Layout: PKWARE APPNOTE 6.3.10, sections 4.3 to 4.5. What torch writes: read off files of torch 2.0 to 2.13, one of them
-larger than 4 GiB.
+The layout is that of PKWARE APPNOTE 6.3.10, sections 4.3 to 4.5; what torch writes was read from files of torch 2.0 to
+2.13, one of them larger than 4 GiB.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LOCATOR = struct.Struct("<4sIQI")
 _END_64 = struct.Struct("<4sQHHIIQQQQ")
 _HAS_DESCRIPTOR = 0x0008
 _UTF8_NAME = 0x0800
-_IS_FOLDER = 0x10  # torch 2.13 gives such a record's tensor whatever was in memory before
+_IS_FOLDER = 0x10  # torch 2.13 fills such a record's tensor with whatever was in memory before
 _FULL_16 = 0xFFFF  # a field that says "see the zip64 field instead"
 _FULL_32 = 0xFFFFFFFF
 _NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}(?:/[^/\\\x00-\x1f\x7f]{1,255})+")

@@ -74,7 +74,8 @@ class Format:
                 continue
             exponent, n = _EXPONENTS[kind], self.block[name].itemsize
             bits = np.ascontiguousarray(blocks[name]).view(f"<u{n}")
-            # Infinity and NaN are above all else: as signed numbers those with +, as unsigned ones those with -.
+            # Infinity and NaN are above all other bit patterns: those with + as signed numbers, those with - as
+            # unsigned ones.
             if bits.view(f"<i{n}").max() >= exponent or bits.max() >= exponent | 1 << 8 * n - 1:
                 return int((bits & bits.dtype.type(exponent) == exponent).argmax())
         return None

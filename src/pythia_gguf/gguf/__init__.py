@@ -1,1 +1,1 @@
-"""The GGUF container: reader that validates before use, and writer of headers."""
+"""The GGUF container: a reader that validates files before use, and a writer of headers."""

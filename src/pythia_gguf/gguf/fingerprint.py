@@ -1,8 +1,7 @@
-"""What tells a model from another of its sizes, whatever both are quantized to: the bytes of its vectors.
+"""Tells models of the same sizes apart, whatever they are quantized to, by the bytes of their vectors.
 
-Norms and biases are never quantized, by this project or by llama.cpp, so all files of one model hold the same bytes of
-them, and training changes nearly all of them. What changes matrices alone, as an adapter that is merged, is not seen
-here.
+Neither this project nor llama.cpp quantizes norms and biases, so all files of one model hold the same bytes of them,
+and training changes nearly all of them. A change of matrices alone, such as a merged adapter, goes unnoticed here.
 """
 
 from __future__ import annotations
@@ -25,5 +24,5 @@ def fingerprint(vectors: Mapping[str, str]) -> str:
 
 
 def are_of_one_model(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
-    """Whether most vectors are the same: one that is damaged makes no other model."""
+    """Whether most vectors are the same: a single damaged one does not make another model."""
     return 2 * sum(b.get(name) == digest for name, digest in a.items()) >= max(len(a), len(b))

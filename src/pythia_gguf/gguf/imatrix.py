@@ -1,11 +1,11 @@
 """Importance matrices: files that say how large the activations are that each column of a weight is multiplied with.
 
-Both forms of llama.cpp are read, GGUF (since pull request 9400) and the older one; the GGUF form is written. Source
+We read both forms of llama.cpp, GGUF (since pull request 9400) and the older one, and write the GGUF form. Source:
 llama.cpp 0c1e57098 common/imatrix-loader.cpp and tools/imatrix/imatrix.cpp.
 
 GGUF: general.type "imatrix", imatrix.datasets (strings), imatrix.chunk_count and imatrix.chunk_size (u32); for each
 weight, sorted by name, two F32 tensors: NAME.in_sum2 [n_columns], sums of squares over all tokens, NAME.counts [1].
-Ours alone, and passed over by llama.cpp: pythia_gguf.imatrix.runs (strings), each run that was added up as JSON.
+Only our files have pythia_gguf.imatrix.runs (strings), each run that was added up, as JSON; llama.cpp ignores the key.
 Older form, little-endian: i32 entries; for each i32 length, name, i32 chunks, i32 values, f32 mean square times chunks;
 then i32 chunks and i32 length, text file, which may be missing.
 """
@@ -37,7 +37,7 @@ _N_ENTRIES_MAX = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """Of one weight.
+    """How large the activations of one weight's columns are.
 
     sums    f32 [n_columns]  squares of the activations, summed over tokens
     count   tokens
@@ -62,7 +62,7 @@ class TextRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRun:
-    """What a matrix was collected of, and everything that decides its numbers.
+    """The model and texts that a matrix was collected from, and everything else that decides its numbers.
 
     file, sha256  of the model
     model         its `fingerprint`, the same for all files of one model
@@ -97,8 +97,8 @@ class ImportanceMatrix:
     entries       by the name of the weight
     datasets      names of the texts, as the file has them
     n_chunks      pieces of text
-    chunk_tokens  tokens of a piece; 0 where the older form does not say it, whose counts are of pieces then
-    runs          what it was collected of, as far as the file says it: llama.cpp's do not
+    chunk_tokens  tokens of a piece; 0 where the older form does not say it: its counts are pieces then
+    runs          what it was collected from, where the file says it: files of llama.cpp do not
     """
 
     entries: Mapping[str, Importance]
@@ -146,7 +146,7 @@ def imatrix_bytes(matrix: ImportanceMatrix) -> bytes:
 def merged(matrices: Iterable[ImportanceMatrix]) -> ImportanceMatrix:
     """Sums and counts added up, as if all texts had been one.
 
-    Raises UsageError when a weight has other columns in another file, or a file does not say how long its pieces are
+    Raises UsageError when two files disagree on the columns of a weight, or one does not say how long its pieces are
     """
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}

@@ -52,7 +52,7 @@ _OTHER_FORMATS = {
     40: "NVFP4", 41: "Q1_0", 42: "Q2_0",
 }  # fmt: skip
 
-# What people pass by mistake, known by its first four bytes.
+# Files that people pass by mistake, recognized by their first four bytes.
 _NOT_GGUF = {
     b"vers": "a Git LFS pointer, not the model: run `git lfs pull`",
     b"PK\x03\x04": "a zip archive, such as a PyTorch checkpoint",
@@ -213,7 +213,7 @@ def _read_tensors(cursor: Cursor, n_tensors: int, alignment: int) -> dict[str, T
 
 
 def _read_tensor_info(cursor: Cursor, name: str, alignment: int, expected_offset: int) -> TensorInfo:
-    """What follows a tensor's name; `expected_offset` is where the data of the tensor before ends."""
+    """Read what follows a tensor's name; `expected_offset` is where the data of the tensor before ends."""
     start = cursor.position
     n_axes = cursor.u32()
     if not 1 <= n_axes <= N_AXES_MAX:
@@ -278,7 +278,7 @@ def _check_extent(
 
 
 def refuse_part(gguf: GGUFFile) -> None:
-    """Raises ModelFileError for one of several files: it holds only some tensors, the others are not looked for."""
+    """Raises ModelFileError for one of several parts: it holds only some tensors, and nobody looks for the others."""
     n_files = gguf.metadata.get("split.count", np.uint16(1))
     if not isinstance(n_files, np.uint16):
         raise ModelFileError(f"expected a uint16, got {n_files!r}", path=gguf.path, field="split.count")

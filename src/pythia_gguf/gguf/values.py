@@ -37,7 +37,7 @@ def read_value(cursor: Cursor) -> Value:
 
 
 def value_bytes(value: Value) -> bytes:
-    """A value as its type and its bytes; raises ValueError for what GGUF or our reader cannot hold."""
+    """A value as its type and its bytes; raises ValueError for a value that GGUF or our reader cannot hold."""
     if isinstance(value, str):
         return _u32(STRING_TYPE) + string_bytes(value)
     if isinstance(value, list):

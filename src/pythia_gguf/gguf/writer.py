@@ -1,4 +1,4 @@
-"""Lays out the tensors of a new GGUF file and makes its header; the data is written by whoever makes it.
+"""Lays out the tensors of a new GGUF file and makes its header; the caller makes the data and writes it.
 
 A file is `header_bytes`, then each tensor's bytes at `len(header) + offset`, each padded with zeros to the alignment,
 the last one too: what llama.cpp 0c1e57098 writes (ggml/src/gguf.cpp).

@@ -1,6 +1,6 @@
-"""Which of several files of a model is meant, by a quant or without one: never one of two without a word.
+"""Which of several files of a model is meant, by a quant or without one: it never picks one of two in silence.
 
-Whoever found the files says what each one is.
+The caller has found the files and says what each one is.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class QuantFile:
     """A file that holds a whole model.
 
     name   as it can be given
-    quant  of the menu, never a second name; or F16, BF16, F32; or whatever else tells it from the others
-    said   another quant that it may be asked for by, or ""
-    model  the same for all files of one model
+    quant  of the menu, never a second name; or F16, BF16, F32; or anything else that tells it from the others
+    said   another quant by which a user may ask for it, or ""
+    model  anything that is the same for all files of one model
     """
 
     name: str
@@ -44,11 +44,11 @@ def pick(
 ) -> File | None:
     """The file of a quant, or the only one; None where there is no such file.
 
-    where      they lie, for messages
-    call       what stands before ":QUANT" where one is asked for
-    before     what stands before a file's name where one is asked for
+    where      the place of the files, for messages
+    call       what a user writes before ":QUANT"
+    before     what a user writes before a file's name
     are_equal  whether files hold the same bytes
-    Raises     UsageError that says which files there are where it is not clear which one is meant
+    Raises     UsageError that lists the files, where it is not clear which one is meant
     """
     place = one_line(where)
     if len({file.model for file in files}) > 1:
@@ -59,13 +59,13 @@ def pick(
         raise UsageError(f"{place}: which of them? Say {one_line(call, 100)}:QUANT, with {quants_in(wanted)}")
     if len({_without_quant(file) for file in wanted}) > 1 or not are_equal(wanted):
         raise UsageError(f"{place}: which of them? Give the file itself: {_names(wanted, before)}")
-    # Of equal files the one with the name that was asked for: Q4_K is another name of Q4_K_M.
+    # Among equal files, take the one with the name that was asked for: Q4_K is another name of Q4_K_M.
     by_name = {_end(file).upper(): file for file in reversed(wanted)}
     return by_name.get((quant or "").upper()) or (wanted[0] if wanted else None)
 
 
 def no_such_file(files: Sequence[QuantFile], asked: str | None, where: str) -> UsageError:
-    """What is there instead of a file, or a quant, that was asked for."""
+    """A sentence that says which files are there instead of the one that was asked for."""
     is_name = (asked or "").lower().endswith(".gguf")
     close = nearest(asked or "", {file.name if is_name else file.quant for file in files})
     there = f"{close or '.'} There are {quants_in(files)}" if files else ""

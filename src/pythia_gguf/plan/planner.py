@@ -1,6 +1,6 @@
 """A quant applied to one model: which format each tensor gets, and why.
 
-Pure data in, pure data out.
+It takes pure data and returns pure data.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Plan:
 def make_plan(quant: Quant, mix: str, tensors: Iterable[SourceTensor], *, has_imatrix: bool = False) -> Plan:
     """The plan of a quant for the tensors of one model.
 
-    has_imatrix  whether there is an importance matrix, for whatever tensors
+    has_imatrix  whether there is an importance matrix, no matter for which tensors
     Layer rules count the layers found in `tensors`, which must be all of the model's.
     """
     tensors = tuple(tensors)
@@ -95,7 +95,7 @@ def _by_rules(quant: Quant, rules: tuple[Rule, ...], t: SourceTensor, n_layers: 
 
 
 def _fit(wanted: str, reason: str, mix: str, row: int) -> tuple[str, str]:
-    """The format wanted, or what llama.cpp takes in its place when a row is not whole blocks."""
+    """The format wanted, or the one that llama.cpp takes in its place when a row is not whole blocks."""
     if row % FORMATS[wanted].block_weights == 0:
         return wanted, reason
     instead = FALLBACKS[mix].get(wanted, wanted)

@@ -57,7 +57,7 @@ QUANTS: dict[str, Quant] = {
 }
 MIXES = ("2026", "2024")
 
-# Names of files that are not of the menu, for showing what a GGUF says it is.
+# Names of file types outside the menu, to show what a GGUF says it is.
 _PLAIN_FILE_TYPES = {0: "F32", 1: "F16", 32: "BF16"}
 
 
@@ -176,7 +176,7 @@ def select_quants(names: str, argument: str = "quants") -> tuple[Quant, ...]:
 
 
 def canonical(quant: str) -> str:
-    """A quant's own name: "Q4_K_M" for "q4_k"; what is no quant stays, in capitals."""
+    """A quant's own name: "Q4_K_M" for "q4_k"; any other word stays, in capitals."""
     found = QUANTS.get(quant.upper())
     return quant.upper() if found is None else found.alias_of or found.name
 

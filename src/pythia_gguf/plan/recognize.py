@@ -1,6 +1,6 @@
 """Which quant a file is, from what it holds: its key `general.file_type`, and the formats of its tensors.
 
-File names do not count: files are called as their makers like, and copies are renamed.
+File names do not count, because makers call files as they like and people rename copies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pythia_gguf.plan.quants import FALLBACKS, QUANTS, canonical, quant_of_file_
 
 
 def quant_of(metadata: Mapping[str, object], formats: Mapping[str, str]) -> str:
-    """Name of the menu, F16, BF16 or F32; where key and tensors contradict each other, the format that is most common.
+    """The quant of the menu, F16, BF16 or F32; where key and tensors contradict each other, the most common format.
 
     metadata  keys of the file
     formats   GGUF name -> format, of all tensors
@@ -29,12 +29,12 @@ def quant_of(metadata: Mapping[str, object], formats: Mapping[str, str]) -> str:
 
 
 def quants_of(metadata: Mapping[str, object], formats: Mapping[str, str]) -> tuple[str, str]:
-    """The same, never a second name; and what the key says, another where nothing could be quantized, or ""."""
+    """That quant, never by a second name; and what the key says where nothing could be quantized, else ""."""
     return canonical(quant_of(metadata, formats)), _said(metadata) or ""
 
 
 def is_unquantized(formats: set[str]) -> bool:
-    """Whether none of some formats is of blocks."""
+    """Whether all of some formats store weights one by one, without blocks."""
     return all(FORMATS[name].block_weights == 1 for name in formats)
 
 
