@@ -190,12 +190,15 @@ def write_beside(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     remove_abandoned(final.parent)
     partial = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
+        # 1. The caller writes under a hidden name; the lock tells other processes that the file is not abandoned.
         with _open_locked(partial) as raw:
             yield raw
+            # 2. The bytes must be on the disk before the name is: after a power cut the name holds a whole file.
             os.fsync(raw.fileno())
             if os.name == "nt":  # renames no open file
                 raw.close()
             os.replace(partial, final)
+        # 3. Only now does the rename itself survive a power cut.
         fsync_folder(final.parent)
     except OSError as e:
         raise storage_error(final, e) from e
@@ -219,7 +222,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _remove_if_abandoned(partial: Path) -> None:
-    # Not a link's aim, and no waiting for the other end of a FIFO.
+    # Do not follow a link, and do not wait for the other end of a FIFO.
     flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     fd = os.open(partial, flags)
     try:
@@ -234,7 +237,7 @@ def _remove_if_abandoned(partial: Path) -> None:
 
 
 def _open_locked(partial: Path) -> BinaryIO:
-    """A new file; made once more when another process has taken it for abandoned before it was locked."""
+    """A new, locked file; it is made again when another process took it for abandoned before the lock."""
     while True:
         raw = open(partial, "xb", buffering=0)  # noqa: SIM115 - the caller's
         _lock(raw.fileno(), wait=True)
@@ -253,7 +256,7 @@ def _lock(fd: int, *, wait: bool = False) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         raise
-    except OSError:  # it knows no locks
+    except OSError:  # this file system has no locks
         return False
     return True
 

@@ -1,8 +1,8 @@
 """The model card of a folder of GGUF files: facts that others measured, as a README.md for the Hub.
 
-It formats what it is given, so the same facts give the same text. Names, hashes and the original card are foreign text:
-shown, never obeyed. Keys of the front matter are those of huggingface_hub 2.4.0 (repocard_data.py `ModelCardData`) with
-`base_model_relation` and `quantized_by`, which the Hub reads too.
+It formats what it is given, so the same facts give the same text. Names, hashes and the original card are foreign text,
+which is shown and never obeyed. The front matter has the keys of huggingface_hub 2.4.0 (repocard_data.py
+`ModelCardData`), and `base_model_relation` and `quantized_by`, which the Hub reads too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CardSource:
     kind      tag of its architecture on the Hub: "gpt_neox"
     repo_id   "EleutherAI/pythia-70m" when it came from the Hub, else None
     revision  branch, tag or step that was asked for, or None
-    commit    what that was at the time, or None
+    commit    the commit that it was at the time, or None
     files     (name, bytes, sha256) of each file that was read
     readme    the original README.md, untouched, or None
     """
@@ -131,7 +131,8 @@ def _front_matter(source: CardSource, run: CardRun, url: str | None, original: O
     data["tags"] = list(dict.fromkeys([*ours, *keys.get("tags", ())]))
     data["pipeline_tag"] = keys.get("pipeline_tag", ("text-generation",))[0]
     data["library_name"] = "gguf"
-    # One line a value: a long text that YAML folds could begin a line with the `---` that ends the front matter.
+    # Each value gets one line: YAML folds a long text, and a line could begin with the `---` that ends the front
+    # matter.
     return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=float('inf'))}---"
 
 
@@ -192,7 +193,7 @@ def _provenance(source: CardSource, run: CardRun, url: str | None, original: Ori
 
 
 def _training(original: Original | None) -> list[str]:
-    """What the original's front matter says of how the model came about."""
+    """What the original's front matter says about how the model was made."""
     known = original.keys if original else {}
     named = (("base_model", "Base model of the original"), ("datasets", "Training data of the original"))
     return [f"- {title}: {', '.join(map(inert, known[key]))}" for key, title in named if known.get(key)]

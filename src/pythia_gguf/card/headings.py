@@ -1,7 +1,7 @@
 """Headings of a Markdown text: where they are, and how to push them down.
 
-It does not ask what a title means. markdown-it-py finds the blocks (CommonMark 0.31, and tables); the text itself is
-never rendered, so all but the headings stays as it was written. HTML headings count too.
+markdown-it-py finds the blocks (CommonMark 0.31, and tables). The text itself is never rendered, so everything but the
+headings stays as it was written. HTML headings count too.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def demoted(text: str, top_level: int) -> str:
             before, _, rest = out[first].partition(start.markup)
             out[first] = before + marks + rest
         else:
-            # What precedes the title opens the quote or the item that it stands in.
+            # The text before the title opens the quote or the list item that the heading stands in.
             before = lines[first][: lines[first].rindex(inline.content.split("\n")[0])]
             title = _HTML.sub(lowered, _title(inline))
             # A # at the end of a title would be taken for the end of the heading.

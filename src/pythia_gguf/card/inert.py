@@ -1,6 +1,6 @@
 """Foreign text in a Markdown document: shown as it is, unable to become markup, links or the end of a table.
 
-Rules of escaping are CommonMark 0.31 and GitHub's table extension.
+The rules of escaping are those of CommonMark 0.31 and GitHub's table extension.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The files of a folder in its card: their table, and the sentences and commands that name them.
 
-All of it can be renewed in a card that a hand has edited: rows of files that are gone go, rows of new ones come, and
-what somebody else has written stays.
+All of this can be renewed in a card that somebody has edited: rows of files that are gone disappear, rows of new files
+are added, and everything that somebody else has written stays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pythia_gguf.card.inert import command_block, inert
 from pythia_gguf.card.line_ends import in_unix_lines
 
-# What stands below is foreign text.
+# Everything below this is foreign text.
 ORIGINAL = "## Original model description:"
 # Programs find the table of a quantized model's card by these two comments.
 _MARKER = "<!-- README_GGUF.md-provided-files {} -->"
@@ -23,7 +23,7 @@ _HEAD = ["| Name | Quant method | Size | Bits per weight | sha256 |", "|---|---|
 SIZES = "Sizes are in GiB, printed as GB. Bits per weight are those of all tensors; the vocabulary is not counted."
 _IS_EXAMPLE = "is only an example here."
 _EXAMPLE = "Q4_K_M"
-# The same in a card, with columns that an editor has padded or a hand has added.
+# The same in a card, with columns that an editor has padded or a person has added.
 _TABLE = re.compile(r"^\| *Name *\| *Quant method *\|.*\n\|[-:| ]+\n(?P<rows>(?:\|.*(?:\n|\Z))*)", re.MULTILINE)
 _CELL_END = re.compile(r"(?<!\\)\|")
 _N_FILES = re.compile(r"^(?:\d+ GGUF files|One GGUF file)(?= made from )", re.MULTILINE)
@@ -67,23 +67,23 @@ def file_table(files: Sequence[CardFile]) -> str:
 
 
 def about_table(files: Sequence[CardFile]) -> str:
-    """What the reader of the table should know."""
+    """What a reader of the table should know."""
     aliases = [f"{inert(f.quant)} is another name of {inert(f.alias_of)}" for f in files if f.alias_of]
     return f"{SIZES} {', '.join(aliases)}: the same bytes under two names." if aliases else SIZES
 
 
 def n_files(files: Sequence[CardFile]) -> str:
-    """How many there are, as the beginning of a sentence."""
+    """How many files there are, as the beginning of a sentence."""
     return f"{len(files)} GGUF files" if len(files) > 1 else "One GGUF file"
 
 
 def is_example(files: Sequence[CardFile]) -> str:
-    """That the file of `commands` is only an example."""
+    """A sentence that says that the file of `commands` is only an example."""
     return f"{inert(_example(files).quant)} {_IS_EXAMPLE}"
 
 
 def repository(name: str) -> str:
-    """What stands for the repository that a reader has found the card in."""
+    """A placeholder for the repository in which a reader has found the card."""
     return f"OWNER/{name}-GGUF"
 
 
@@ -106,7 +106,7 @@ def commands(files: Sequence[CardFile], name: str) -> str:
 
 
 def relisted(card: str, name: str, files: Sequence[CardFile]) -> str | None:
-    """A card that lists these files of a model and no others of it; None where it has no table of files.
+    """The card with these files of a model listed and no others of it; None where it has no table of files.
 
     name  of the model, with which names of its files begin
     """
@@ -147,11 +147,14 @@ def _example(files: Sequence[CardFile]) -> CardFile:
 
 
 def _with_rows(table: re.Match[str], name: str, files: Sequence[CardFile]) -> str:
-    """A table in which each file has a row: its own while that is true, where it is; a new one after the file before.
+    """A table in which each file has a row: its old one, in its place, while that is true; else a new one.
 
-    Rows of other files of the model go; what is no row of the model's files stays.
+    A new row follows the row of the file before. Rows of other files of the model go; all other rows stay.
     """
+    # 1. Rows of files that are gone or have other bytes go.
     rows = [row for row in table["rows"].splitlines() if _is_true(row, name, files)]
+    # 2. `at` follows the files through the table, so that a new row comes after the file before it, wherever a hand has
+    #    moved that one.
     at = 0
     for f in files:
         place = next((i for i, row in enumerate(rows) if _names(row, f)), None)

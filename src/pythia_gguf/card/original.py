@@ -1,7 +1,7 @@
 """The README.md of the original model, taken apart: front matter, body, and what it says about use and limits.
 
-The text is foreign: no README makes this raise, hang or grow. Values that the Hub would refuse are no keys, and paths
-of somebody's disk that stand for a model or data set are nowhere.
+The text is foreign: no README makes this raise, hang or grow. Values that the Hub would refuse are left out of the
+keys, and paths of somebody's disk that stand for a model or data set are left out everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pythia_gguf.hub.card_keys import local_paths_in, takes
 MAX_FRONT_CHARS = 1 << 16
 MAX_BODY_CHARS = 1 << 16
 _MAX_TEXTS = 100
-# What a path of a disk is called wherever it stood.
+# What stands in place of a path of a disk.
 LOCAL_PATH = "a-local-path"
 _MAX_TEXT_CHARS = 200
 
@@ -65,7 +65,7 @@ class Original:
     front    its front matter as it stands, "" when there is none
     keys     top-level keys of the front matter -> their texts; empty when `problem` is set
     problem  why the front matter was not used, or None
-    left_out "key: value" of what the Hub would refuse, with paths as they were
+    left_out "key: value" of each value that the Hub would refuse, with paths as they were
     body     everything below the front matter
     uses     passages on intended and out-of-scope use
     limits   passages on limitations, biases and risks; one that has both subjects in its title is in both
@@ -187,7 +187,7 @@ def _titles(lines: list[str]) -> list[Heading]:
 
 
 def _text_of(titles: list[Heading], i: int, lines: list[str]) -> str:
-    """What stands under title `i`, up to the next one that is not below it or has a subject of its own."""
+    """The text under title `i`, up to the next title that is not below it or has a subject of its own."""
     later = (titles[j] for j in range(i + 1, len(titles)))
     ends = (t.first for t in later if t.level <= titles[i].level or _has_subject(_words(t.title)))
     text = "\n".join(lines[titles[i].stop : next(ends, len(lines))]).strip()

@@ -24,7 +24,7 @@ STORAGE_DTYPES = {
     "torch.ComplexDoubleStorage": "C128",
     "torch.storage.UntypedStorage": "U8",
 }
-# Types without a storage of their own: their tensors name them, and lie in one of bytes.
+# Types without a storage of their own: their tensors name them, and lie in a storage of bytes.
 LATER_DTYPES = {
     "torch.uint16": "U16",
     "torch.uint32": "U32",

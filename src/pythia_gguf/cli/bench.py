@@ -88,7 +88,7 @@ def command(
 
 
 def _resident_bytes() -> int | None:
-    """Memory of this process now; None where the system does not tell."""
+    """Memory of this process now; None where the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -66,7 +66,7 @@ def command(folder: Path, report: Path | None, tasks: tuple[Path, ...]) -> None:
 
 
 def _results(path: Path, there: Mapping[str, str], folder: Path, *, is_given: bool) -> list[TaskRow]:
-    """Of files that are there; of others nothing where nobody has named them."""
+    """The results on files that are there; results on other files are an error only where the user has named them."""
     from pythia_gguf.card.measured import TaskRow
     from pythia_gguf.evals.at_hand import refuse_others
     from pythia_gguf.evals.report import read_results
@@ -101,7 +101,7 @@ def _results(path: Path, there: Mapping[str, str], folder: Path, *, is_given: bo
 
 
 def _of_folder(data: dict[str, Any], path: Path, there: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """Of a report, what is of files in a folder."""
+    """The part of a report that is about files in a folder."""
     from pythia_gguf.evals.at_hand import measured_files, refuse_others
     from pythia_gguf.evals.report import place, reference_of
 
@@ -109,7 +109,7 @@ def _of_folder(data: dict[str, Any], path: Path, there: Mapping[str, str], folde
     named = [f for f in data["files"] if f["file"] in there]
     if not named:
         raise UsageError(f"{path}: measured other files than those in {folder}: all of them. {again}")
-    # Of a report on two folders, those of this one.
+    # A report may be on two folders: take the rows of this one.
     rows = [f for f in named if f.get("sha256") == there[f["file"]]]
     found = {f["file"] for f in rows}
     refuse_others(path, [f for f in named if f["file"] not in found], there, again)

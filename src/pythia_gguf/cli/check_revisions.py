@@ -69,7 +69,7 @@ def command(name: str, endpoint: str | None, output_format: str) -> None:
 
 
 def _rows(finding: Finding) -> list[tuple[str, ...]]:
-    """Lines of the table: one for each branch, or one for all that are missing."""
+    """Lines of the table: one for each branch, or one for all missing branches together."""
     branches = finding.branches
     if branches[0].commit is None:
         names = ", ".join(b.name for b in branches[:_MOST_NAMES])

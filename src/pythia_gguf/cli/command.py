@@ -1,4 +1,4 @@
-"""What every command does with its command line: nothing that is given is ignored."""
+"""What every command does with its command line: it never ignores an option that a user gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Command(click.Command):
     """A command that refuses an option given twice, unless it is repeatable or a flag: only the last would count."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; raises UsageError for an option that is there twice."""
+        """Parse as click does; raises UsageError for an option that is there twice."""
         if not ctx.resilient_parsing:
             _, _, order = self.make_parser(ctx).parse_args(list(args))
             for parameter, n in Counter(order).items():
@@ -35,5 +35,5 @@ def refuse_given(names: str, *why: Part) -> None:
 
 
 def is_given(name: str) -> bool:
-    """Whether the command line that is being run gives a parameter, be it with the value of its default."""
+    """Whether the command line gives a parameter, even if its value is the default."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -64,7 +64,7 @@ def command(output_format: str) -> None:
 
 
 def _asked(name: str, ask: Callable[[list[str]], _Facts], problems: list[str]) -> _Facts | None:
-    """What a part says; None, and a problem, where even asking fails."""
+    """What one part of the report says; None and a problem where even asking fails."""
     try:
         return ask(problems)
     except (ImportError, OSError, PythiaGGUFError) as e:
@@ -133,14 +133,14 @@ def _cache(problems: list[str]) -> _Facts:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether files can be made in a folder, or in the first of those above it that is there."""
+    """Whether files can be made in a folder, or in its nearest parent that exists."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below a folder, those that cannot be seen left out."""
+    """Bytes of all files below a folder that we can see."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -188,7 +188,7 @@ def _hub(problems: list[str]) -> _Facts:
         except PythiaGGUFError as e:
             answers.append(e)
 
-    # A thread, because looking for a name in a network that swallows what is sent has no limit of time.
+    # A thread, because looking up a name in a network that swallows packets has no time limit.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_HUB_S + 1)
@@ -205,7 +205,7 @@ def _hub(problems: list[str]) -> _Facts:
 
 
 def _rows(name: str, facts: _Facts | None) -> list[tuple[str, str]]:
-    """A part as lines of a table."""
+    """One part of the report as lines of a table."""
     if facts is None:
         return [(name, "unknown")]
     f = facts

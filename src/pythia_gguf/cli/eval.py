@@ -87,14 +87,14 @@ def command(
             try:
                 run_tasks(lm, loaded, n_shots=n_shots, limit=limit, hear=so_far.append)
             except BaseException:
-                # What is done is told, and written where nothing is lost by it.
+                # Show what is done so far, and write it where that loses nothing.
                 _tell(so_far, None if out is None or out.exists() else out, layout, output_format)
                 raise
         _tell(so_far, out, layout, output_format)
 
 
 def _tell(so_far: list[dict[str, Any]], out: Path | None, layout: str, output_format: str) -> None:
-    """The last of results, of which each holds those before: into the file and onto stdout."""
+    """Write the last results into the file and onto stdout; each of the results holds those before it."""
     from pythia_gguf.evals.result_file import write_and_show
     from pythia_gguf.evals.scores import scores_of
     from pythia_gguf.evals.tasks import as_json, pythia_layout

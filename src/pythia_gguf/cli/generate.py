@@ -94,13 +94,13 @@ def _refuse_unused(output_format: str, *, temperature: float, top_k: int, **othe
 
 
 def _unescaped(text: str) -> str:
-    """A text of the shell, which hands over a backslash and an n for a new line; other backslashes are themselves."""
+    r"""Resolve \n, \r, \t and \\ in a text, because a shell hands them over as they are; other backslashes stay."""
     means = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
     return re.sub(r"\\([nrt\\])", lambda match: means[match[1]], text)
 
 
 def _print_text(generation: Generation, echoed: str) -> None:
-    """Piece by piece; what the terminal cannot show is escaped."""
+    """Print piece by piece; characters that the terminal cannot show are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     first = True
     for piece in generation:

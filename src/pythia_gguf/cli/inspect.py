@@ -1,6 +1,6 @@
 """`pythia inspect`: what a GGUF file is and holds, from its header alone.
 
-It judges nothing: what is missing shows as "-". Whatever the file holds is safe to print.
+It judges nothing: a missing value shows as "-". Everything that a file holds is made safe to print.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _bits_per_weight(gguf: GGUFFile) -> float | None:
 
 
 def _quant(gguf: GGUFFile) -> str | None:
-    """The quant by key and tensors; by the key's number when we have no name for it; None without tensors."""
+    """The quant by key and tensors, or the key's number when we have no name for it; None without tensors."""
     import numpy as np
 
     from pythia_gguf.plan.quants import quant_of_file_type
@@ -161,7 +161,7 @@ def _plain(value: Value) -> object:
     if isinstance(value, np.ndarray):
         return [_plain(x) for x in value]
     if isinstance(value, np.floating):
-        # By way of text: the float32 1e-05 stays 1e-05 and does not become 9.999999747378752e-06.
+        # By way of text, so that the float32 1e-05 stays 1e-05 and does not become 9.999999747378752e-06.
         number = float(str(value))
         return number if math.isfinite(number) else str(number)
     return value.item() if isinstance(value, np.generic) else value

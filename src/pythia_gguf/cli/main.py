@@ -159,7 +159,7 @@ def main() -> None:
             code = _say(f"{signals.said}. No file is left half written.", signals.exit_code)
         except click.ClickException as e:
             code = _say(e, e.exit_code)
-        except BrokenPipeError:  # a reader that has gone, such as `head`, wants no more
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
             code = 1
         except OSError as e:
             place = f"{one_line(str(e.filename))}: " if e.filename else ""
@@ -174,7 +174,7 @@ def main() -> None:
 
 
 def _say(message: str | click.ClickException, code: int) -> int:
-    """Show it where that is possible; what was printed before comes first."""
+    """Show a message where that is possible, after everything that was printed before."""
     with contextlib.suppress(OSError):
         flush_results()
     with contextlib.suppress(OSError):
@@ -186,6 +186,6 @@ def _say(message: str | click.ClickException, code: int) -> int:
 
 
 def _show_fault(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-    """What no user can cause, as a traceback and one line more."""
+    """Show a mistake of ours, which no user can cause, as a traceback and one more line."""
     sys.__excepthook__(kind, value, trace)
     click.echo(f"This is a fault of pythia-gguf {_VERSION}. Please report it with the lines above.", err=True)

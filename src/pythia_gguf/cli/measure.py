@@ -139,5 +139,5 @@ def _row(f: Mapping[str, Any], label: str, report: Mapping[str, Any]) -> tuple[s
 
 
 def _shown(figure: float | None, form: str) -> str:
-    """A figure; what does not exist is a dash, and told below the table."""
+    """A figure; one that does not exist is a dash, and the lines below the table say why."""
     return "-" if figure is None else format(figure, form)

@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 
 def menu_json(result: PressResult) -> dict[str, Any]:
-    """One object: what was made, or would be."""
+    """One object: the files that were made, or would be made."""
     from pythia_gguf.card.listing import size_text
 
     files = []
@@ -43,7 +43,7 @@ def menu_json(result: PressResult) -> dict[str, Any]:
 
 
 def print_menu(result: PressResult) -> None:
-    """The files with sizes, the notes, and where all that is."""
+    """Print the files with their sizes, the notes, and the folder."""
     from pythia_gguf.card.listing import size_text
 
     rows = [

@@ -66,7 +66,7 @@ class LoadOptions:
     def load(self, model: str, *, is_quiet: bool = False) -> Model:
         """The model, with progress on stderr while it is fetched, pressed, compiled and loaded.
 
-        Its file stays until the command ends, whoever prunes the cache: results hold the hash of the file.
+        Its file stays until the command ends, even if another process prunes the cache: results hold its hash.
         """
         from pythia_gguf.cli.progress import make_progress
         from pythia_gguf.engine.model import load
@@ -112,7 +112,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def described(model: Model) -> dict[str, Any]:
-    """How the numbers of a model came about, for JSON."""
+    """How the numbers of a model were computed, for JSON."""
     from pythia_gguf.plan.recognize import quant_of
 
     return {

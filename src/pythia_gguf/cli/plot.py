@@ -65,7 +65,7 @@ def command(files: tuple[Path, ...], against: str | None, model: str | None, out
 
 
 def _check_at_hand(path: Path, report: dict[str, Any], out: Path) -> None:
-    """Pictures do not go into a folder that has other files than they are of."""
+    """Refuse to put pictures into a folder that holds other files than those they show."""
     from pythia_gguf.evals.at_hand import files_at_hand, measured_files, refuse_others
 
     there = files_at_hand(out) if out.is_dir() else None
@@ -73,7 +73,7 @@ def _check_at_hand(path: Path, report: dict[str, Any], out: Path) -> None:
 
 
 def _compare(paths: Sequence[Path], model: str) -> list[MeasuredScore]:
-    """Tables of results beside the published ones; what pictures show of them."""
+    """Print tables of results beside the published ones; return what the pictures show of them."""
     from pythia_gguf.evals.plots import MeasuredScore, n_parameters
     from pythia_gguf.evals.published import agreements
     from pythia_gguf.evals.report import read_results
@@ -89,7 +89,7 @@ def _compare(paths: Sequence[Path], model: str) -> list[MeasuredScore]:
             click.echo(f"{names[path]}:")
         _print(rows)
         run = "this run" if len(paths) == 1 else names[path]
-        # The pictures are of scores without examples in the prompt.
+        # The pictures show scores without examples in the prompt.
         measured += [
             MeasuredScore(
                 label=run if a.distance is not None else f"{run}, {a.items} items",
@@ -104,7 +104,7 @@ def _compare(paths: Sequence[Path], model: str) -> list[MeasuredScore]:
 
 
 def _told_apart(paths: Sequence[Path]) -> dict[Path, str]:
-    """Names of files, with as much of their folders as tells them apart."""
+    """Names of files, with enough of their folders to tell them apart."""
     from pythia_gguf.evals.model_files import folders_that_tell_apart
 
     folders = folders_that_tell_apart(paths)

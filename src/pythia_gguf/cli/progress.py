@@ -1,6 +1,6 @@
 """What a long run shows on stderr: a bar on a terminal, a line now and then elsewhere.
 
-It hears stages and units, whatever is being done.
+A job reports its stages and units; nothing here depends on what the job does.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 5.0
 # A stage shorter than this leaves no line behind; a longer one says what it does.
 _SHORT_S = 2.0
-# A rate is that of the last so many seconds, and is told after the first few of them.
+# A rate is measured over the last so many seconds, and is shown after the first few of them.
 _WINDOW_S, _EVIDENCE_S = 30.0, 2.0
 
 
 class Pace:
-    """How fast a stage goes now: by what was done lately, never by what came before the first piece, such as compiling.
+    """How fast a stage goes now, judged by recent work, never by what came before the first piece, such as compiling.
 
     done, total  units
     """
@@ -57,7 +57,7 @@ class Pace:
 
     @property
     def said(self) -> str:
-        """How much is done, and what is left where there is evidence."""
+        """A text that says how much is done, and how long the rest takes where that can be known."""
         text = f"{self.done / max(1, self.total):.0%}"
         return f"{text}, about {(self.total - self.done) / self.rate:.0f} s left" if self.rate else text
 
@@ -71,7 +71,7 @@ class LineProgress:
         self._timer: threading.Timer | None = None
 
     def stage(self, name: str, total: int, unit: str) -> None:
-        """Ends the stage before, begins another."""
+        """End the stage before and begin another."""
         self._finish()
         self._name, self._unit, self._pace = name, unit, Pace(total, self._clock)
         self._started = self._said = self._clock()
@@ -83,7 +83,7 @@ class LineProgress:
             self._timer.start()
 
     def advance(self, what: str, n: int) -> None:
-        """Counts, and says a line when the last one is old."""
+        """Count, and write a line when the last one is old."""
         self._pace.add(n)
         now = self._clock()
         if now - self._said >= _LINE_EVERY_S and self._name != COMPILING:
@@ -115,7 +115,7 @@ class LineProgress:
         if kind is not None:
             if self._name == COMPILING:
                 click.echo(err=True)
-            self._started = self._clock()  # what was broken off has not ended
+            self._started = self._clock()  # a stage that was broken off has not ended
             self._name = ""
         self._finish()
 
@@ -138,14 +138,14 @@ class BarProgress:
         self._task: TaskID | None = None
 
     def stage(self, name: str, total: int, unit: str) -> None:
-        """A new bar below those that are done."""
+        """Show a new bar below those that are done."""
         self._finish()
         self._unit, self._pace, self._started = unit, Pace(total, self._clock), self._clock()
         text = compiling_text(total) if name == COMPILING else name
         self._task = self._bar.add_task(text, total=max(1, total), what="", said="")
 
     def advance(self, what: str, n: int) -> None:
-        """Moves the bar."""
+        """Move the bar."""
         assert self._task is not None
         self._pace.add(n)
         rate = self._pace.rate
@@ -169,12 +169,12 @@ class BarProgress:
 
 
 def compiling_text(n: int) -> str:
-    """What is said of kernels that are not there yet."""
+    """What to say while missing kernels are compiled."""
     return f"compiling {n} kernel{'' if n == 1 else 's'}, first run only"
 
 
 def make_progress() -> LineProgress | BarProgress:
-    """What fits the place that stderr goes to."""
+    """The kind of progress that fits the place where stderr goes."""
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 

@@ -1,4 +1,4 @@
-"""`pythia quants`: the menu, or the plan of a model. Reads no weight."""
+"""`pythia quants`: the menu, or the plan of a model; it reads no weight."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whether reports and results are of the files that lie in a folder now.
+"""Whether reports and results are about the files that lie in a folder now.
 
-A file is identified by its name and its SHA-256, as whoever measured it wrote them down.
+A file is identified by its name and its SHA-256, as the report or result has them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pythia_gguf.errors import ModelFileError, UsageError, one_line
 from pythia_gguf.evals.report import reference_of
 from pythia_gguf.press.manifest import MANIFEST, changed_files, read_manifest, still_there
 
-# A file of a report or of results: it has a "file" and, since this version, a "sha256".
+# A file in a report or in results: it has a "file" and, since this version, a "sha256".
 Named = Mapping[str, Any]
 
 
@@ -35,15 +35,15 @@ def files_at_hand(folder: Path) -> dict[str, str] | None:
 
 
 def measured_files(report: Mapping[str, Any]) -> list[Named]:
-    """What a report is of: its files, and what they were compared with."""
+    """The files that a report is about, those that others were compared with included."""
     rows = report["files"]
     return [*rows, *(reference_of(report, row) for row in rows)]
 
 
 def refuse_others(path: Path, files: Iterable[Named], there: Mapping[str, str], again: str) -> None:
-    """Raise UsageError for files of a report or of results that have other bytes now, or had none that are known.
+    """Raise UsageError for files of a report or of results whose bytes have changed, or whose hash is not known.
 
-    there  what lies in a folder; files that do not are passed over
+    there  the files of a folder; files that are not among them do not matter
     again  what to do, as "Measure again"
     """
     named = {(file["file"], file.get("sha256")) for file in files if file["file"] in there}

@@ -29,7 +29,7 @@ _DONE = "windows done"
 
 
 class WatchedModel(Protocol):
-    """What activations are collected of."""
+    """A model that shows its activations."""
 
     @property
     def n_context(self) -> int:
@@ -49,7 +49,7 @@ class TextToRead:
 
 
 def run_of(model: Model) -> MatrixRun:
-    """A loaded model as what a matrix is collected of; no text yet."""
+    """The facts of a loaded model that a matrix is collected from; no text yet."""
     return MatrixRun(
         tool_version=metadata.version("pythia-gguf"),
         file=model.path.name,
@@ -79,7 +79,7 @@ def collect(
 
     of         the model and how it is run; context, windows and texts are filled in here
     n_windows  at most so many in all; None for all
-    state, tell  as in `measure`; `tell` hears of texts that are not read too, which the matrix does not name
+    state, tell  as in `measure`; `tell` also reports texts that are not read, which the matrix does not name
     Raises     UsageError for texts without a whole window, a context that the model does not have, activations that
                are not finite
     """
@@ -124,7 +124,7 @@ def collect(
         done += 1
         progress.advance("", context)
         saving.now_and_then()
-    save()  # in case that what comes of it cannot be written
+    save()  # in case the result cannot be written
     return ImportanceMatrix(
         entries={m: Importance(sums=total.astype(np.float32), count=done * context) for m, total in sums.items()},
         datasets=tuple(text.file for text in read),
@@ -137,7 +137,7 @@ def collect(
 def _read(
     texts: Sequence[TextToRead], n_windows: Sequence[int], n_all: int, tell: Callable[[str], None]
 ) -> tuple[TextRead, ...]:
-    """The texts, of n_windows each, of which some window is among the first n_all; `tell` hears of others."""
+    """The texts with at least one window among the first n_all; `tell` reports the others."""
     read, first = [], 0
     for text, n in zip(texts, n_windows, strict=True):
         if n and first < n_all:

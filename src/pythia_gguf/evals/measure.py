@@ -2,7 +2,7 @@
 of a group, and only some numbers of each token are kept.
 
 A model is anything that has logits. Windows are llama-perplexity's: the text is cut into windows of `context` tokens,
-and of each the second half is scored (llama.cpp 0c1e57098, tools/perplexity/perplexity.cpp).
+and the second half of each is scored (llama.cpp 0c1e57098, tools/perplexity/perplexity.cpp).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SPEED = "speed of "
 
 
 class LanguageModel(Protocol):
-    """What is measured."""
+    """A model that can be measured."""
 
     @property
     def n_vocab(self) -> int:
@@ -37,17 +37,17 @@ class LanguageModel(Protocol):
         """Longest window."""
 
     def logits(self, ids: Sequence[int], n_last: int | None = None) -> np.ndarray:
-        """f32 [n_last, n_vocab], of the tokens after the last `n_last` ids; may be valid until the next call only."""
+        """f32 [n_last, n_vocab] of the tokens after the last `n_last` ids; valid perhaps only until the next call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A file under one kind of activations.
 
-    name         all that decides its numbers, the same in a later run
-    label        for people
+    name         everything that decides its numbers, the same in a later run
+    label        its name for people
     open         opens it
-    n_bytes      about what it takes in memory
+    n_bytes      memory that it takes, roughly
     facts        go into the report as they are
     decode_speed  tokens a second that it writes; None: not wanted
     """
@@ -79,9 +79,9 @@ def measure(
     n_windows     at most so many; None for all
     memory_bytes  that candidates may take together; where they do not fit, they go in groups, and the reference is
                   computed again for each
-    state         what is done is kept here every half minute and at the end, and taken up again; None: nowhere
-    threads       that compare logits
-    tell          hears in one line of an earlier run that cannot be used, and of groups
+    state         finished work is kept here every half minute and at the end, and taken up again; None: nowhere
+    threads       number of threads that compare logits
+    tell          hears one line about an earlier run that cannot be used, and about groups
     A file whose logits are not finite has None for its figures, and in "missing" what happened.
     Raises        UsageError for a text in which fewer than two tokens are scored, or a context that a model does not
                   have; NotFiniteError when logits of the reference are not
@@ -136,7 +136,7 @@ def scored_windows(ids: Sequence[int], context: int, n_windows: int | None) -> n
 
 
 class _Run:
-    """What is known so far, and how more of it is found out.
+    """The numbers so far, and how to compute the rest.
 
     rows    name of a candidate -> f64 [n_windows, n_scored, N_COLUMNS]; NaN in windows that are not done
     speeds  name of a candidate -> f64 [2]: tokens a second that it reads and writes; NaN: not known
@@ -154,13 +154,14 @@ class _Run:
         self._n_read: dict[str, int] = {}
 
     def kept(self) -> dict[str, np.ndarray]:
-        """All that a later run can use."""
+        """Everything that a later run can use."""
         return self.rows | {_SPEED + name: pair for name, pair in self.speeds.items()}
 
     def measure(self, reference: Candidate, base: LanguageModel, group: Sequence[Candidate]) -> None:
-        """All windows that some candidate of the group lacks."""
+        """Measure all windows that some candidate of the group lacks."""
         context = self.windows.shape[1]
         models = {c.name: c.open() for c in group}
+        # 1. Models that do not fit the windows or the reference are refused before hours of work.
         for model in (base, *models.values()):
             if model.n_context < context:
                 raise UsageError(Argument("context", context), f" is more than a model's {model.n_context}")
@@ -177,6 +178,7 @@ class _Run:
             for c in wanted:
                 self._measure_window(c, models[c.name], i, expected)
             saving.now_and_then()
+        # 3. The speed of writing is measured on its own, after all windows: a killed run has lost none of them for it.
         for c in group:
             read = self._n_read[c.name] / self._spent[c.name] if self._n_read.get(c.name) else math.nan
             has_speed = c.decode_speed is not None and c.name not in self.broken
@@ -206,14 +208,14 @@ class _Run:
 
 
 def _kept(done: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What an earlier run has found out, where it is what it should be."""
+    """The numbers of an earlier run, where they have the right form."""
     kept = done.get(name)
     is_right = kept is not None and kept.dtype == np.float64 and kept.shape == shape
     return kept if is_right and kept is not None else np.full(shape, np.nan)
 
 
 def _is_open(rows: np.ndarray) -> np.ndarray:
-    """bool [n_windows]: which of them are not done."""
+    """bool [n_windows]: which windows are not done."""
     return np.isnan(rows[:, :, NLL_REFERENCE]).any(axis=1)
 
 
@@ -244,13 +246,13 @@ def _report(reference: Candidate, candidates: Sequence[Candidate], run: _Run) ->
 
 
 def _scored(model: LanguageModel, window: np.ndarray) -> np.ndarray:
-    """Logits for the tokens of the second half but its first."""
+    """Logits for the tokens of the second half, except for its first."""
     half = len(window) // 2
     return model.logits(window.tolist(), n_last=half)[:-1]
 
 
 def _groups(candidates: Sequence[Candidate], memory_bytes: int) -> list[list[Candidate]]:
-    """In order, as many together as fit; at least one."""
+    """The candidates in groups, in order, as many together as fit in memory and at least one."""
     groups: list[list[Candidate]] = []
     room = 0
     for c in candidates:

@@ -1,6 +1,4 @@
-"""Files to be measured: what each holds by its own header, which names are links to one file, and which unquantized
-file each is compared with.
-"""
+"""Files to measure: what each holds by its header, which are links to one file, and what each is compared with."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ def find_files(names: Sequence[str | os.PathLike[str]]) -> list[ModelFile]:
             if path.is_dir():
                 inside.add(_identity(p))
     files = {key: _described(list(paths)) for key, paths in found.items()}
-    # What lies in a folder beside models was not asked for: importance matrices, adapters.
+    # Nobody has asked for what lies beside the models in a folder, such as importance matrices and adapters.
     models = [file for key, file in files.items() if key not in inside or _is_model(file)]
     if not models:
         raise UsageError(f"{one_line(str(Path(names[0])))}: no .gguf file of a model in this folder")
@@ -78,7 +76,7 @@ def find_files(names: Sequence[str | os.PathLike[str]]) -> list[ModelFile]:
 
 
 def alias_of(file: ModelFile, link: Path) -> str:
-    """What the menu calls a file by another of its names: Q4_K for Q4_K_M; its quant where that name says no more."""
+    """The second name of a quant by which a file is called, as Q4_K for Q4_K_M; else its quant."""
     known = QUANTS.get(link.stem.rpartition(".")[2])
     return known.name if known and known.alias_of == file.quant else file.quant
 
@@ -86,7 +84,7 @@ def alias_of(file: ModelFile, link: Path) -> str:
 def pair_with_references(files: Sequence[ModelFile], reference: Path | None) -> list[tuple[ModelFile, list[ModelFile]]]:
     """References, each with the files that are compared with it.
 
-    reference  of all; None: for each file the unquantized one of its model in its own folder, else among the files
+    reference  for all; None: for each file the unquantized one of its model in its own folder, else among the files
     Raises     UsageError for a file without such a reference, or with several, and for another model than it
     """
     pairs: dict[Path, tuple[ModelFile, list[ModelFile]]] = {}
@@ -101,7 +99,7 @@ def pair_with_references(files: Sequence[ModelFile], reference: Path | None) -> 
 
 
 def folders_that_tell_apart(paths: Iterable[Path]) -> Mapping[Path, str]:
-    """For each path whose file name another has too, the shortest end of its folder that no other has."""
+    """For each path that shares its file name with another, the shortest end of its folder that is its own."""
     by_name: dict[str, list[Path]] = {}
     for path in paths:
         by_name.setdefault(path.name, []).append(path)
@@ -163,7 +161,7 @@ def _reference_of(file: ModelFile, files: Sequence[ModelFile], beside: dict[Path
 
 
 def _nearest(file: ModelFile, fitting: Sequence[ModelFile]) -> ModelFile:
-    """Of several that hold a model of this name, sizes and vectors: the one that is called like this one, if any."""
+    """Among files with a model of this name, sizes and vectors, the one that is called like this file, if any."""
     called = _without_quant(file.path)
     best = [f for f in fitting if _without_quant(f.path) == called] or list(fitting)
     best.sort(key=lambda f: UNQUANTIZED.index(f.quant))
@@ -177,7 +175,7 @@ def _nearest(file: ModelFile, fitting: Sequence[ModelFile]) -> ModelFile:
 
 
 def _without_quant(path: Path) -> str:
-    """What a file is called, less the last part, which mostly says its quant."""
+    """The name of a file without its last part, which mostly says its quant."""
     return path.stem[: max(path.stem.rfind("."), path.stem.rfind("-"), 0)]
 
 
@@ -187,7 +185,7 @@ def _is_same_model(a: ModelFile, b: ModelFile) -> bool:
 
 
 def _difference(a: ModelFile, b: ModelFile) -> str | None:
-    """What keeps two files from being one model in two types; None: nothing that a header tells."""
+    """Why two files are not one model in two types; None where their headers show no reason."""
     for name in sorted({*a.shapes, *b.shapes}):
         shapes = [file.shapes.get(name) for file in (a, b)]
         if shapes[0] != shapes[1]:

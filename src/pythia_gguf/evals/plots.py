@@ -35,8 +35,8 @@ _SERIES = (
     ("OPT", "opt", None, "C1", "^--"),
     ("BLOOM", "bloom", None, "C3", "v--"),
 )
-_MOST = 1e12  # what is above can be drawn only alone
-# The keyword of a PNG's text that says of which reports it is.
+_MOST = 1e12  # a larger value could only be drawn alone
+# The keyword of a PNG's text that names the reports it was drawn from.
 _DRAWN_FROM = "pythia-gguf reports"
 _NOTE = (
     "Zero-shot, published by EleutherAI (EleutherAI/pythia a19eecb); bars: one standard error. No scores of GPT-Neo."
@@ -47,7 +47,7 @@ _NOTE = (
 class MeasuredScore:
     """A score of another run, drawn beside those that were published.
 
-    label       what tells the run from others, and of how many items the score is where not of all
+    label       tells the run from others, and says how many items the score is about where not all
     parameters  of its model
     """
 
@@ -73,7 +73,7 @@ def plot_steps(folder: Path) -> list[Path]:
 def plot_reports(reports: Mapping[str, Mapping[str, Any]], sha256: Sequence[str], folder: Path) -> list[Path]:
     """Two pictures of all reports of `pythia measure`: divergence, and perplexity, against bits per weight.
 
-    reports  by what tells one from another
+    reports  by a name that tells each from the others
     sha256   of their files: kept in the pictures
     """
     return [
@@ -88,7 +88,7 @@ def is_drawn_from(picture: Path, sha256: str) -> bool:
 
 
 def n_parameters(model: str) -> float:
-    """Parameters of a model by its name: of the suite exactly, else as the name says, "1b7" for 1.7 billion."""
+    """Parameters of a model by its name: exact for the suite, else as the name says, "1b7" for 1.7 billion."""
     name = model.removesuffix("-bf16")
     if name in MODELS:
         return float(MODELS[name].size.parameters)

@@ -1,4 +1,4 @@
-"""Scores that EleutherAI published of Pythia, OPT and BLOOM, and whether another run agrees with them.
+"""Scores that EleutherAI published for Pythia, OPT and BLOOM, and whether another run agrees with them.
 
 Source: EleutherAI/pythia a19eecb, evals/ (Apache License 2.0), the JSON files of lm-evaluation-harness 83dbfbf; steps
 are those of the Hub's branches. published_final.csv holds the last step of every model, published_steps.csv
@@ -16,7 +16,7 @@ from importlib import resources
 from pythia_gguf.evals.scores import Items, Score
 
 TASKS = ("lambada_openai", "piqa", "winogrande", "arc_challenge", "sciq")
-# Of each published task, of which an accuracy is a part.
+# The items of each published task that has an accuracy.
 N_ITEMS = {
     "lambada_openai": 5153,
     "piqa": 1838,
@@ -70,13 +70,13 @@ class Agreement:
 
     @property
     def items(self) -> Items:
-        """Those asked, of those that the published one is about."""
+        """The items that were asked, out of those that the published score is about."""
         items = self.score.items
         return items if items.asked is None else replace(items, whole=N_ITEMS[self.score.task])
 
     @property
     def distance(self) -> float | None:
-        """How far apart they are, in standard errors; None where the run is not about the items that were published."""
+        """How far apart the scores are, in standard errors; None where the two are about different items."""
         items = self.items
         is_of_same = not items.is_part and items.asked in (None, items.whole)
         return abs(self.score.value - self.published) / self.stderr if is_of_same else None
@@ -88,7 +88,7 @@ class Agreement:
 
 
 def agreements(scores: Iterable[Score], suite: str, model: str) -> list[Agreement]:
-    """Scores of a run that were published too, with as many examples in the prompt."""
+    """The scores of a run that were also published, with as many examples in the prompt."""
     known = {(p.task, p.metric, p.shots): p for p in final_scores() if (p.suite, p.model) == (suite, model)}
     found = []
     for score in scores:

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 # null: the figure does not exist, and `missing` says why.
 _FIGURE = (float, None)
 _FIGURES = ("ppl", "ppl_error", "ln_ratio", "ln_ratio_error", "kl_mean", "kl_error", "kl_p999", "same_top1")
-# Older reports have no hashes: who needs them says so.
+# Older reports have no hashes; code that needs them says so.
 _MODEL = {"file": str, "ppl": _FIGURE, "ppl_error": _FIGURE, "missing?": str, "folder?": str, "sha256?": str}
 _REPORT = {
     "schema_version": int,
@@ -58,7 +58,7 @@ def read_report(path: Path) -> dict[str, Any]:
 def read_results(path: Path, *, ours: bool) -> dict[str, Any]:
     """Results of lm_eval in either layout; raises ModelFileError for anything else, StorageError.
 
-    ours  whether they must say which file they are of, as those of `pythia eval` do
+    ours  whether they must name their file, as results of `pythia eval` do
     """
     if ours:
         return read_json_object(path, _OUR_RESULTS, what="results of pythia eval")
@@ -86,7 +86,7 @@ def place(row: Mapping[str, Any]) -> str:
 
 
 def change(row: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
-    """By which part the perplexity of a file is above the reference's; None where one of them does not exist."""
+    """How far the perplexity of a file is above the reference's, as a part of it; None where one does not exist."""
     if row["ppl"] is None or not reference["ppl"]:
         return None
     result: float = row["ppl"] / reference["ppl"] - 1

@@ -1,4 +1,4 @@
-"""The file that a long run writes at its end: checked before the first token, one run at a time, not lost unasked."""
+"""The file that a long run writes at its end: checked before the first token, and written by one run at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pythia_gguf.lock import holder, lock
 
 @contextlib.contextmanager
 def alone_with(out: Path | None) -> Iterator[None]:
-    """While the block runs, no other one is entered for this file, which can be written; None: nothing to guard.
+    """Let one process at a time enter the block for this file, and check that it can be written; None guards nothing.
 
     Raises StorageError where it cannot be written, LockedError at once when another run is there.
     """
@@ -38,7 +38,7 @@ def alone_with(out: Path | None) -> Iterator[None]:
 def refuse_to_lose(out: Path | None, force: bool, what_is_lost: Callable[[Path], str | None]) -> None:
     """Raise StorageError when a file exists and would be replaced by one that does not say what it says.
 
-    what_is_lost  hears the file; returns None when nothing is, else what to say of it
+    what_is_lost  takes the file and returns None when nothing is lost, else what to say about it
     """
     if out is not None and not force and out.exists() and (lost := what_is_lost(out)) is not None:
         raise StorageError(

@@ -1,4 +1,4 @@
-"""Scores of tasks, read out of results of lm_eval in either layout, each with the items that it is of."""
+"""Scores of tasks, read from results of lm_eval in either layout, each with the items that it is about."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NO_METRICS = {"name", "alias", "sample_len", "sample_count"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Items:
-    """Of a task.
+    """How many items a score is about.
 
-    asked  how many were; None: results do not say it
-    whole  how many there are; None: results do not say it
-    limit  the first so many were asked for; None: all
+    asked  items that were asked; None: results do not say it
+    whole  items that the task has; None: results do not say it
+    limit  the first so many were requested; None: all
     """
 
     asked: int | None
@@ -26,7 +26,7 @@ class Items:
 
     @property
     def is_part(self) -> bool:
-        """Whether some were not asked."""
+        """Whether some items were not asked."""
         return self.limit is not None if self.asked is None or self.whole is None else self.asked < self.whole
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Score:
 
 
 def scores_of(results: Mapping[str, Any]) -> list[Score]:
-    """Every value of results in the harness's layout, or in that of EleutherAI/pythia."""
+    """Every value of results in the layout of the harness or of EleutherAI/pythia."""
     shots, items = _shots(results), items_of(results)
     return [
         Score(
@@ -93,7 +93,7 @@ def items_of(results: Mapping[str, Any]) -> dict[str, Items]:
 
 
 def is_figure(value: object) -> TypeGuard[int | float]:
-    """Whether a value of results is a number; the harness writes "N/A" and NaN for what it cannot tell."""
+    """Whether a value of results is a number; the harness writes "N/A" and NaN for values that it does not have."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -123,7 +123,7 @@ def _object(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _shots(results: Mapping[str, Any]) -> dict[str, int]:
-    """Task -> examples in its prompts: of each in the harness's layout, of all in EleutherAI's."""
+    """Task -> examples in its prompts: one number for each in the harness's layout, one for all in EleutherAI's."""
     shots = results.get("n-shot", _object(results, "config").get("num_fewshot"))
     of_each = shots if isinstance(shots, dict) else dict.fromkeys(results["results"], shots)
     return {task: n for task, n in of_each.items() if isinstance(n, int) and not isinstance(n, bool)}

@@ -1,7 +1,7 @@
-"""Long runs over a text: its windows, and what is done kept on disk, so that a killed run goes on.
+"""Long runs over a text: its windows, and finished work that is kept on disk, so that a killed run goes on.
 
-What cannot be used of an earlier run is a fresh start, never an error: the file begins with a hash of all that follows,
-so damage of any kind is noticed before a byte of it is believed.
+Where the state of an earlier run cannot be used, the run starts afresh and never fails: the file begins with a hash of
+everything that follows, so damage of any kind is noticed before a byte of it is believed.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ def text_ids(tokenizer: TextTokenizer, text: str, context: int) -> list[int]:
 
 
 def windows_of(ids: Sequence[int], context: int) -> np.ndarray:
-    """A text's tokens cut into whole windows: i64 [n, context]; what is left over at the end is not used."""
+    """A text's tokens cut into whole windows: i64 [n, context]; the rest at the end is not used."""
     return np.asarray(ids[: len(ids) // context * context], np.int64).reshape(-1, context)
 
 
 def state_path(out: Path) -> Path:
-    """Where a run keeps what it has of a result."""
+    """The file in which a run keeps its unfinished result."""
     return out.with_name(f".{out.name}.partial.npz")
 
 
 def state_key(windows: np.ndarray, *decides: object) -> str:
-    """What kept numbers belong to: windows, this version, and all else that decides them, as `repr` says it."""
+    """A text that says what kept numbers belong to: windows, this version, and all else that decides them."""
     facts = (metadata.version("pythia-gguf"), windows.shape, *decides)
     return hashlib.sha256(repr(facts).encode() + windows.tobytes()).hexdigest()
 
 
 def read_state(state: Path | None, key: str, tell: Callable[[str], None] = lambda line: None) -> dict[str, np.ndarray]:
-    """Kept arrays by name; none where the file is damaged or belongs to something else, which `tell` hears."""
+    """Kept arrays by name; none where the file is damaged or belongs to something else, which `tell` reports."""
     if state is None or not state.is_file():
         return {}
     try:
@@ -81,7 +81,7 @@ def save_state(state: Path | None, key: str, arrays: Mapping[str, np.ndarray]) -
 
 
 def _arrays(data: bytes) -> tuple[str, dict[str, np.ndarray]]:
-    """The key and the arrays in a file; raises ValueError for one that `save_state` has not written as it is."""
+    """The key and the arrays in a file; raises ValueError unless the file is as `save_state` wrote it."""
     content = memoryview(data)[_HEAD_BYTES:]
     if data[:_HEAD_BYTES] != _MAGIC + hashlib.sha256(content).digest():
         raise ValueError("damaged")
@@ -96,7 +96,7 @@ class SaveTimer:
         self._save, self._saved = save, time.monotonic()
 
     def now_and_then(self) -> None:
-        """After each piece of work."""
+        """To be called after each piece of work."""
         if time.monotonic() - self._saved > _SAVED_EVERY_S:
             self._save()
             self._saved = time.monotonic()

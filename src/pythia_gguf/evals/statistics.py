@@ -18,7 +18,7 @@ def perplexity(losses: np.ndarray) -> tuple[float | None, float | None]:
     """exp of the mean loss, and its standard error: the error of the mean times the perplexity.
 
     losses   f64 [n], nats; n at least 2
-    Returns  None for what does not exist: the mean of losses that are not finite, or an exp of it that overflows
+    Returns  None for a figure that does not exist: the mean of losses that are not finite, or an exp that overflows
     """
     try:
         value = math.exp(losses.mean())

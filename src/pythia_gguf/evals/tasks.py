@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness by name, a run of them, and its results as the harness and as EleutherAI write them.
 
-A run takes anything that is the harness's `LM`. lm_eval is of the extra `eval`, and imported only when tasks are asked
-for.
+A run takes anything that is the harness's `LM`. lm_eval comes with the extra `eval` and is imported only when tasks are
+asked for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BOOTSTRAPS = 1000
 # Metrics that EleutherAI's files call by another name.
 _PYTHIA_NAMES = {"perplexity": "ppl", "likelihood_diff": "likelihood_difference"}
-# Keys of results under which there is something of each task.
+# Keys of results that have an entry for each task.
 _OF_TASKS = (
     "results",
     "groups",
@@ -53,7 +53,8 @@ def check_run(n_shots: int | None, limit: int | None) -> None:
 
 
 def load_tasks(names: Sequence[str], include: str | os.PathLike[str] | None = None) -> list[Task | Group]:
-    """Tasks with their data; raises UsageError for what is no task or cannot run here, NetworkError, StorageError.
+    """Tasks with their data; raises UsageError for unknown tasks and for those that cannot run here, and NetworkError,
+    StorageError.
 
     names    of tasks, groups and tags, or patterns of them: "piqa", "crows_pairs_english*"
     include  folder of more tasks in YAML; there, a name of the harness's means the one in the folder
@@ -82,7 +83,7 @@ def load_tasks(names: Sequence[str], include: str | os.PathLike[str] | None = No
 
 
 def check_tasks(model: LM, tasks: Sequence[Task | Group], n_shots: int | None) -> None:
-    """Raise UsageError, which names the task, for what cannot run: before the first request of any.
+    """Raise UsageError, which names the task, for a task that cannot run: before the first request of any.
 
     n_shots  as in `run_tasks`
     """
@@ -110,7 +111,7 @@ def run_tasks(
     limit: int | None = None,
     hear: Callable[[dict[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
-    """What `lm_eval --output_path` writes of a run, as a dict.
+    """Run tasks; returns what `lm_eval --output_path` writes, as a dict.
 
     n_shots  examples in each prompt; None for what the task says, else none
     limit    items of each task; None for all
@@ -172,11 +173,12 @@ def _with_facts(results: Mapping[str, Any], n_shots: int | None, tracker: Any) -
 def pythia_layout(results: Mapping[str, Any]) -> dict[str, Any]:
     """The same in the form of EleutherAI/pythia a19eecb, evals/pythia-v1: results, versions, config.
 
-    A metric of a filter other than the harness's "none" keeps the filter in its name; what has no value is left out.
+    A metric with a filter other than the harness's "none" keeps the filter in its name; those without a value are left
+    out.
     """
     config, shots = results["config"], results["n-shot"]
     distinct = set(shots.values())
-    # Of groups too, which this layout does not know.
+    # Groups are among them, which this layout does not know.
     n_samples = {task: {"original": items.whole, "effective": items.asked} for task, items in items_of(results).items()}
     return {
         "results": {
@@ -206,13 +208,13 @@ def pythia_layout(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pythia_name(metric: str) -> str:
-    """What EleutherAI's files call a metric, or the error of one."""
+    """The name of a metric, or of its error, in EleutherAI's files."""
     name = metric.removesuffix("_stderr")
     return _PYTHIA_NAMES.get(name, name) + metric[len(name) :]
 
 
 def as_json(results: Mapping[str, Any]) -> str:
-    """Text of results: null for a number that is none; what else JSON has no form for as the harness writes it."""
+    """Text of results: null for NaN and Infinity; other values that JSON has no form for as the harness writes them."""
     from lm_eval.utils import handle_non_serializable
 
     return json_text(without_nan(results), indent=2, ascii_only=False, default=handle_non_serializable)
@@ -248,7 +250,7 @@ def _text(include: str | os.PathLike[str] | None) -> str | None:
 def _beside(
     kind: type[TaskManager], names: Sequence[str], include: str | os.PathLike[str] | None
 ) -> TaskManager | None:
-    """The tasks of the folder alone, when they are all that is asked for: the harness's take seconds to list."""
+    """The tasks of the folder alone, when no others are asked for: listing the harness's takes seconds."""
     if include is None:
         return None
     manager = kind(include_path=_text(include), include_defaults=False)
@@ -264,7 +266,7 @@ def _matches(name: str, manager: TaskManager) -> list[str]:
 
 @contextlib.contextmanager
 def _one_line_errors(names: Sequence[str]) -> Iterator[None]:
-    """What harness and `datasets` raise while tasks are loaded, as one line."""
+    """Turn what harness and `datasets` raise while tasks are loaded into one line."""
     from datasets.exceptions import DatasetsError
 
     which = one_line(", ".join(names), 100)
@@ -291,7 +293,7 @@ def _of_task(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_git() -> Iterator[None]:
-    """The harness asks git for the commit of the current folder, and where there is none git tells it on our stderr."""
+    """Silence git: the harness asks it for the commit of the current folder, and without one git complains."""
     from lm_eval import evaluator
 
     asked = evaluator.get_git_commit_hash
@@ -311,7 +313,7 @@ def _commit() -> str | None:
 
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
-    """The harness would fork to resample, and a process with threads must not be forked."""
+    """Let the harness resample in this process: it would fork, and a process with threads must not be forked."""
     name = "DISABLE_MULTIPROC"
     before = os.environ.get(name)
     os.environ[name] = "1"

@@ -1,6 +1,6 @@
 """A GGUF as a transformers model in memory.
 
-torch and transformers are the caller's, and are imported only when a function here is called.
+The caller has torch and transformers; they are imported only when a function here is called.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keys of a model card's front matter: which values the Hub takes, and which are paths of somebody's disk.
 
-Rules are those by which the Hub is known to refuse cards (huggingface_hub #3862, #4218, autotrain-advanced #648,
-espnet_model_zoo #102). Where it keeps a list that grows, such as that of licences, only the form is known here: the Hub
-itself is asked before anything is sent.
+The Hub is known to refuse cards by these rules (huggingface_hub #3862, #4218, autotrain-advanced #648, espnet_model_zoo
+#102). Where it keeps a list that grows, as for licences, only the form is checked here: the Hub itself is asked before
+anything is sent.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pythia_gguf.errors import one_line
 
 _REPO_PART = r"(?=[^/]{1,96}(?:/|$))[A-Za-z0-9_](?:[\w.-]*\w)?"
 _REPO_ID = re.compile(rf"(?!.*(?:--|\.\.|\.git$))(?:{_REPO_PART}/)?{_REPO_PART}", re.ASCII)
-# At the beginning, or behind the colon of a tag such as "base_model:adapter:/home/me/model".
+# A path at the beginning, or behind the colon of a tag such as "base_model:adapter:/home/me/model".
 _LOCAL_PATH = re.compile(r"(?:^|(?<=:))(?:file:|~?/(?!/)|\.{1,2}[/\\]|~?\\|[A-Za-z]:[/\\](?!/))", re.IGNORECASE)
-# Of models and data sets that a model was made from, in every spelling.
+# Keys for models and data sets that a model was made from, in every spelling.
 _ORIGINS = frozenset({"base_model", "base_models", "base_model_sources", "datasets", "dataset", "dataset_sources"})
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether a repository can be called so, with its owner or without: the rule of huggingface_hub."""
+    """Whether a repository can have this name, with or without its owner: the rule of huggingface_hub."""
     return _REPO_ID.fullmatch(text) is not None
 
 
@@ -38,7 +38,7 @@ class _Rule:
     """What a key may hold.
 
     takes    one value
-    expected it in words
+    expected that value in words
     is_list  whether it may be a list of them
     """
 
@@ -89,12 +89,12 @@ def faults_of(keys: Mapping[Any, object]) -> list[str]:
 
 
 def without_local_paths(keys: Mapping[str, object]) -> dict[str, object]:
-    """A front matter without values that are paths of a disk; what is left without any value goes too."""
+    """A front matter without values that are paths of a disk; keys that have no value left go too."""
     return {key: kept for key, value in keys.items() if (kept := _cleaned(value, key in _ORIGINS)) is not _NOTHING}
 
 
 def local_paths_in(keys: Mapping[str, object]) -> set[str]:
-    """Those values."""
+    """The values that are paths of a disk."""
     return {text for key, value in keys.items() for text in _texts_in(value) if _is_path(text, key in _ORIGINS)}
 
 

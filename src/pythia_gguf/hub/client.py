@@ -1,6 +1,6 @@
 """The Hub, spoken to through huggingface_hub: what a repository holds, and what goes wrong as one line.
 
-No message holds anything that the library or a server said at length: those may quote a token.
+No message repeats at length what the library or a server said, because that may quote a token.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class UnreachableError(NetworkError):
-    """No answer, or none that counts: what is on this machine may have to do."""
+    """The Hub did not answer usefully; callers may fall back to what is on this machine."""
 
 
 class NoRepositoryError(NetworkError):
-    """There is no repository of that name, or it shows itself to others only."""
+    """There is no repository of that name, or others alone may see it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class HubFile:
     """A file of a revision, as the Hub lists it.
 
     sha256   of its content where it is in LFS, else None
-    blob_id  SHA-1 that git names its content by; of an LFS file, of the pointer
+    blob_id  SHA-1 by which git names its content; for an LFS file that of the pointer
     """
 
     path: str
@@ -46,7 +46,7 @@ class HubFile:
 
 
 def git_digest(n_bytes: int) -> hashlib._Hash:
-    """The beginning of the hash that git names a content of so many bytes by; `update` with the content."""
+    """Begin the hash by which git names a content of so many bytes; `update` it with the content."""
     return hashlib.sha1(b"blob %d\0" % n_bytes, usedforsecurity=False)
 
 
@@ -82,7 +82,7 @@ class Hub:
         from huggingface_hub import constants
 
         with errors_as_one_line(repo_id, revision):
-            # With a limit of time: a network may be down by swallowing what is sent.
+            # With a time limit, because a broken network may swallow all packets.
             return str(self.api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha)
 
     def commit(self, repo_id: str, commit: str) -> Revision:
@@ -100,13 +100,13 @@ class Hub:
 
     @property
     def is_offline(self) -> bool:
-        """Whether HF_HUB_OFFLINE forbids to ask anything."""
+        """Whether HF_HUB_OFFLINE forbids any request."""
         from huggingface_hub import constants
 
         return bool(constants.HF_HUB_OFFLINE)
 
     def has_token(self) -> bool:
-        """Whether requests name who asks; raises StorageError where that cannot be read."""
+        """Whether requests carry a token; raises StorageError where it cannot be read."""
         from huggingface_hub import get_token
 
         try:
@@ -115,7 +115,7 @@ class Hub:
             raise StorageError(f"the token cannot be read: {one_line(str(e))}. Set HF_HOME to a folder of yours") from e
 
     def answer_s(self, timeout_s: float) -> float:
-        """Seconds until it answers a small question without a token, be it with a refusal; raises UnreachableError."""
+        """Seconds until it answers a small request without a token, even if it refuses; raises UnreachableError."""
         started = time.perf_counter()
         try:
             with errors_as_one_line("EleutherAI/pythia-14m"):
@@ -157,9 +157,9 @@ class Hub:
         parent: str | None,
         message: str,
     ) -> None:
-        """Put files onto a branch, by their paths in the repository, and take others away, all in one commit.
+        """Put files onto a branch, by their paths in the repository, and delete others, all in one commit.
 
-        parent   the commit that the branch is expected to lead to, at another one nothing is changed; None: any
+        parent   the commit that the branch must lead to, else nothing changes; None: any
         Raises   NetworkError, StorageError
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -182,7 +182,7 @@ class Hub:
             return next(iter(self.api.list_repo_commits(repo_id, revision=commit))).created_at
 
 
-# Of what the Hub says.
+# Parts of what the Hub says.
 _MOST_CHARS = 200
 _TOKEN = re.compile(r"hf_\w+")
 _STATUS = {
@@ -195,7 +195,7 @@ _STATUS = {
 
 @contextlib.contextmanager
 def errors_as_one_line(repo_id: str, revision: str = "", path: Path | None = None) -> Iterator[None]:
-    """What huggingface_hub raises, as an error of ours that says what to do; `path` is where something is written."""
+    """Turn what huggingface_hub raises into an error of ours that says what to do; `path` is where we write."""
     from huggingface_hub import errors
 
     name = one_line(repo_id if revision in ("", "main") else f"{repo_id}@{revision}", 150)
@@ -234,7 +234,7 @@ def errors_as_one_line(repo_id: str, revision: str = "", path: Path | None = Non
 
 
 def _of_status(name: str, code: int, said: str) -> NetworkError:
-    """What the Hub answers, as an error; what it refuses it may say why."""
+    """The Hub's answer as an error, with its reason where it refuses and says why."""
     if code == 429 or code >= 500:
         return UnreachableError(f"{name}: {_STATUS.get(code, f'the Hub answered {code}. Running again goes on')}")
     why = f": {_said(said)}" if said else ""

@@ -1,6 +1,6 @@
 """The YAML front matter of a README.md: what a model card says about itself in keys.
 
-As tolerant as llama.cpp 0c1e57098, gguf-py/gguf/metadata.py (`load_model_card`).
+It is as tolerant as llama.cpp 0c1e57098, gguf-py/gguf/metadata.py (`load_model_card`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def front_matter(readme: str, path: str | os.PathLike[str]) -> dict[str, object]
 
     readme  text of the README.md
     path    where it came from, for messages
-    Raises  ModelFileError when it is no YAML or too large.
+    Raises  ModelFileError when it is not YAML, or too large.
     """
     lines = readme.splitlines()
     if not lines or lines[0] != "---":
@@ -43,7 +43,8 @@ def front_matter(readme: str, path: str | os.PathLike[str]) -> dict[str, object]
     except (yaml.YAMLError, RecursionError) as e:
         _fail(f"not valid YAML: {e}", path, e)
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as e:
-        # What PyYAML lets through when a value does not fit its tag, as in `!!int x`, `2023-13-45` or `9:9:...:9.5`.
+        # Exceptions that PyYAML lets through when a value does not fit its tag, as in `!!int x`, `2023-13-45`,
+        # `9:9:...:9.5`.
         _fail(f"a value is not what its YAML type asks for: {e}", path, e)
     return data if isinstance(data, dict) else {}
 

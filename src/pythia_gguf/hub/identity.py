@@ -40,7 +40,7 @@ _CARD_KEYS = {
     "source.uuid": ("uuid", "model_uuid"),
     "source.repo_url": ("repo_url", "model_repo_url"),
 }
-# Key prefix -> the card's keys for it: only the first that is there counts.
+# Key prefix -> the card's keys for it; only the first that is there counts.
 _ORIGINS = {
     "base_model": ("base_model", "base_models", "base_model_sources"),
     "dataset": ("datasets", "dataset", "dataset_sources"),

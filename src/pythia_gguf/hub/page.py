@@ -11,7 +11,7 @@ _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _SCHEME = re.compile(r"(?P<scheme>https?|hf)://(?P<rest>.*)", re.IGNORECASE)
 _USER = re.compile(r"^(\w+://)[^/@]*@")  # may hold a token: never shown, and not needed
 _GIT = re.compile(r"(?:ssh://)?git@(?P<host>[\w.-]+)[:/](?P<rest>.*)", re.IGNORECASE)
-# What else has pages with addresses that begin as a model's.
+# Other things whose pages have addresses that begin like a model's.
 _OTHER_PAGES = {
     "datasets": "a data set",
     "spaces": "a space",
@@ -37,7 +37,7 @@ def name_on_page(text: str, endpoint: str) -> str:
 
     The page of a GGUF, or the address that it is fetched from, is "OWNER/NAME@REVISION:FILE".
 
-    endpoint  of the hub that is asked; addresses there are taken, and those of huggingface.co
+    endpoint  of the hub that is asked; addresses of it and of huggingface.co are taken
     Raises    UsageError for other hosts, for pages of anything but a model, for any other file of a repository, and for
               two revisions
     """

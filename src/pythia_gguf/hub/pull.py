@@ -1,6 +1,6 @@
-"""Files of a revision onto this machine, into huggingface_hub's own cache, each one compared with its hash.
+"""Fetches the files of a revision into huggingface_hub's own cache, and compares each one with its hash.
 
-It tells by their names which files a model consists of.
+The names of files say which of them a model consists of.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WEIGHTS = (
 
 
 class NoWeightsError(NetworkError):
-    """A repository holds no weights that are read; `revision` says what it holds."""
+    """A repository holds no weights that we read; `revision` says what it holds."""
 
     def __init__(self, revision: Revision) -> None:
         super().__init__(f"{revision.repo_id}: no weights here, neither model.safetensors nor pytorch_model.bin")
@@ -46,12 +46,12 @@ class NoWeightsError(NetworkError):
 
 
 def texts_of(files: Iterable[str]) -> list[str]:
-    """Of the files of a revision those that say what the model is."""
+    """The files of a revision that say what the model is."""
     return sorted(filter(_TEXTS.fullmatch, files))
 
 
 def weights_of(revision: Revision) -> tuple[str, list[str]]:
-    """Kind and files of the weights that are read, safetensors before torch: the index among them, last.
+    """Kind and files of the weights that we read, safetensors before torch; an index is the last of them.
 
     Raises NetworkError where there are none.
     """
@@ -70,27 +70,27 @@ def holds_checkpoint(revision: Revision) -> bool:
 
 
 def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = None) -> Path:
-    """Fetch a model; the folder it lies in, where huggingface_hub and transformers find it too.
+    """Fetch a model; returns the folder it lies in, where huggingface_hub and transformers find it too.
 
-    What is there already is not fetched again; without a network, what is there is used. New files are compared with
-    the hashes that the Hub lists; one that differs is deleted. All are of one commit, whatever becomes of a branch.
+    Files that are there already are not fetched again; without a network, they are used. New files are compared with
+    the hashes that the Hub lists; one that differs is deleted. All are of one commit, even if the branch moves.
     Raises NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong hash
     """
     return find(name, hub, keep=True, progress=progress).folder
 
 
 def kept_snapshot(name: ModelName) -> Path | None:
-    """Where an earlier run put files of a revision, by what a branch was then; no network is needed."""
+    """The folder in which an earlier run put files of a revision; a branch means what it meant then."""
     folder = _repository_folder(name)
     commit = name.revision
-    with contextlib.suppress(OSError):  # a commit has no note of where it leads
+    with contextlib.suppress(OSError):  # a commit needs no note of where it leads
         commit = (folder / "refs" / name.revision).read_text("utf-8", errors="replace").strip()
     snapshot = folder / "snapshots" / commit
     return snapshot if _COMMIT.fullmatch(commit) and snapshot.is_dir() else None
 
 
 def _repository_folder(name: ModelName) -> Path:
-    """Where huggingface_hub keeps a repository."""
+    """The folder in which huggingface_hub keeps a repository."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -125,9 +125,9 @@ def _has_weights(names: set[str]) -> bool:
 class NamedSource:
     """A model of the Hub as something to read.
 
-    folder     what of it is on this machine
+    folder     with its files that are on this machine
     revision   the branch or commit that was asked for; None for "main"
-    elsewhere  the rest, by file name
+    elsewhere  the other files, by name
     """
 
     folder: Path
@@ -136,17 +136,20 @@ class NamedSource:
 
 
 def find(name: ModelName, hub: Hub | None = None, *, keep: bool, progress: Progress | None = None) -> NamedSource:
-    """A model to be read once: its texts are fetched, its weights are read from the Hub when they are wanted.
+    """A model to be read once: its texts are fetched, and its weights are read from the Hub when they are wanted.
 
-    keep    fetch the weights too, into the cache; so it always is where they are no safetensors in LFS, or are there
+    keep    fetch the weights too, into the cache; this always happens unless they are safetensors in LFS that are not
+            there yet
     Raises  as `pull`
     """
     hub = hub or Hub()
     branch = None if name.revision == MAIN else name.revision
+    # 1. Without an answer of the Hub, the cache must hold the whole model.
     try:
         revision = hub.revision(name.repo_id, name.revision)
     except UnreachableError as e:
         return NamedSource(folder=_kept(name, e), revision=branch, elsewhere={})
+    # 2. The Hub lists a SHA-256 only for files in LFS, and only safetensors can be read piece by piece.
     kind, paths = weights_of(revision)
     files = [revision.files[path] for path in paths if path.endswith(".safetensors")]
     is_streamed = not keep and kind == "safetensors" and all(f.sha256 for f in files)
@@ -155,6 +158,7 @@ def find(name: ModelName, hub: Hub | None = None, *, keep: bool, progress: Progr
         folder = fetch(name, revision, [*texts_of(revision.files), *indexes], hub, progress)
         elsewhere = {f.path: _elsewhere(hub, revision, f, folder / f.path) for f in files}
         return NamedSource(folder=folder, revision=branch, elsewhere=elsewhere)
+    # 3. Anything else is fetched as a whole.
     folder = fetch(name, revision, [*texts_of(revision.files), *paths], hub, progress)
     return NamedSource(folder=folder, revision=branch, elsewhere={})
 
@@ -172,7 +176,7 @@ def _is_here(revision: Revision) -> Callable[[str], bool]:
 
 
 def fetch(name: ModelName, revision: Revision, paths: list[str], hub: Hub, progress: Progress | None = None) -> Path:
-    """Fetch some files of a revision and compare those that are new with their hashes; the folder of the snapshot."""
+    """Fetch some files of a revision and compare new ones with their hashes; returns the folder of the snapshot."""
     is_here = _is_here(revision)
     new = [revision.files[path] for path in paths if not is_here(path)]
     progress = progress or Silence()
@@ -185,7 +189,7 @@ def fetch(name: ModelName, revision: Revision, paths: list[str], hub: Hub, progr
 
 
 def note_branch(name: ModelName, commit: str) -> None:
-    """Note in huggingface_hub's cache where a branch led, as the library does: for the time without a network.
+    """Note in huggingface_hub's cache where a branch led, as the library does, for times without a network.
 
     Without files of the commit there is nothing to note.
     """
@@ -199,7 +203,7 @@ def note_branch(name: ModelName, commit: str) -> None:
 
 
 def _snapshot(name: ModelName, revision: Revision, hub: Hub, paths: list[str], progress: Progress) -> Path:
-    """Have huggingface_hub fetch files that are not there, of the commit that was listed: a branch may move."""
+    """Have huggingface_hub fetch missing files, from the commit that was listed, because a branch may move."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 

@@ -1,11 +1,11 @@
-"""What readers take for a model in a repository, by the names of files: transformers a checkpoint, llama.cpp GGUFs."""
+"""Which files of a repository programs take for a model, by their names: transformers checkpoints, llama.cpp GGUFs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-# Of transformers, in every layout and variant, and what it reads beside them before anything else.
+# Weights of transformers, in every layout and variant, and the files beside them that it reads first.
 _CHECKPOINT = re.compile(
     r"(?:model|pytorch_model|adapter_model)(?:\.[\w-]+)?(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index(?:\.[\w-]+)?\.json)?"
     r"|(?:tf_model|flax_model).*\.(?:h5|msgpack)(?:\.index\.json)?|rust_model\.ot|model\.ckpt.*"
@@ -13,7 +13,7 @@ _CHECKPOINT = re.compile(
     r"|(?:tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|\w+\.model"
     r"|chat_template\.(?:jinja|json)|additional_chat_templates/[\w-]+\.jinja"
 )
-# Projectors of images and importance matrices are no models; an adapter may be merged, which no name tells.
+# Projectors of images and importance matrices are no models; an adapter may be merged, which its name does not show.
 _NO_MODEL = re.compile(r"(?:^|[._-])(?:mmproj(?:[._-]|$)|imatrix$)", re.IGNORECASE)
 _GGUF_TEXTS = ("manifest.json", "SHA256SUMS")
 

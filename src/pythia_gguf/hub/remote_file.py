@@ -1,4 +1,4 @@
-"""A file on the Hub, read piece by piece with range requests; what falls short is asked for again.
+"""A file on the Hub, read piece by piece with range requests; missing bytes are requested again.
 
 Pieces are blocks of a few MB that several readers share; blocks that are likely to be next come while others are read.
 """
@@ -20,12 +20,12 @@ BLOCK_BYTES = 4 << 20
 _KEPT_BLOCKS = 16
 _AHEAD = 2
 _CONNECTIONS = 4
-# Answers in a row that bring nothing.
+# How many answers in a row may bring nothing.
 _MOST_FAILURES = 5
 
 
 class RemoteFile(ReadableFile):
-    """A file of a commit; its path is where a copy would lie."""
+    """A file of a commit on the Hub; its path is the place of a copy that does not exist."""
 
     def __init__(self, hub: Hub, revision: Revision, file: HubFile, path: Path) -> None:
         """For one file of a commit; nothing is asked yet."""
@@ -56,12 +56,14 @@ class RemoteFile(ReadableFile):
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _block(self, index: int) -> Future[bytearray]:
-        """A block, asked for if it is not there, and those after it."""
+        """A block; it and the next ones are requested if they are not there."""
         with self._lock:
+            # 1. Weights are read front to back: request the next blocks while this one is used.
             last = (self.size - 1) // BLOCK_BYTES
             for i in range(index, min(index + _AHEAD, last) + 1):
                 if i not in self._blocks:
                     self._blocks[i] = self._pool.submit(self._fetch, i)
+            # 2. Other readers may still want blocks that were used last, so the oldest go first.
             self._blocks.move_to_end(index)
             block = self._blocks[index]
             while len(self._blocks) > _KEPT_BLOCKS:
@@ -81,7 +83,7 @@ class RemoteFile(ReadableFile):
         return block
 
     def _receive(self, offset: int, view: memoryview) -> int:
-        """Bytes that came before the answer ended or broke."""
+        """The bytes that came before the answer ended or broke off."""
         from huggingface_hub.errors import HfHubHTTPError, HTTPError
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 

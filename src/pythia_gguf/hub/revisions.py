@@ -1,7 +1,7 @@
 """What a repository's branches hold, compared by the hashes that the Hub lists: nothing is downloaded.
 
-Says which files are the same, never why. The weights of the last step and of "main" are meant to be the same, and so
-are those of steps 0 and 1: the warm-up begins with a learning rate of zero (EleutherAI/pythia #83).
+It says which files are the same, never why. The weights of the last step and of "main" should be the same, and so
+should the weights of steps 0 and 1: the warm-up begins with a learning rate of zero (EleutherAI/pythia #83).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that is not as the suite is published.
+    """A difference from how the suite should be published.
 
     kind      "missing branch", "missing file", "same sha256" (of all weights) or "same sha256 of a shard"
-    branches  those it concerns
-    files     those it concerns
+    branches  that it concerns
+    files     that it concerns
     """
 
     kind: str
@@ -92,7 +92,7 @@ def check_revisions(name: ModelName, hub: Hub | None = None, progress: Progress 
 
 
 def _order(branch: str) -> tuple[int, str]:
-    """Steps by number, "main" and others behind them."""
+    """The order of branches: steps by number, then "main" and others."""
     step = _STEP.fullmatch(branch)
     return (int(step[1]), "") if step else (10**9, branch)
 
@@ -130,7 +130,7 @@ def _missing_files(branch: str, revision: Revision) -> list[Finding]:
 
 
 def _expected(branches: list[str], order: list[str]) -> list[str]:
-    """Of branches that are the same those that are not meant to be: [] or at least two."""
+    """Among branches that are the same, those that should differ: none, or at least two."""
     steps = [b for b in order if _STEP.fullmatch(b)]
     last = steps[-1] if steps else None
     kinds = {(MAIN if b in (MAIN, last) else "first" if b in ("step0", "step1") else b) for b in branches}

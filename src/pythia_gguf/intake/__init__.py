@@ -1,1 +1,1 @@
-"""What a user gives: a GGUF of a whole model, opened and checked, or something else, told by its name."""
+"""What a user gives: a GGUF of a whole model, opened and checked, or something else, recognized by its name."""

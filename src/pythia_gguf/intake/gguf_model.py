@@ -38,7 +38,7 @@ def check_model(source: TensorSource) -> ModelConfig:
 
 
 def open_any_gguf(path: str | os.PathLike[str]) -> GGUFFile:
-    """A GGUF of whatever it may be; a file that is none is told by its name where that says more."""
+    """Any GGUF; for a file that is none, the error says what it is by its name where that says more."""
     try:
         return open_gguf(path)
     except ModelFileError:

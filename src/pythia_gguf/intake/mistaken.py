@@ -1,7 +1,7 @@
 """What people give in place of a model: adapters, weights of other programs, halves of a checkpoint, data sets.
 
 They are recognized by the names of their files and tensors and by `general.type`; only adapter_config.json is opened.
-Each is one line that says what it is and the way out.
+For each, one line says what it is and what to do instead.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _CHECKPOINT = re.compile(r"(?:checkpoint-|step)(\d+)")
 _ORIGINAL = "Take the original model, with model.safetensors or pytorch_model.bin"
 _CONVERT = "Its authors may have them as model.safetensors; else transformers before version 5 reads these"
 
-# Names of files, what a folder is that holds one, and the way out; the first that fits counts. Only folders without
-# weights that we read are compared; "{}" is the name that was found.
+# A name of a file, what a folder with such a file is, and what to do instead; the first that fits counts. Only folders
+# without weights that we can read are compared; "{}" is the name that was found.
 _FOLDERS: tuple[tuple[str, str, str], ...] = (
     (r"quantize_config\.json|quant_config\.json", "weights that GPTQ or AWQ has quantized ({})", _ORIGINAL),
     (
@@ -100,10 +100,10 @@ _OTHER_FILES: tuple[tuple[str, str], ...] = (
 
 
 def refuse_other_folder(folder: Path, elsewhere: Collection[str] = (), name: str | None = None) -> None:
-    """Raise ModelFileError for a folder that is known, and is no checkpoint.
+    """Raise ModelFileError for a folder that is recognized as something other than a checkpoint.
 
-    elsewhere  names of files that belong into it and are not on this machine
-    name       what the folder is called in the message; None: its path
+    elsewhere  names of files that belong in it and are not on this machine
+    name       what the message calls the folder; None: its path
     """
     names, path = sorted({*_names_in(folder), *elsewhere}), name or folder
     has_weights = holds_weights(folder, elsewhere)
@@ -125,7 +125,7 @@ def holds_weights(folder: Path, elsewhere: Collection[str] = ()) -> bool:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """What lies in a folder; nothing where it cannot be read, which whoever reads it says."""
+    """Names in a folder; none where it cannot be read, which a later reader reports."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -156,7 +156,7 @@ def _refuse_tensor(name: str, path: Path, table: tuple[tuple[str, str], ...]) ->
 
 
 def refuse_other_gguf(gguf: GGUFFile) -> None:
-    """Raise ModelFileError for a GGUF that says itself that it is no model."""
+    """Raise ModelFileError for a GGUF whose own keys say that it is no model."""
     kind = gguf.metadata.get("general.type")
     architecture = gguf.metadata.get("general.architecture")
     if isinstance(architecture, str):

@@ -1,6 +1,6 @@
 """Tokenizers: tokenizer.json and its companions <-> the `tokenizer.*` keys of a GGUF; a working tokenizer from either.
 
-BPE itself is the `tokenizers` library's.
+The `tokenizers` library does the BPE itself.
 """
 
 from pythia_gguf.tokenizer.folder import TOKENIZER_FILES, FolderTokenizer, read_tokenizer

@@ -1,6 +1,6 @@
 """Chat templates of a Hugging Face folder -> `tokenizer.chat_template*` keys.
 
-Templates are text here and are never run. Which file wins, and the keys, are those of llama.cpp 0c1e57098,
+Templates are text here and are never run. The keys, and which file wins, follow llama.cpp 0c1e57098,
 gguf-py/gguf/vocab.py (`SpecialVocab`) and gguf_writer.py (`add_chat_template`).
 """
 

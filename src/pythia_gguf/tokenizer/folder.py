@@ -1,6 +1,7 @@
 """The tokenizer of a Hugging Face folder, put together from all files that have a say in it -> GGUF keys.
 
-The keys are the converter's; what transformers makes of the same files and no key says is told beside them.
+The keys are the converter's. Where transformers makes something of the files that no key can say, it is returned beside
+the keys, for the manifest.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ _NFC_NOTE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderTokenizer:
-    """What a folder says of its tokenizer.
+    """What a folder says about its tokenizer.
 
     metadata  all `tokenizer.*` keys, in order
-    beside    what the manifest has to tell of special tokens; {} where the keys tell all
+    beside    what the manifest must say about special tokens; {} where the keys say everything
     notes     what the user should know, one line each
     """
 
@@ -80,11 +81,11 @@ def read_tokenizer(
         path=config_path,
     )
     metadata |= chat_template_metadata(folder, tokenizer_config)
-    check_tokenizer_keys(metadata, path)  # ids without a token are called [PADi], which a token may be called
+    check_tokenizer_keys(metadata, path)  # ids without a token are called [PADi], and a token may have that name
     of_keys = tokens_of_keys(metadata)
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
     begin, end, pad = (ids.get(named.kinds.get(kind)) for kind in ("bos", "eos", "pad"))
-    if begin is None and end is None:  # then config.json's are all that there is
+    if begin is None and end is None:  # then there are only those of config.json
         begin, end = of_keys.begin, of_keys.end
     ends = [end, *_ends(config), *_ends(generation_config)]
     before, after = (None, None) if named.is_neox else (around.before, around.after)

@@ -1,9 +1,9 @@
-"""Refuses `tokenizer.*` keys, written by whomever, that no program could use.
+"""Refuses `tokenizer.*` keys that no program could use, whatever wrote them.
 
-Keys that pass are copied as they are. What is refused here makes llama.cpp 0c1e57098 abort, refuse the file, or take
-another token than the key says (src/llama-vocab.cpp, `load`). Accepted on purpose, because llama.cpp takes them: any
-name of a pre-tokenizer (each release knows more), tokens that are empty or very long, bytes without a token, and chat
-templates, which are never run.
+Keys that pass are copied as they are. The keys refused here make llama.cpp 0c1e57098 abort, refuse the file, or take
+another token than the key says (src/llama-vocab.cpp, `load`). We accept, because llama.cpp takes them, any name of a
+pre-tokenizer (each release knows more), tokens that are empty or very long, bytes without a token, and chat templates,
+which are never run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FLAGS = ("add_bos_token", "add_eos_token", "add_sep_token")
 
 
 def check_tokenizer_keys(metadata: Mapping[str, object], path: str | os.PathLike[str]) -> None:
-    """Raise ModelFileError for keys of a tokenizer that cannot work; a file without a tokenizer may be.
+    """Raise ModelFileError for keys of a tokenizer that cannot work; a file may have no tokenizer at all.
 
     metadata  all keys of a GGUF
     path      where they came from, for messages
@@ -51,7 +51,7 @@ def check_tokenizer_keys(metadata: Mapping[str, object], path: str | os.PathLike
 
 
 def _check_tokens(tokens: list[str], path: str | os.PathLike[str]) -> None:
-    texts = [token for token in tokens if token]  # llama.cpp gives empty ones a name of their own
+    texts = [token for token in tokens if token]  # llama.cpp gives empty tokens a name of their own
     if len(set(texts)) != len(texts):
         twice, _ = Counter(texts).most_common(1)[0]
         _fail(f"token {twice!r} has two ids: {tokens.index(twice)} is the first", "tokens", path)

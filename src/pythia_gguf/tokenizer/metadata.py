@@ -21,7 +21,7 @@ from pythia_gguf.tokenizer.vocabulary import NFC_OF_PRE, PRE_OF_GPT_NEOX, AddedT
 
 NORMAL, USER_DEFINED = 1, 4  # llama_token_type
 _PREFIX = "tokenizer.ggml."
-# Added tokens that are not marked special but look it: (start, end).
+# Added tokens that look special without being marked so: (start, end).
 _SPECIAL_LOOKS = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
 _SPECIAL_TEXTS = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
 
@@ -84,7 +84,7 @@ def vocabulary_from_metadata(metadata: Mapping[str, object], path: str | os.Path
 
 
 def pre_tokenizer_note(metadata: Mapping[str, object]) -> str | None:
-    """What is to be said of a file that does not name its pre-tokenizer, such as those of 2023; None for any other.
+    """What to say about a file that does not name its pre-tokenizer, such as the files of 2023; None for any other.
 
     llama.cpp takes "default" for it, which splits digits and punctuation as no GPT-NeoX model was trained with.
     """
@@ -99,7 +99,7 @@ def pre_tokenizer_note(metadata: Mapping[str, object]) -> str | None:
 def try_tokenizer(
     metadata: Mapping[str, object], path: str | os.PathLike[str]
 ) -> tuple[Tokenizer | None, tuple[str, ...]]:
-    """The tokenizer of a GGUF that `check_tokenizer_keys` has passed, or None; and what a user should know of it.
+    """The tokenizer of a GGUF that `check_tokenizer_keys` has passed, or None; and what a user should know about it.
 
     None for a file without one, and for one that llama.cpp may know but that is not supported here.
     """
@@ -124,9 +124,9 @@ def tokenizer_from_metadata(metadata: Mapping[str, object], path: str | os.PathL
 
 
 def tokenizer_of(vocabulary: Vocabulary, special: SpecialTokens, path: str | os.PathLike[str]) -> Tokenizer:
-    """The working tokenizer of a checked vocabulary, in which control tokens are those of `special`.
+    """The working tokenizer of a checked vocabulary; `special` says which tokens are control tokens.
 
-    Raises  ModelFileError where every text is to get a token that there is not.
+    Raises  ModelFileError where every text should get a token that does not exist.
     """
     for adds, i, name in ((special.adds_begin, special.begin, "bos"), (special.adds_end, special.end, "eos")):
         if adds and i is None:

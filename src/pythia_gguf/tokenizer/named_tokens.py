@@ -16,7 +16,7 @@ from pythia_gguf.errors import ModelFileError, one_line
 from pythia_gguf.tokenizer.vocabulary import AddedToken, Vocabulary
 
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-# The class that transformers takes where no file names one, and the tokens that it has where no file names others.
+# The class that transformers takes where no file names one, and its tokens where no file names others.
 _NEOX_CLASS = "GPTNeoXTokenizer"
 _NEOX_TOKENS = dict.fromkeys(("bos", "eos", "unk"), "<|endoftext|>")
 _EXTRAS = ("extra_special_tokens", "additional_special_tokens")
@@ -28,9 +28,9 @@ class NamedTokens:
     """What the files beside a tokenizer.json name.
 
     kinds      kind of KINDS -> text of the token; kinds without one are left out
-    is_neox    whether transformers makes a GPTNeoXTokenizer of it, which puts nothing around a text
+    is_neox    whether transformers makes a GPTNeoXTokenizer of them, which puts nothing around a text
     listed     added tokens with their flags, in the order of their ids
-    is_newer   whether `listed` is newer than tokenizer.json: its flags count
+    is_newer   whether `listed` is newer than tokenizer.json, so that its flags count
     special    texts of the tokens that have a name, which are control tokens
     """
 
@@ -48,24 +48,27 @@ def read_named_tokens(
     config: Mapping[str, object],
     folder: str | os.PathLike[str],
 ) -> NamedTokens:
-    """The named tokens of a folder, from its parsed files, {} for each that is not there.
+    """The named tokens of a folder, from its parsed files; {} stands for a file that is not there.
 
     config  config.json, which may name the class too
-    folder  that holds them, for messages
-    Raises  ModelFileError for what is no token, and for a key that transformers 4 and 5 follow differently.
+    folder  where the files lie, for messages
+    Raises  ModelFileError for a value that is no token, and for a key that transformers 4 and 5 follow differently.
     """
     path = os.path.join(folder, "tokenizer_config.json")
     kind = tokenizer_config.get("tokenizer_class") or config.get("tokenizer_class") or _NEOX_CLASS
     is_neox = str(kind).startswith(_NEOX_CLASS)
     _refuse_switches(tokenizer_config, is_neox, path)
+    # 1. Which files count: transformers 4.34 and later write everything into tokenizer_config.json.
     decoder, names = tokenizer_config.get("added_tokens_decoder"), dict(tokenizer_config)
-    if decoder is None:  # as before transformers 4.34: two files more, of which one overrules
+    if decoder is None:  # as before transformers 4.34: two more files, and one overrules the other
         names |= special_tokens_map
+    # 2. The tokens with a role; the class GPTNeoXTokenizer has its own where no file names one.
     texts = {kind: text_of(names.get(f"{kind}_token")) for kind in KINDS}
     if is_neox:
         texts |= {kind: text for kind, text in _NEOX_TOKENS.items() if f"{kind}_token" not in names}
     kinds = {kind: text for kind, text in texts.items() if text is not None}
     special = tuple(dict.fromkeys([*kinds.values(), *_extras(names)]))
+    # 3. The added tokens, with flags in new files and without them in old ones.
     if decoder is None:
         listed = tuple(_old_entries(added_tokens, special, os.path.join(folder, "added_tokens.json")))
     else:
@@ -74,7 +77,7 @@ def read_named_tokens(
 
 
 def with_named_tokens(vocabulary: Vocabulary, named: NamedTokens) -> Vocabulary:
-    """The vocabulary as transformers has it: what it lacks gets the ids after its last one."""
+    """The vocabulary as transformers has it: tokens that it lacks get the ids after its last one."""
     tokens, added = list(vocabulary.tokens), dict(vocabulary.added)
     ids = {token: i for i, token in enumerate(tokens) if token is not None}
 
@@ -94,7 +97,7 @@ def with_named_tokens(vocabulary: Vocabulary, named: NamedTokens) -> Vocabulary:
 
 
 def text_of(entry: object) -> str | None:
-    """A token is written as its text or as an object with its text in `content`."""
+    """The text of a token, which files write as a text or as an object with the text in `content`."""
     text = entry.get("content") if isinstance(entry, dict) else entry
     return text if isinstance(text, str) and text else None
 

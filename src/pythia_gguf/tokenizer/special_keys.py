@@ -1,8 +1,8 @@
 """Which ids begin, end and pad a text, as llama.cpp's converter reads them: from a folder's files to GGUF keys.
 
-The order of the keys, and which file wins, are those of llama.cpp 0c1e57098, gguf-py/gguf/vocab.py (`SpecialVocab`),
-which reads tokenizer.json by its surface. What transformers does with the same files is in `named_tokens`, and where
-the two differ the manifest says so (`special_tokens`).
+The order of the keys, and which file wins, follow llama.cpp 0c1e57098, gguf-py/gguf/vocab.py (`SpecialVocab`), which
+reads tokenizer.json by its surface. `named_tokens` has what transformers does with the same files, and where the two
+differ the manifest says so (`special_tokens`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def special_metadata(
 
     vocabulary        of tokenizer.json alone
     post_processor    that field of tokenizer.json, checked
-    tokenizer_config  parsed tokenizer_config.json, {} when there is none; its tokens come first
+    tokenizer_config  parsed tokenizer_config.json, {} when there is none; its tokens win
     config            parsed config.json; its ids fill the gaps
     n_vocab           rows of the embedding
     path              the config.json, for messages
@@ -121,7 +121,7 @@ def _add_template(
                 named[spare] = named["eos"]
         named["eos"] = last
         adds["eos"] = True
-    # Of a pair what stands between its texts, without what stands around a single text.
+    # For a pair: what stands between its texts, without what stands around a single text.
     inner = pair[int(first is not None and bool(pair) and _special(pair[0]) == first) :]
     if last is not None and inner and _special(inner[-1]) == last:
         inner = inner[:-1]

@@ -1,7 +1,7 @@
-"""The special tokens of a model: which begin, end and pad a text, and which are no text. Whoever needs one asks here.
+"""The special tokens of a model: which begin, end and pad a text, and which are no text. All code asks here for them.
 
-They come from the keys of a GGUF; where a GGUF has no key for what the original's files say, or the converter's key
-says something else than transformers does, the manifest beside the file tells it.
+They come from the keys of a GGUF. Where a GGUF has no key for what the original's files say, or where the converter's
+key says something else than transformers does, the manifest beside the file says it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pythia_gguf.json_file import Place, check_shape, objects_beside
 
 _PREFIX = "tokenizer.ggml."
 CONTROL, UNUSED = 3, 5  # llama_token_type
-# At each of these a text ends, whatever the keys say: llama.cpp 0c1e57098, src/llama-vocab.cpp, `special_eog_ids`.
+# A text ends at each of these, whatever the keys say: llama.cpp 0c1e57098, src/llama-vocab.cpp, `special_eog_ids`.
 _END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 _END_TEXTS = frozenset(
     ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>")
@@ -40,12 +40,12 @@ MANIFEST_KEY = "special_tokens"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """Ids, all of tokens that there are; None for none.
+    """Ids, all of existing tokens; None for none.
 
-    begin, end, pad   what a text begins and ends with, and is filled up with
-    unknown           what stands for text without a token, of which a byte-level tokenizer has none
+    begin, end, pad   the tokens that begin, end and fill up a text
+    unknown           the token for text without a token, which a byte-level tokenizer never needs
     ends              every token at which a text ends: the named ones, and those known by their texts as in llama.cpp
-    named_ends        those that the model's own files name, at which transformers ends a text
+    named_ends        the tokens that the model's own files name, at which transformers ends a text
     control           tokens that are no text; decoding may leave them out
     adds_begin, adds_end  whether every text that is encoded gets the token, which a tokenizer then needs
     """
@@ -85,7 +85,7 @@ def special_tokens(metadata: Mapping[str, object], place: Place) -> SpecialToken
 
 
 def tokens_of_keys(metadata: Mapping[str, object]) -> SpecialTokens:
-    """The special tokens of a GGUF as its keys alone tell them."""
+    """The special tokens of a GGUF as its keys alone say them."""
     texts, types = metadata.get(f"{_PREFIX}tokens"), metadata.get(f"{_PREFIX}token_type")
     tokens: list[str | None] = list(texts) if isinstance(texts, list) else []
     kinds = types[: len(tokens)] if isinstance(types, np.ndarray) else np.zeros(len(tokens), np.int32)
@@ -120,7 +120,7 @@ def tokens_beside(metadata: Mapping[str, object], place: Place) -> dict[str, Any
 
 
 def what_keys_lack(of_keys: SpecialTokens, wanted: SpecialTokens) -> dict[str, Any]:
-    """What the manifest has to tell beside keys that say `of_keys`, so that readers have `wanted`; {} for nothing."""
+    """What the manifest must say beside keys that say `of_keys`, so that readers have `wanted`; {} for nothing."""
     told = {name: getattr(wanted, name) for name in _TOLD if getattr(wanted, name) != getattr(of_keys, name)}
     if more := sorted(wanted.named_ends - of_keys.named_ends):
         told["ends"] = more
@@ -140,7 +140,7 @@ _SHAPE = {f"{name}?": shape for name, shape in _TOLD.items()} | {"ends?": [int],
 
 
 def _as_told(tokens: SpecialTokens, told: object, n_tokens: int, path: Path) -> SpecialTokens:
-    """The same with what the manifest tells otherwise."""
+    """The same tokens with what the manifest says differently."""
     try:
         check_shape(told, _SHAPE)
         assert isinstance(told, dict)

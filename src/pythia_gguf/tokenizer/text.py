@@ -1,6 +1,6 @@
-"""Text to token ids and back, for whoever runs a model.
+"""Text to token ids and back, as the keys of a GGUF say, for code that runs a model.
 
-The keys of a GGUF say how. Ids become bytes one by one, so that text can be shown while it grows.
+Ids become bytes one by one, so that text can be shown while it grows.
 """
 
 from __future__ import annotations
@@ -85,18 +85,18 @@ class TextTokenizer:
 
 
 class TextStream:
-    """Tokens in, text out: whatever is complete in UTF-8."""
+    """Tokens in, text out, as far as it is complete in UTF-8."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, i: int) -> str:
-        """What can be shown after one more token."""
+        """The text that can be shown after one more token."""
         return self._decoder.decode(self._tokenizer.piece(i))
 
     def end(self) -> str:
-        """What is left at the end."""
+        """The text that is left at the end."""
         return self._decoder.decode(b"", final=True)
 
 

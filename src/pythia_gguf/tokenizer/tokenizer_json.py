@@ -37,7 +37,7 @@ _FIELDS: dict[str, dict[str, tuple[object, ...] | None]] = {
         "unk_token": _ANY,  # every byte has a token
         "continuing_subword_prefix": (None, ""),
         "end_of_word_suffix": (None, ""),
-        "fuse_unk": (False, True),  # as is nothing unknown, these mean nothing
+        "fuse_unk": (False, True),  # so nothing is unknown, and these mean nothing
         "byte_fallback": (False, True),
         "ignore_merges": (False,),
         "vocab": _ANY,

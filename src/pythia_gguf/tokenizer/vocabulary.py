@@ -1,6 +1,6 @@
 """The vocabulary of a byte-level BPE tokenizer, and the rules it must keep wherever it comes from.
 
-What passes here cannot make the `tokenizers` library panic, which in Python is no Exception.
+A vocabulary that passes here cannot make the `tokenizers` library panic; in Python a panic is no Exception.
 """
 
 from __future__ import annotations
