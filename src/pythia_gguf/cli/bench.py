@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 @click.option("--tokens", "n_tokens", type=int, default=64, show_default=True, help="Tokens that are written.")
 @click.option("--depth", type=int, default=0, show_default=True, help="Tokens before them.")
 @click.option("--batch", "n_sequences", type=int, default=1, show_default=True, help="Sequences written side by side.")
-@click.option("--repeats", type=int, default=3, show_default=True, help="Runs, of which the median counts.")
+@click.option("--repeats", type=int, default=3, show_default=True, help="Runs; their median counts.")
 def command(
     model: str,
     n_prompt: int | None,

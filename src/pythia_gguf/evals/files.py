@@ -64,7 +64,7 @@ def measure_files(
     text         file of a text that the models have not seen
     reference    what all are compared with, as `models.find.find_gguf` takes it; None: each file with the unquantized
                  one of its model, in its own folder or else among the files
-    context      tokens of a window, of which the second half counts
+    context      tokens of a window; its second half counts
     n_windows    at most so many; None: the whole text
     gelu         "erf", "tanh", or "auto": for each file what the manifest or config.json beside it says, else erf
     activations  "int8", "float32" or "both"; unquantized files take float32 in any case

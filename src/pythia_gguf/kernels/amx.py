@@ -32,7 +32,7 @@ from pythia_gguf.kernels.words import ask_for_line
 TILE_BYTES = 1024
 CONFIG_BYTES = 64
 _ROWS, _ROW_BYTES = 16, 64
-# x86-64 Linux: the system call `arch_prctl`, its request for a part of the processor's state, and that of tile data.
+# x86-64 Linux: the system call `arch_prctl`, its request for a part of the processor's state, and the part for tiles.
 _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _POINTER = _BYTE.as_pointer()

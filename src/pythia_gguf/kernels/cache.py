@@ -1,14 +1,15 @@
-"""Where machine code is kept between runs: a folder per version of the sources, a file per kernel and kind of CPU.
+"""Keeps machine code between runs: a folder for each version of the sources, a file for each kernel and kind of CPU.
 
-Numba's own cache is not used: it does not notice an edit in what a kernel calls, its index can be lost between two
-processes (numba#10128), a file cut short ends the run, and a folder that cannot be written stops the import.
+We do not use Numba's own cache: it does not notice an edit in a function that a kernel calls, its index can be lost
+between two processes (numba#10128), a file cut short ends the run, and a folder that cannot be written stops the
+import.
 
     ROOT/kernels-<hash of all sources>/q4_k.encode_q4_k-<hash of argument types, CPU, Python>.code
         byte 0..31  SHA-256 of the rest
         byte 32..   pickle
 
-The two hashes name all that machine code depends on: an edited kernel never meets older code, and whoever writes a file
-writes the same. So there is no index, and no lock.
+The two hashes name everything that machine code depends on: an edited kernel never meets older code, and two processes
+that write a file write the same bytes. So there is no index, and no lock.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class CodeCache(NullCache):
     """
 
     def __init__(self, function: Callable) -> None:
-        """For the Python function that a kernel is written as; writes no file."""
+        """Take the Python function of a kernel; writes no file."""
         self._function = function
-        # Hashed now, at import: sources edited while this process runs must not give their name to what they were.
+        # Hash the sources now, at import: edits while this process runs must not rename the code of the old sources.
         _version()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -73,6 +74,7 @@ class CodeCache(NullCache):
         """Keep machine code; a CacheWarning says so when that is not possible in the usual place."""
         name = self._file_name(sig, context_of(data))
         pickled = code_to_bytes(data)
+        # The usual folder first, then the private one; if both refuse, the code lives as long as this process.
         refused = ""
         for folder in _folders(make=True):
             try:
@@ -107,7 +109,10 @@ def stored_code() -> dict[Path, int]:
 
 
 def _folders(make: bool = False) -> Iterator[Path]:
-    """Where code of these sources may lie, best first; `make` the private folder, of which others know the name."""
+    """Folders where code of these sources may lie, best first.
+
+    make  create the private folder; others know its name, so it counts only if it is ours and closed to them
+    """
     yield cache_root() / _version()
     try:
         private = Path(tempfile.gettempdir()) / f"pythia-gguf-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"
@@ -134,7 +139,7 @@ def _version() -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """What was kept under a name; None when there is nothing, or not what was written."""
+    """The code kept in a file; None when there is none, or it is damaged."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -161,13 +166,13 @@ def _make(folder: Path) -> None:
 
 
 def _mark_used(folder: Path) -> None:
-    """A folder's time is when it was last of use; a read-only one keeps its own."""
+    """Set a folder's time to now, its last use; a read-only folder keeps its own time."""
     with contextlib.suppress(OSError):
         os.utime(folder)
 
 
 def _remove_unused(root: Path) -> None:
-    """Delete folders of other versions that were of no use for 30 days. One that is missed after all is made anew."""
+    """Delete folders of other versions that nobody used for 30 days; one that is needed after all is made anew."""
     for name in filter(_FOLDER_NAME.fullmatch, os.listdir(root)):
         with contextlib.suppress(OSError):  # another process may be doing the same
             status = (root / name).lstat()
@@ -182,5 +187,5 @@ def _reason(error: OSError | StorageError) -> str:
 
 @lru_cache
 def _warn(text: str) -> None:
-    """One line, once; the place in this file means nothing to whom it concerns."""
+    """Warn once, in one line, without the place in this file, which means nothing to a user."""
     warnings.warn_explicit(text, CacheWarning, filename="pythia-gguf", lineno=1)

@@ -4,8 +4,8 @@ A job says how a kernel is made. The second process is
 
     python -m pythia_gguf.kernels.compiling FOLDER
 
-with the jobs in FOLDER/jobs.json. A job is claimed by a file `i.claimed`, which only one process can make, and is ready
-when `i.ready` is there. Nothing is read from the other process: whatever a library prints there disturbs nobody.
+with the jobs in FOLDER/jobs.json. A process claims a job by making the file `i.claimed`, which only one can make, and
+the job is ready when `i.ready` is there. Nothing is read from the other process, so a library may print there.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pythia_gguf.cpus import threads_of
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.progress import COMPILING, Progress, Silence
 
-# How long the first process waits in all for what the second one has begun. A kernel takes ten seconds at most on one
-# core; after this it is made by the first process too.
+# How long the first process waits in all for jobs that the second one has begun. A kernel takes ten seconds at most on
+# one core; after this time the first process makes it too.
 PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.02
 _SHAPE = {"jobs": [{"module": str, "function": str, "arguments": [(str, bool)]}]}
@@ -45,7 +45,7 @@ class Job(NamedTuple):
     is_kept: bool
 
     def run(self) -> None:
-        """Do it."""
+        """Do the job."""
         getattr(sys.modules[self.module], self.function)(*self.arguments)
 
 
@@ -58,10 +58,10 @@ def compile_all(
 ) -> None:
     """Do all jobs, each once; where more than one kernel is missing, in two processes.
 
-    jobs        the longest ones best at both ends: where the two processes meet, one may have to wait for the other
-    progress    hears of kernels that are not there, and of each that is ready then; what it raises ends the work
+    jobs        with the longest at both ends: where the two processes meet, one may have to wait for the other
+    progress    hears how many kernels are missing, and of each that is ready; its exception ends the work
     threads     of the caller, default one per CPU; with one there is no second process
-    patience_s  how long to wait in all for what the second process has begun
+    patience_s  how long to wait in all for jobs that the second process has begun
 
     Numba compiles in one thread at a time. So a second process begins at the other end of the list, and each finds
     in the cache what the other has made. Without that process, or without a cache, this one does everything.
@@ -72,6 +72,7 @@ def compile_all(
     if missing:
         progress.stage(COMPILING, len(missing), "kernels")
     with _second_process(missing if threads_of(threads) > 1 else []) as second:
+        # 1. From the front of the list, do each job that the second process has not claimed from its end.
         left = []
         for i, job in enumerate(missing):
             if second.has_claimed(i):
@@ -79,21 +80,24 @@ def compile_all(
             else:
                 job.run()
                 progress.advance(job.name, 1)
+        # 2. The two have met. The second process has what is left in the cache or still works on it; a job that it does
+        #    not finish in time, because it was killed or is stuck, is done here.
         deadline = time.monotonic() + patience_s
         for i, job in left:
             second.wait_for(i, deadline)
             job.run()
             progress.advance(job.name, 1)
+    # 3. Kernels that were in the cache from the start only need to be loaded.
     for job in jobs:
         if job.is_kept:
             job.run()
 
 
 class _Second:
-    """What is known of the second process, and of which jobs it does.
+    """The second process as the first one sees it, and which jobs it has claimed.
 
     folder   where claims are; None without a second process
-    process  which counts as ended when there is none
+    process  that process; None counts as one that has ended
     """
 
     def __init__(self, folder: Path | None = None, process: subprocess.Popen[bytes] | None = None) -> None:
@@ -101,14 +105,14 @@ class _Second:
         self._process = process
 
     def has_claimed(self, i: int) -> bool:
-        """Whether job i is its own; if not, it is the caller's from now on."""
+        """Whether the second process has claimed job i; if not, the job is the caller's from now on."""
         try:
             return self._folder is not None and not _claim(self._folder, i)
         except OSError:  # a full disk, a folder that somebody tidied away
             return False
 
     def wait_for(self, i: int, deadline: float) -> None:
-        """Until job i is ready, the process has ended, or it is later than `deadline`, as of the monotonic clock."""
+        """Wait until job i is ready, the process has ended, or the monotonic clock has reached `deadline`."""
         assert self._folder is not None
         ready = self._folder / f"{i}.ready"
         while not ready.exists() and self._is_running() and time.monotonic() < deadline:
@@ -119,7 +123,7 @@ class _Second:
 
 
 def _claim(folder: Path, i: int) -> bool:
-    """Whether job i was nobody's until now."""
+    """Claim job i; returns False when another process has it."""
     try:
         (folder / f"{i}.claimed").touch(exist_ok=False)
     except FileExistsError:
@@ -129,7 +133,7 @@ def _claim(folder: Path, i: int) -> bool:
 
 @contextlib.contextmanager
 def _second_process(jobs: Sequence[Job]) -> Iterator[_Second]:
-    """While the block runs, a process does what it can claim of `jobs` but the first, from the end."""
+    """While the block runs, a second process claims and does jobs from the end of the list, except the first."""
     if len(jobs) < 2 or not sys.executable or hasattr(sys, "frozen"):
         yield _Second()
         return
@@ -155,7 +159,7 @@ def _second_process(jobs: Sequence[Job]) -> Iterator[_Second]:
 
 
 def _do_what_is_left(folder: Path) -> None:
-    """Be the second process."""
+    """Do the work of the second process."""
     jobs = read_json_object(folder / "jobs.json", _SHAPE)["jobs"]
     for i in range(len(jobs) - 1, 0, -1):
         if _claim(folder, i):

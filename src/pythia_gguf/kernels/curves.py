@@ -14,7 +14,7 @@ ZERO = np.float32(0)
 ONE = np.float32(1)
 HALF = np.float32(0.5)
 LOG2_E = np.float32(1.4426950408889634)
-# ln 2 in two parts, of which the first has zeros at its end: n times it is exact.
+# ln 2 in two parts; the first has zeros at its end, so n times it is exact.
 LN2_HIGH = np.float32(0.693359375)
 LN2_LOW = np.float32(-2.12194440e-4)
 MAGIC = np.float32(12582912.0)  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits

@@ -1,7 +1,7 @@
 """Weights in, bytes of a format out: checks every buffer, then calls the kernel.
 
-Kernels have no bounds checks: the comparison of lengths here is the boundary of memory safety, and kernels are called
-from nowhere else.
+Kernels have no bounds checks, so the comparison of lengths here is the boundary of memory safety: nothing else calls an
+encoder.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def encode(format_name: str, weights: np.ndarray, out: np.ndarray, importance: n
     format_name  one of ENCODABLE
     weights      f32 [n]  finite, C-contiguous, writable; n a multiple of the format's block
     out          u8  [n / block_weights * block_bytes]  C-contiguous
-    importance   f32 [n_columns]  finite; of each column, from an importance matrix: the mean square of what is
-                 multiplied with it. n is whole rows then, a row whole blocks. Q8_0 does not look at it.
+    importance   f32 [n_columns]  finite; for each column the mean square of the activations that it is multiplied
+                 with, from an importance matrix. n is whole rows then, a row whole blocks. Q8_0 ignores it.
     Raises ValueError when a buffer does not fit; nothing is written then.
     """
     block = FORMATS[format_name]
@@ -100,7 +100,7 @@ def _counts(format_name: str, weights: np.ndarray, importance: np.ndarray) -> np
 def compile_encoder(format_name: str, is_weighted: bool = False) -> None:
     """Compile a format's encoder, or load it from the cache, so that the next call of `encode` starts at once.
 
-    is_weighted  also that for an importance matrix
+    is_weighted  also the one for an importance matrix
     """
     for kind in _kinds(format_name, is_weighted):
         _kernel(format_name, kind)(*_smallest(format_name, kind))
@@ -112,7 +112,7 @@ def encoder_jobs(names: Sequence[str], *, is_weighted: bool = False) -> list[Job
     """How encoders are compiled.
 
     names        some of ENCODABLE
-    is_weighted  also those for an importance matrix
+    is_weighted  also the ones for an importance matrix
     """
     long = [name for name in names if name.endswith("_K")]
     ordered = [*long[::2], *(name for name in names if name not in long), *long[1::2]]
@@ -124,7 +124,7 @@ def encoder_jobs(names: Sequence[str], *, is_weighted: bool = False) -> list[Job
 
 
 def _kinds(format_name: str, is_weighted: bool) -> tuple[bool, ...]:
-    """Whether a format's kernels take importances: that without always, that with where it is wanted and there."""
+    """Whether the kernels of a format take importances: one never does, and a second does where wanted and there."""
     return (False, True) if is_weighted and format_name in _MEAN_SQUARES else (False,)
 
 
@@ -153,7 +153,7 @@ def _chunk(format_name: str, is_weighted: bool) -> int:
 
 
 def _smallest(format_name: str, is_weighted: bool) -> list[np.ndarray]:
-    """What a kernel is given, and bytes for it: one chunk."""
+    """The smallest arguments that a kernel takes: one chunk."""
     n = _chunk(format_name, is_weighted)
     given = [np.zeros(n, np.float32) for _ in range(2 if is_weighted else 1)]
     return [*given, np.empty(FORMATS[format_name].row_bytes(n), np.uint8)]

@@ -1,6 +1,7 @@
-"""The one place that says how kernels are compiled.
+"""The one place that says how kernels are compiled; kernels/cache.py says where machine code is kept.
 
-kernels/cache.py says where machine code is kept.
+Other files of kernels/ use `kernel` for what Python calls, `inlined` for a piece of a kernel, and `c_kernel` for a
+kernel that other kernels reach by its address.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def kernel(function: Callable) -> Callable:
 
 @cache
 def _let_forks_wait() -> None:
-    """From now on `os.fork` waits until no other thread compiles: its lock would stay locked in the child for ever."""
+    """Make `os.fork` wait until no other thread compiles, else the compiler's lock would stay locked in the child."""
     if hasattr(os, "register_at_fork"):
         acquire, release = compiler_lock()
         os.register_at_fork(before=acquire, after_in_parent=release, after_in_child=release)
@@ -46,9 +47,9 @@ def _let_forks_wait() -> None:
 def inlined(function: Callable) -> Any:
     """A piece of a kernel: compiled into its callers, never called from Python.
 
-    Forced: what stays a function of its own has a symbol made of its name and a counter of the process, so closures of
-    one name that were compiled in different processes would be taken for each other when their callers are loaded.
-    Wrappers for calls from Python would take a fifth of the time that a kernel takes to compile.
+    Inlining is forced: a function that stays one has a symbol made of its name and a counter of the process, so
+    closures of one name that were compiled in different processes would be taken for each other when their callers are
+    loaded. Wrappers for calls from Python would take a fifth of the time that a kernel takes to compile.
     """
     return numba.njit(**_INLINED)(function)
 
@@ -60,19 +61,19 @@ def is_compiled(compiled: Any, *arguments: np.ndarray | np.floating | int) -> bo
 
 
 class CKernel:
-    """A kernel with a C entry point: takes int64 numbers (addresses and counts), returns nothing, is kept on disk.
+    """A kernel with a C entry point: it takes int64 numbers (addresses and counts), returns nothing, is kept on disk.
 
-    Other kernels reach it through its address, so they are compiled once, whatever they call.
+    Other kernels reach it through its address, so they are compiled once, whichever kernels they call.
     """
 
     def __init__(self, function: Callable, n_arguments: int) -> None:
-        """For the Python function that it is written as; nothing is compiled yet."""
+        """Take the Python function of the kernel; nothing is compiled yet."""
         self._function = function
         self._signature = ((numba.int64,) * n_arguments, numba.void)
 
     @cached_property
     def address(self) -> int:
-        """Where its machine code is; compiled, or taken from disk, when it is first asked for."""
+        """The address of its machine code, which is compiled or taken from disk when it is first asked for."""
         return self._compiled.address
 
     @property

@@ -75,7 +75,7 @@ def clamp(i, low, high):
 
 @inlined
 def representable(v):
-    """v, or 0 where no int32 can hold it: x86 converts that, and NaN, to 0x80000000, of which C keeps the low byte."""
+    """v, or 0 where no int32 can hold it: x86 converts such values and NaN to 0x80000000, and C keeps the low byte."""
     return select(absolute(v) < INT_LIMIT, v, ZERO)
 
 
@@ -173,7 +173,7 @@ def pack_pairs(codes, c, out, at):
 
 @inlined
 def pack_bits(codes, c, bit, out, at):
-    """32 bytes from one bit of 256 codes: bit k of byte i is that of code 32k + i."""
+    """32 bytes from one bit of 256 codes: bit k of byte i comes from code 32k + i."""
     packed = (load(codes, c) >> bit) & 1
     for k in range(1, 8):
         packed = packed | (((load(codes, c + 32 * k) >> bit) & 1) << k)

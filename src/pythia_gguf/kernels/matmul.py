@@ -54,23 +54,23 @@ def matmul_address(format_name: str, activations: str) -> int:
 
 
 def product_jobs(formats: Iterable[str], activations: str) -> list[Job]:
-    """How the products of weights in these formats are compiled."""
+    """Jobs that compile the products of weights in these formats."""
     pairs = [(name, product_activations(name, activations)) for name in sorted(formats)]
     return [Job(pair[0], __name__, matmul_address.__name__, pair, _kernel(*pair).is_kept) for pair in pairs]
 
 
 def known_activations() -> tuple[str, ...]:
-    """Those that this machine has products for, the usual ones first."""
+    """The activations that this machine has products for, the usual ones first."""
     return tuple(name for name in _QUANTIZERS if name != "bf16x3" or has_tiles())
 
 
 def product_activations(format_name: str, asked: str) -> str:
-    """What a product with weights in a format takes: those that are not in blocks take float32 instead of int8."""
+    """The activations that weights in a format take: weights without blocks take float32 instead of int8."""
     return "float32" if asked == "int8" and format_name not in LAYOUTS else asked
 
 
 def quantizer_address(activations: str) -> int:
-    """The C function that turns float32 rows into what such products take; 0: they take those rows.
+    """The C function that turns float32 rows into what such products take; 0 where they take the rows as they are.
 
     f(x, records, n_columns, first, n, t, n_tokens), see `quantize_activations` and `split_activations`
     """
@@ -79,13 +79,13 @@ def quantizer_address(activations: str) -> int:
 
 
 def quantizer_jobs(activations: Iterable[str]) -> list[Job]:
-    """How they are compiled."""
+    """Jobs that compile these functions."""
     made = {name: quantizer for name in activations if (quantizer := _QUANTIZERS[name]) is not None}
     return [Job(name, __name__, quantizer_address.__name__, (name,), kernel.is_kept) for name, kernel in made.items()]
 
 
 def piece_groups(activations: str, n_groups: int, n_threads: int) -> int:
-    """Groups that one call should do, even: small enough to keep all threads busy to the end."""
+    """An even number of groups for one call, small enough to keep all threads busy to the end."""
     if activations == "bf16x3":
         return max(2, min(BLOCK_GROUPS, n_groups // (2 * n_threads) // 2 * 2))
     return max(2, n_groups // (8 * n_threads) // 2 * 2)
@@ -97,7 +97,7 @@ def product_scratch(n_tokens: int) -> int:
 
 
 def new_records(n_tokens: int, n_columns: int) -> np.ndarray:
-    """Room for what quantizers make of so many rows, of whichever kind: bytes of zeros, of which few may be touched."""
+    """Zero-filled memory for what a quantizer of any kind makes of so many rows."""
     return aligned(_records_shape(n_tokens, n_columns), np.uint8)
 
 
@@ -111,7 +111,7 @@ def _records_shape(n_tokens: int, n_columns: int) -> tuple[int, int, int]:
 
 
 def matmul(packed: Packed, x: np.ndarray, activations: str, groups: range | None = None) -> np.ndarray:
-    """x times the transposed weights: f32 [T, 16 * n_groups], of which columns past n_rows are zeros.
+    """x times the transposed weights: f32 [T, 16 * n_groups], where columns past n_rows are zeros.
 
     x       f32 [T, n_columns]
     groups  only these groups of 16 rows; the rest of the result is zeros

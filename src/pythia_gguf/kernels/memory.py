@@ -1,6 +1,6 @@
 """Memory by its address: arrays over it inside kernels, and aligned arrays for it.
 
-Kernels with a C entry point get addresses; whoever makes the list of their calls has checked sizes.
+Kernels with a C entry point get addresses; the code that makes the list of their calls has checked sizes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""All that we use of Numba and its documentation does not promise: names of `numba.core`, attributes of its objects.
+"""Everything of Numba that we use and its documentation does not promise: `numba.core`, attributes of its objects.
 
-Numba is pinned to the releases that tests/kernels/test_numba_private.py has passed with, which checks every name here;
-a new release is tried there first. See docs/decisions/0025.
+tests/kernels/test_numba_private.py checks every name here. Numba is pinned to the releases that have passed it, and a
+new release is tried there first. See docs/decisions/0025.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pythia_gguf.kernels.jit import is_compiled, kernel
 # Logits that are worked on together, and partial sums.
 _RUN = 256
 _LOG2_E = np.float64(1.4426950408889634)
-# ln 2 in two parts, of which the first has zeros at its end: n times it is exact (Cody and Waite).
+# ln 2 in two parts; the first has zeros at its end, so n times it is exact (Cody and Waite).
 _LN2_HIGH = np.float64(6.93147180369123816490e-01)
 _LN2_LOW = np.float64(1.90821492927058770002e-10)
 _MAGIC = np.float64(6755399441055744.0)  # 1.5 * 2**52: adding it leaves the nearest integer in the low bits

@@ -11,8 +11,8 @@ Bits of a code lie in vectors of single bits, of pairs, of nibbles or of bytes. 
 holds as its element i what belongs to columns 4 (k + 8 / n * i) and the three after. So whatever the format, a product
 reads memory from front to back and shifts by constants.
 
-Size: that of the file, but 2.8 % more for Q4_K, 2.3 % for Q5_K, 3.6 % for Q3_K, 1.5 % for IQ4_XS, whose scales get
-bytes.
+The size is that of the file, but 2.8 % more for Q4_K, 2.3 % for Q5_K, 3.6 % for Q3_K, 1.5 % for IQ4_XS, whose scales
+get bytes.
 """
 
 from __future__ import annotations

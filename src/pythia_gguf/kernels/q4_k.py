@@ -1,7 +1,7 @@
 """Encoders of Q4_K and Q5_K, which differ in the number of bits of a code.
 
-Layout in formats/q4_k.py and formats/q5_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quants.c
-`quantize_row_q4_K_ref` and `quantize_row_q5_K_ref`.
+formats/q4_k.py and formats/q5_k.py show the layout. The algorithm is that of llama.cpp 0c1e57098,
+ggml/src/ggml-quants.c `quantize_row_q4_K_ref` and `quantize_row_q5_K_ref`.
 """
 
 import numpy as np
@@ -70,7 +70,7 @@ def pack_header(d, d_min, scales, minima, g, out, at):
 
 @inlined
 def encode_chunks(x, out, top, r_min, n_steps):
-    """Both formats: Q4_K when top is 15, Q5_K when it is 31."""
+    """Encode chunks of either format: Q4_K when top is 15, Q5_K when it is 31."""
     block_bytes = 144 if top == 15 else 176
     xt = scratch_f32(N * LANES)
     w = scratch_f32(N * LANES)
@@ -84,21 +84,25 @@ def encode_chunks(x, out, top, r_min, n_steps):
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
     codes = np.empty(CHUNK_WEIGHTS, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
+        # 1. One group a lane: search a scale and a minimum for each of 32 groups at once.
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         weigh(xt, w)
         scale, minimum, won_inverse, won_minimum = fit_scale_min(
             xt, w, steps, N, np.float32(top), r_min, np.float32(0.1), n_steps, False
         )
+        # 2. The 8 groups of a block share two float16 units; scales and minima become 6-bit multiples of them.
         store(values, 0, scale)
         half_d = store_scales(values, largest, scales)
         store(values, 0, ZERO - minimum)
         half_m = store_scales(values, largest, minima)
         store(d, 0, half_d)
         store(d_min, 0, half_m)
+        # 3. The final codes are made with the scales as a reader will see them, not with those of the search.
         stored_scale = from_half(half_d) * to_float(load(scales, 0))
         stored_min = from_half(half_m) * to_float(load(minima, 0))
         requantize(xt, N, top, stored_scale, stored_min, won_inverse, won_minimum, turned)
         turn_codes_back(turned, N, codes)
+        # 4. Lanes back to the order of the weights, block by block.
         for b in range(BLOCKS):
             at = (chunk * BLOCKS + b) * block_bytes
             pack_header(d, d_min, scales, minima, 8 * b, out, at)
@@ -107,7 +111,7 @@ def encode_chunks(x, out, top, r_min, n_steps):
 
 @inlined
 def pack_codes(codes, b, top, out, at):
-    """Bytes 16.. of block b of those in `codes`."""
+    """Pack bytes 16 and on of block b of those in `codes`."""
     if top == 31:
         pack_bits(codes, b * 256, 4, out, at + 16)
     first = at + (48 if top == 31 else 16)
@@ -117,7 +121,7 @@ def pack_codes(codes, b, top, out, at):
 
 @inlined
 def unpack_header(out, at, scales, minima, g):
-    """Scales and minima again as the block's header has them: a code that is too large spills into another."""
+    """Read scales and minima back from the block's header: a code that is too large spills into another."""
     for j in range(4):
         low, middle, high = out[at + 4 + j], out[at + 8 + j], out[at + 12 + j]
         scales[g + j], minima[g + j] = low & 63, middle & 63
@@ -127,7 +131,7 @@ def unpack_header(out, at, scales, minima, g):
 
 @inlined
 def encode_weighted(x, w, out, top):
-    """Both formats with what each weight's error counts."""
+    """Encode either format with an importance matrix; w says how much the error of each weight counts."""
     block_bytes = 144 if top == 15 else 176
     room = scratch_f32(3 * N * LANES)
     xt = room[: N * LANES]
@@ -140,6 +144,7 @@ def encode_weighted(x, w, out, top):
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
     codes = np.empty(CHUNK_WEIGHTS, np.uint8)
     for start in range(0, x.size, WEIGHTED_CHUNK):
+        # 1. A search for each group, then one for the 6-bit codes of a block's scales, weighted by their groups.
         search_scales(x, w, start, N, top, values, negated, sums, inverses, searched, room)
         quantize_values(values, sums, 8, TOP_SCALE, scales, d, turned_values, turned_codes)
         quantize_values(negated, sums, 8, TOP_SCALE, minima, d_min, turned_values, turned_codes)
@@ -148,10 +153,12 @@ def encode_weighted(x, w, out, top):
             for g in range(0, GROUPS, LANES):
                 store(scales, g, clamp(load(scales, g), 0, 63))
                 store(minima, g, clamp(load(minima, g), 0, 63))
+        # 2. Through the header and back, because in Q4_K a code that is too large changes another one there.
         for g in range(0, GROUPS, 8):
             at = (start // 256 + g // 8) * block_bytes
             pack_header(d, d_min, scales, minima, g, out, at)
             unpack_header(out, at, scales, minima, g)
+        # 3. The final codes, with the scales as a reader will see them.
         for g in range(0, GROUPS, LANES):
             turn_groups(x, start + g * N, N, xt)
             scale = from_half(load(d, g)) * to_float(load(scales, g))

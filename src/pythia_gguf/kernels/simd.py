@@ -93,7 +93,7 @@ def _as_vector(context: Any, builder: ir.IRBuilder, value: ir.Value, given: type
 
 
 def _vector_of(args: tuple[types.Type, ...]) -> Vector | None:
-    """The common vector type of operands, of which scalars may be broadcast; None when they do not fit."""
+    """The common vector type of operands, where scalars may be broadcast; None when they do not fit."""
     vectors = {a for a in args if isinstance(a, Vector)}
     if len(vectors) != 1:
         return None
@@ -345,7 +345,7 @@ def transpose16(typing_context, source, source_start, source_stride, target, tar
 
 
 def has_feature(context: Any, feature: str) -> bool:
-    """Whether the CPU that is compiled for has a feature, as LLVM names it."""
+    """Whether the CPU that we compile for has a feature, by LLVM's name."""
     return f"+{feature}" in target_of(context)[2].split(",")
 
 

@@ -17,7 +17,7 @@ from pythia_gguf.kernels.numba_private import data_of, get_or_insert_function
 
 STATE_WORDS = 40
 _ARRIVED, _PASSED, FIRST_TAKEN, SECOND_TAKEN, DONE = 0, 8, 16, 24, 32
-# About 20 microseconds of looking; then whoever shares this CPU may run.
+# About 20 microseconds of looking; then other programs on this CPU may run.
 _LOOKS = 2000
 _GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 

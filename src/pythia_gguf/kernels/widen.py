@@ -1,4 +1,4 @@
-"""Stored weights to float32 on the way into the encoders, and the one fact wanted of them: the largest magnitude.
+"""Stored weights to float32 on the way into the encoders, and the largest magnitude among them.
 
 Half precision is taken apart with integers, so it gives the same bits where the processor has no instruction for it.
 """
