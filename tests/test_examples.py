@@ -66,7 +66,7 @@ def test_score_with_every_quant(capsys: pytest.CaptureFixture[str]):
 
 def test_measure_and_draw(folder: Path, capsys: pytest.CaptureFixture[str]):
     text = folder / "short.txt"
-    text.write_text((EXAMPLES / "nano" / "heldout.txt").read_text("utf-8")[:6000], "utf-8")
+    text.write_text((EXAMPLES / "nano" / "heldout.txt").read_text("utf-8")[:3000], "utf-8")
     lines = run("measure_and_draw.py", str(text), capsys=capsys)
     pictures = [Path(line) for line in lines if line.endswith(".png")]
     assert len(pictures) == 2

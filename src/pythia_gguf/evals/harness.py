@@ -107,7 +107,7 @@ class PythiaLM(TemplateLM):
         return self.apply_chat_template([]) if chat_template else None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Raises UsageError: a template is a program of whoever made the file, and is never run here."""
+        """Raises UsageError: a template is a program by the maker of the file, and is never run here."""
         if not self._model.tokenizer.has_chat_template:
             raise UsageError(Argument("apply_chat_template"), " cannot be used: the model has no chat template")
         raise UsageError(
