@@ -89,6 +89,7 @@ def measure_files(
         ids = _ids(pairs, decode_text(content, text), context, tell)
         heard.advance("", len(content))
         windows = scored_windows(ids, context, n_windows)
+        # What the report will say is known now: it must not replace one that says more, and hours of work come next.
         jobs = _Jobs(found, gelu, activations, threads, context)
         facts = {"file": Path(text).name, "sha256": hashlib.sha256(content).hexdigest(), "tokens": len(ids)}
         planned = {
@@ -97,6 +98,7 @@ def measure_files(
             "files": jobs.rows([jobs.facts(f, kind) for _, group in pairs for f in group for kind in jobs.kinds(f)]),
         }
         refuse_to_lose(destination, force, lambda path: lost_report(path, planned))
+        # Hashes tie the numbers to bytes, and find the finished windows of a run that was killed.
         jobs.hash([file for against, group in pairs for file in (against, *group)], heard)
         parts = [(jobs.reference(against), jobs.candidates(against, group, tell)) for against, group in pairs]
         compile_all([*jobs.kernels, compare_job()], heard, threads)
