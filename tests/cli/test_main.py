@@ -206,9 +206,9 @@ def test_output_that_nobody_can_take_is_no_traceback():
     ],
 )
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_names_of_commands_and_options_complete_as_readme_says(words: str, completed: set[str], shell: str):
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert f"{shell}_source" in readme
+def test_names_of_commands_and_options_complete_as_the_page_says(words: str, completed: set[str], shell: str):
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text("utf-8")
+    assert f"{shell}_source" in page
     asked = {"COMP_WORDS": words, "COMP_CWORD": words.split()[-1] if shell == "fish" else str(len(words.split()) - 1)}
     program = str(Path(sys.executable).parent / "pythia")
     done = subprocess.run(
