@@ -164,7 +164,7 @@ def _merged(
 
 
 class _MergedFile(ReadableFile):
-    """A tensor of several parts, read like a file; parts are opened for each read, there may be a thousand."""
+    """A tensor of several parts, read like a file; each read opens the parts, because there may be a thousand."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class _Columns(_MergedFile):
 
 
 class _Vector(_MergedFile):
-    """Parts added up one after the other, then divided where the mean is wanted, each time rounded to their type."""
+    """The sum of the parts, divided where the mean is wanted; every step is rounded to their type."""
 
     def _fill(self, files: list[ReadableFile], offset: int, view: memoryview) -> None:
         dtype = self._parts[0].dtype

@@ -167,6 +167,8 @@ class _Run:
                 raise UsageError(Argument("context", context), f" is more than a model's {model.n_context}")
             if model.n_vocab != base.n_vocab:
                 raise UsageError(f"{model.n_vocab} logits against the reference's {base.n_vocab}: not the same model")
+        # 2. The reference reads a window once for the whole group, and only if an earlier run has not finished it.
+        #    Logits of a window take 50 MB, so only a few numbers of each token are kept.
         saving = SaveTimer(self.save)
         for i, window in enumerate(self.windows):
             wanted = [c for c in group if c.name not in self.broken and _is_open(self.rows[c.name])[i]]

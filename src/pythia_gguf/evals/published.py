@@ -50,13 +50,13 @@ class PublishedScore:
 
 @cache
 def final_scores() -> tuple[PublishedScore, ...]:
-    """Of the last step of every model."""
+    """The published scores of the last step of every model."""
     return _read("published_final.csv")
 
 
 @cache
 def step_scores() -> tuple[PublishedScore, ...]:
-    """Of pythia-410m-deduped, step by step."""
+    """The published scores of pythia-410m-deduped, step by step."""
     return _read("published_steps.csv")
 
 

@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionReport:
-    """What was looked at, and what was found."""
+    """How many branches were compared, and what was found."""
 
     repo_id: str
     n_branches: int
