@@ -29,7 +29,7 @@ class OtherJSONError(ValueError):
 
 # A file in whose folder a manifest may lie, or what the manifest of something in memory would say.
 Place = Path | Mapping[str, Any]
-# A type; a tuple of shapes, of which one must fit; [shape] for a list; {key: shape} for an object, where "key?" need
+# A type; a tuple of shapes, one of them must fit; [shape] for a list; {key: shape} for an object, where "key?" need
 # not be there, and "*" stands for all keys that are not named; without it they may hold anything.
 Shape = Any
 
@@ -79,8 +79,8 @@ def objects_beside(
 
     place     the file; for something in memory what the first of them would say
     tells     what they should tell, for messages; "{}" in it stands for the file's name
-    ways_out  what to do but mend them, for messages
-    Raises  ModelFileError for one that cannot be read: doing without would be a guess that changes numbers.
+    ways_out  what a user can do instead of mending them, for messages
+    Raises  ModelFileError for one that cannot be read: going on without it would be a guess that changes numbers.
     """
     if isinstance(place, Mapping):
         yield Path(next(iter(names))), place

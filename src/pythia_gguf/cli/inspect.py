@@ -118,7 +118,7 @@ def _tensor_rows(gguf: GGUFFile) -> list[tuple[str, str, str, str, str]]:
 
 
 def shown_value(value: Value | None) -> str:
-    """A value on one line: strings escaped, long ones and long arrays cut, an array's length told."""
+    """A value on one line: strings are escaped, long strings and arrays cut, and the length of an array is shown."""
     import numpy as np
 
     if value is None:

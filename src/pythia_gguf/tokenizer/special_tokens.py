@@ -115,7 +115,7 @@ def tokens_of_keys(metadata: Mapping[str, object]) -> SpecialTokens:
 
 
 def tokens_beside(metadata: Mapping[str, object], place: Place) -> dict[str, Any]:
-    """What the manifest beside a GGUF tells of special tokens and its keys do not; {} for nothing."""
+    """What the manifest beside a GGUF says about special tokens and its keys do not; {} for nothing."""
     return what_keys_lack(tokens_of_keys(metadata), special_tokens(metadata, place))
 
 
