@@ -100,6 +100,33 @@ def test_a_long_prompt_is_read_in_slices_beside_a_text_that_is_written(model: Mo
     assert long.n_prompt // 64 <= len(read) - 1 <= long.n_prompt // 64 + 1
 
 
+def test_a_beginning_that_prompts_have_in_common_is_read_once(model: Model):
+    """Five texts of one prompt, one that leaves its beginning early, and one whose leader is taken out."""
+    text = HELDOUT.read_text("utf-8")
+    prompts = [text[:900]] * 5 + [text[:500] + "# other", text[1_000:1_400], text[1_000:1_400] + " "]
+    options = [{"max_tokens": 1 + 6 * (i % 3), "seed": i} for i in range(len(prompts))]
+    alone = [model.generate(*pair[:1], **pair[1]).text for pair in zip(prompts, options, strict=True)]
+    batch = Batch(model, n_sequences=8)
+    step, read = batch._sequences.step, [0]
+
+    def counted(parts: list[Part], room: np.ndarray) -> np.ndarray:
+        read[0] += sum(len(part.ids) for part in parts)
+        return step(parts, room)
+
+    batch._sequences.step = counted  # type: ignore[method-assign, assignment]
+    writings = [begin_writing(model, p, *options_of(o)) for p, o in zip(prompts, options, strict=True)]
+    for writing in writings:
+        batch.insert(writing)
+    while batch:
+        batch.step()
+        if writings[6] in [member.writing for member in batch._members] and writings[0].finish_reason:
+            batch.remove(writings[6])
+    assert [w.text for w in writings[:6]] == alone[:6]
+    assert writings[7].text == alone[7]
+    n_unshared = sum(w.n_prompt for w in writings)
+    assert read[0] < n_unshared - 3.5 * writings[0].n_prompt
+
+
 def test_memory_for_keys_and_values_is_kept_to(model: Model):
     budget = 3 * model.kv_bytes(64)
     batch = Batch(model, n_sequences=8, kv_bytes=budget)

@@ -93,7 +93,7 @@ def test_no_kernel_is_named_outside_of_the_boundary(path: Path) -> None:
             assert "pythia_gguf.kernels" not in node.value, node.lineno  # for importlib
 
 
-@pytest.mark.parametrize("name", [*DRIVER, *OPS, *ADDRESSES, *WEIGH])
+@pytest.mark.parametrize("name", sorted(DRIVER | OPS | ADDRESSES | WEIGH))
 def test_driver_and_its_ops_are_named_where_the_list_is_made_and_run(name: str) -> None:
     places = (DRIVER | OPS | ADDRESSES | WEIGH)[name]
     assert {path for path in SOURCES if name in {used for used, _ in uses(tree_of(path))}} <= places

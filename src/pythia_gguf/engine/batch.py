@@ -1,8 +1,8 @@
 """Texts that are written side by side: each step of the model takes all of them along.
 
-Texts join and leave at any step, and none waits long for another: a long prompt is read in slices. What is written is
-the same as for each text alone, to the bit of its log-probabilities, because the logits of a sequence do not depend on
-what else is in a step.
+Texts join and leave at any step, and none waits long for another: a long prompt is read in slices, and a beginning that
+prompts have in common is read once. What is written is the same as for each text alone, to the bit of its
+log-probabilities, because the logits of a sequence do not depend on what else is in a step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pythia_gguf.engine.prefixes import n_shared
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Engine, Part
 from pythia_gguf.engine.sampling import room_for
@@ -21,21 +22,28 @@ from pythia_gguf.errors import UsageError
 
 # Tokens of prompts in a step that also writes: reading so many takes about as long as a few steps without them.
 _SLICE_TOKENS = 64
+# Shorter beginnings are not worth waiting for.
+_LEAST_SHARED = 32
 # Texts of `write_all` side by side, and the memory for their keys and values.
 _MOST_TEXTS = 32
 _KV_BYTES = 1 << 30
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Member:
     """A text that has a sequence.
 
-    to_read  tokens of its next step that are still to be read; when none are left, its logits are there
+    prompt    tokens that its sequence begins with
+    to_read   tokens of its next step that are still to be read; when none are left, its logits are there
+    leader    another text, which reads the first `n_shared` tokens of the prompt for both; None once they are there
     """
 
     writing: Writing
     seq: int
+    prompt: list[int]
     to_read: list[int]
+    leader: _Member | None
+    n_shared: int
 
     @property
     def is_prompt(self) -> bool:
@@ -94,6 +102,7 @@ class Batch(ProcessBound):
         """
         # 1. Texts that wait get a sequence, as far as there is room.
         self._admit()
+        self._take_beginnings()
         # 2. Texts that are being written go first, one token and its draft each; the rest of the step reads prompts.
         parts = self._parts()
         if not parts:
@@ -102,6 +111,9 @@ class Batch(ProcessBound):
         rows, at, went_on = self._run([part for _, part in parts]), 0, []
         for member, part in parts:
             member.to_read = member.to_read[len(part.ids) :]
+        # Before a text leaves, those that begin like it take over what it has read.
+        self._take_beginnings()
+        for member, part in parts:
             if not member.to_read:
                 pieces = member.writing.take(rows[at : at + part.n_wanted], self._room)
                 at += part.n_wanted
@@ -115,13 +127,37 @@ class Batch(ProcessBound):
                 taken = sum(self._needed(member.writing) for member in self._members)
                 if taken + self._needed(self._waiting[0]) > self.kv_bytes:
                     return
-            writing = self._waiting.popleft()
-            self._members.append(_Member(writing=writing, seq=self._sequences.open(), to_read=writing.next_ids))
+            writing, seq = self._waiting.popleft(), self._sequences.open()
+            prompt = writing.next_ids
+            leader, n = self._leader(prompt)
+            member = _Member(writing=writing, seq=seq, prompt=prompt, to_read=prompt, leader=leader, n_shared=n)
+            self._members.append(member)
+
+    def _leader(self, prompt: list[int]) -> tuple[_Member | None, int]:
+        """The text whose prompt has the longest beginning in common with this one, and its length; the last token of a
+        prompt is read in any case, because its logits are wanted.
+        """
+        lengths = [n_shared(member.prompt, prompt[:-1]) for member in self._members]
+        longest = max(lengths, default=0)
+        return (self._members[lengths.index(longest)], longest) if longest >= _LEAST_SHARED else (None, 0)
+
+    def _take_beginnings(self) -> None:
+        """Texts that wait for a beginning take it over when it is there; if it never will be, they read it."""
+        for member in self._members:
+            if (leader := member.leader) is None:
+                continue
+            if leader not in self._members or len(leader.prompt) < member.n_shared:
+                member.leader = None
+            elif self._sequences.length(leader.seq) >= member.n_shared:
+                self._sequences.close(member.seq)
+                member.seq = self._sequences.fork(leader.seq, member.n_shared)
+                member.to_read, member.leader = member.prompt[member.n_shared :], None
 
     def _parts(self) -> list[tuple[_Member, Part]]:
-        parts = [(m, self._part(m, len(m.to_read))) for m in self._members if not m.is_prompt]
+        members = [m for m in self._members if m.leader is None]
+        parts = [(m, self._part(m, len(m.to_read))) for m in members if not m.is_prompt]
         room = min(_SLICE_TOKENS, self._sequences.n_slice) if parts else self._sequences.n_slice
-        for member in (m for m in self._members if m.is_prompt):
+        for member in (m for m in members if m.is_prompt):
             if room > 0:
                 n = min(room, len(member.to_read))
                 parts.append((member, self._part(member, n)))
@@ -145,6 +181,8 @@ class Batch(ProcessBound):
             self._leave(member)
             return
         self._sequences.truncate(member.seq, member.writing.n_kept)
+        if member.writing.n_kept == 0:  # the context was full: the sequence begins with other tokens now
+            member.prompt = []
         member.to_read = member.writing.next_ids
 
     def _leave(self, member: _Member) -> None:

@@ -34,7 +34,7 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.gguf.tensor_source import TensorSource
 from pythia_gguf.intake.gguf_model import check_model, open_gguf_model
 from pythia_gguf.kernels.compiling import Job, compile_all
-from pythia_gguf.kernels.driver import OPS, op_jobs, run_ops_job
+from pythia_gguf.kernels.driver import OPS, STAGE_OPS, op_jobs, run_ops_job
 from pythia_gguf.kernels.matmul import known_activations, product_jobs, quantizer_jobs
 from pythia_gguf.kernels.odds import odds_job
 from pythia_gguf.kernels.simd import LANES
@@ -303,7 +303,7 @@ def model_jobs(gguf: TensorSource, activations: str, cache: str = "auto") -> lis
 
 def engine_jobs() -> list[Job]:
     """How all that running any file needs is compiled."""
-    return _jobs(FORMATS, known_activations(), OPS)
+    return _jobs(FORMATS, known_activations(), [*OPS, *STAGE_OPS])
 
 
 def _jobs(formats: Iterable[str], activations: Iterable[str], ops: Iterable[str]) -> list[Job]:

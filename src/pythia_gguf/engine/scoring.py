@@ -6,7 +6,6 @@ that several begin with is one node; all nodes of a level go through the model i
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ import numpy as np
 from pythia_gguf.arguments import one_of
 from pythia_gguf.choices import ENCODINGS
 from pythia_gguf.engine.logprobs import log_sum_exp
+from pythia_gguf.engine.prefixes import n_shared
 from pythia_gguf.engine.protocol import Engine, Part, Sequences
 from pythia_gguf.errors import Argument, UsageError, one_line
 
@@ -120,12 +120,8 @@ def _end_of_tree(requests: Sequence[Request], first: int, n_most: int) -> int:
     last = first + n_most
     if last >= len(requests):
         return len(requests)
-
-    def n_shared(i: int) -> int:
-        pairs = zip(requests[i - 1].ids, requests[i].ids, strict=False)
-        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-    return min(range(last, last - n_most // 4 - 1, -1), key=n_shared)
+    places = range(last, last - n_most // 4 - 1, -1)
+    return min(places, key=lambda i: n_shared(requests[i - 1].ids, requests[i].ids))
 
 
 def _score_tree(session: Sequences, requests: Sequence[Request]) -> list[Score]:
