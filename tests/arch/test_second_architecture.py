@@ -1,4 +1,4 @@
-"""A second entry in the table is all that a model with other names and another row order needs, from folder to logits.
+"""A model with other names and another row order needs one entry more in the table and one among the engine's blocks.
 
 The entry computes as GPT-NeoX does, so that the answers are known: the same weights under its names give the same
 bytes and the same logits.
@@ -19,6 +19,7 @@ from press import tiny
 from pythia_gguf import load, quantize
 from pythia_gguf.arch import ARCHITECTURES, ModelConfig
 from pythia_gguf.arch.gpt_neox import GPT_NEOX
+from pythia_gguf.engine.oplist import BLOCKS
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.evals.model_files import find_files
 from pythia_gguf.export.folder import export
@@ -65,6 +66,7 @@ TOY = replace(
 @pytest.fixture(autouse=True)
 def with_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, TOY.name, TOY)
+    monkeypatch.setitem(BLOCKS, TOY.name, BLOCKS[GPT_NEOX.name])
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def lines(tmp_path: Path) -> dict[str, list[str]]:
     text = ["--text", str(HELDOUT), "--context", "32", "--chunks", "1"]
     return {
         "quantize": [str(NANO), "--out", str(tmp_path / "made"), "--quants", "Q4_0,Q8_0"],
+        "verify": [q4, "--against", str(NANO)],
         "generate": [q4, "def", "--max-tokens", "4"],
         "score": [q4, "--prompt", "import", "--continuation", " os"],
         "bench": [q4, "--prompt", "8", "--tokens", "2", "--repeats", "1"],

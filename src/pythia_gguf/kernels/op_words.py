@@ -207,10 +207,10 @@ class ActivationOp(NamedTuple):
 
 def _places(words: type[Any]) -> Any:
     """The place of each word in a row."""
-    return words(*range(1, 1 + len(words._fields)))
+    return words(*range(1, 1 + len(words.__annotations__)))
 
 
-SEGMENT = Segment(*range(len(Segment._fields)))
+SEGMENT = Segment(*range(len(Segment.__annotations__)))
 SEGMENT_WORDS = len(SEGMENT)
 # Numba takes them for constants.
 NORM: NormOp = _places(NormOp)
