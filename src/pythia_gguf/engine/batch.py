@@ -1,8 +1,8 @@
-"""Texts that are written side by side: each step of the model takes all of them along.
+"""Writes several texts side by side: each step of the model takes all of them along.
 
-Texts join and leave at any step, and none waits long for another: a long prompt is read in slices, and a beginning that
-prompts have in common is read once. What is written is the same as for each text alone, to the bit of its
-log-probabilities, because the logits of a sequence do not depend on what else is in a step.
+Texts join and leave at any step, and none waits long for another, because a long prompt is read in slices, and a
+beginning that prompts have in common is read once. Each text comes out as it would alone, to the bit of its
+log-probabilities: the logits of a sequence do not depend on what else is in a step.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pythia_gguf.engine.sampling import room_for
 from pythia_gguf.engine.writing import Writing
 from pythia_gguf.errors import UsageError
 
-# Tokens of prompts in a step that also writes: reading so many takes about as long as a few steps without them.
+# A step that also writes reads at most so many tokens of prompts: that takes about as long as a few steps without them.
 _SLICE_TOKENS = 64
 # Shorter beginnings are not worth waiting for.
 _LEAST_SHARED = 32
-# Texts of `write_all` side by side, and the memory for their keys and values.
+# `write_all` runs at most so many texts side by side, with so much memory for their keys and values.
 _MOST_TEXTS = 32
 _KV_BYTES = 1 << 30
 
@@ -34,7 +34,7 @@ class _Member:
     """A text that has a sequence.
 
     prompt    tokens that its sequence begins with
-    to_read   tokens of its next step that are still to be read; when none are left, its logits are there
+    to_read   tokens that the model must still read before the text can take its logits
     leader    another text, which reads the first `n_shared` tokens of the prompt for both; None once they are there
     """
 
@@ -47,16 +47,16 @@ class _Member:
 
     @property
     def is_prompt(self) -> bool:
-        """Whether it reads more than what it has just written."""
+        """Whether it must read more than the tokens that it has just written."""
         return self.writing.n_wanted < len(self.to_read)
 
 
 class Batch(ProcessBound):
     """Texts over one set of sequences.
 
-    n_sequences  most texts that are written at a time; others wait in the order in which they came
-    n_context    most tokens of a text
-    kv_bytes     most memory for keys and values of the texts that are being written; None: no limit
+    n_sequences  at most so many texts are written at a time; others wait in the order in which they came
+    n_context    a text has at most so many tokens
+    kv_bytes     limit for the keys and values of the texts that are being written; None: no limit
     """
 
     def __init__(
@@ -96,18 +96,19 @@ class Batch(ProcessBound):
         self._leave(member)
 
     def step(self) -> list[tuple[Writing, list[str]]]:
-        """One step of the model: each text that went on, with its new pieces. Texts that have ended leave.
+        """Run one step of the model; returns each text that went on, with its new pieces. Texts that have ended leave.
 
-        A step may have none, when all of it went into prompts. Raises as `Sequences.step`; then no text has changed.
+        The list is empty when the whole step went into prompts. Raises as `Sequences.step`; then no text has changed.
         """
-        # 1. Texts that wait get a sequence, as far as there is room.
+        # 1. Give waiting texts a sequence, as far as there is room.
         self._admit()
         self._take_beginnings()
-        # 2. Texts that are being written go first, one token and its draft each; the rest of the step reads prompts.
+        # 2. Texts that are being written go first, each with one token and its draft: their readers wait for them.
+        #    Prompts share what is left of the step.
         parts = self._parts()
         if not parts:
             return []
-        # 3. The model runs; a text takes its rows as soon as all its tokens are read.
+        # 3. Run the model. A text takes its rows only when all its tokens are read; a prompt may need several steps.
         rows, at, went_on = self._run([part for _, part in parts]), 0, []
         for member, part in parts:
             member.to_read = member.to_read[len(part.ids) :]
@@ -165,7 +166,7 @@ class Batch(ProcessBound):
         return parts
 
     def _part(self, member: _Member, n: int) -> Part:
-        """The next n tokens of a text; its logits are wanted after its last ones only."""
+        """The next n tokens of a text; it wants logits only after the last tokens that it has to read."""
         is_last = n == len(member.to_read)
         return Part(seq=member.seq, ids=member.to_read[:n], n_wanted=member.writing.n_wanted if is_last else 0)
 
@@ -176,7 +177,7 @@ class Batch(ProcessBound):
         return self._sequences.step(parts, self._logits)
 
     def _go_on(self, member: _Member) -> None:
-        """After a text has taken its logits: it leaves, or its sequence is as it wants it."""
+        """Let a text that has taken its logits leave, or make its sequence ready for its next step."""
         if member.writing.finish_reason is not None:
             self._leave(member)
             return
@@ -199,7 +200,7 @@ def write_all(model: Engine, writings: Sequence[Writing], advance: Callable[[], 
     Raises  UsageError when the longest does not fit into memory, NotFiniteError as `Sequences.step`
     """
     n_context = max((w.n_positions for w in writings), default=1)
-    # Memory is kept for so many of the longest; of shorter ones no more are written at a time.
+    # The memory holds so many texts of the longest kind; shorter texts do not raise that number.
     n_sequences = max(1, min(_MOST_TEXTS, len(writings), _KV_BYTES // model.kv_bytes(n_context)))
     batch = Batch(model, n_sequences, n_context)
     for writing in writings:

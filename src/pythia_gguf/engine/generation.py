@@ -1,4 +1,4 @@
-"""Text that a model writes by itself. It is a batch of one, with a clock."""
+"""Writes one text after a prompt: a batch of one, with a clock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Completion:
     tokens         ids, control tokens too, without the one that ends a text
     logprobs       one for each token, or None when they were not asked for
     finish_reason  "stop" (end of text, or a stop text), "length", or None: it has not come to its end
-    seed           that gives the same text again
+    seed           gives the same text again
     timings        how long it took
     """
 
@@ -52,19 +52,19 @@ class Completion:
 
 
 class Generation(ProcessBound):
-    """One text while it is written: iterate for its pieces, once, and ask for `completion` when it has ended.
+    """One text while it is written: iterate once for its pieces, and ask for `completion` when it has ended.
 
-    model  that writes it
+    model  writes the text
     """
 
     def __init__(self, model: Engine, prompt: str | Iterable[int], options: WritingOptions, sampling: Sampling) -> None:
-        """Raises UsageError when prompt and new tokens do not fit into the context, or for an id that there is not."""
+        """Raises UsageError when prompt and new tokens do not fit into the context, and for an unknown id."""
         self.model, self._writing = model, begin_writing(model, prompt, options, sampling)
         self._started = self._prompted = self._ended = time.perf_counter()
         self._is_begun = False
 
     def __iter__(self) -> Iterator[str]:
-        """Pieces of text that are whole characters and no part of a stop text.
+        """Pieces of text, each of whole characters and no part of a stop text.
 
         Raises ValueError the second time: a text is written once, and an empty one would hide the mistake.
         """
@@ -86,9 +86,9 @@ class Generation(ProcessBound):
 
     @property
     def completion(self) -> Completion:
-        """All of it so far; whole when the iteration has ended, which `finish_reason` tells.
+        """The text so far; it is complete when `finish_reason` is not None.
 
-        Until then the last tokens may not be in the text: they could be the beginning of a stop text.
+        Until then the text may lack the last tokens: they could be the beginning of a stop text.
         """
         writing, tokens = self._writing, self._writing.tokens
         return Completion(

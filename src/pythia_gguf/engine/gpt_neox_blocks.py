@@ -1,7 +1,6 @@
 """The layers of GPT-NeoX in the words of engine/op_builder.py: which op reads what, and in which order.
 
-Knows no memory and no kernel. `is_short` says that after attention only rows go on that logits are wanted of: the
-residual stream is theirs then.
+With `is_short`, only the rows whose logits are wanted go on after attention, and the residual stream has only those.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from pythia_gguf.engine.op_builder import OpBuilder, Residual
 from pythia_gguf.kernels.op_words import ALL_ROWS, GATHERED_ROWS, WANTED_ROWS
 from pythia_gguf.kernels.threads import SECOND_TAKEN
 
-# Adds the ops of one layer: block(builder, i_layer, x, is_short) is the residual stream after it.
+# Adds the ops of one layer: block(builder, i_layer, x, is_short) returns the residual stream after it.
 Block = Callable[[OpBuilder, int, Residual, bool], Residual]
 
 
 def gpt_neox_block(config: ModelConfig) -> Block:
-    """The block of a model."""
+    """The block for a model of these sizes."""
     return _parallel_block if config.parallel_residual else _sequential_block
 
 
@@ -28,7 +27,7 @@ def _parallel_block(build: OpBuilder, i: int, x: Residual, is_short: bool) -> Re
     gathered, rows = (GATHERED_ROWS, WANTED_ROWS) if is_short else (ALL_ROWS, ALL_ROWS)
     x = build.residual(point + "resid_pre", x)
 
-    # 1. Both norms. One of them keeps the sum x: the one that does the rows that are needed after the layer.
+    # 1. Both norms. The one that does the rows that are needed after the layer also keeps the sum x.
     build.norm(
         *(name + "ffn_norm", x, space.in_up),
         reader=name + "ffn_up",
@@ -41,7 +40,7 @@ def _parallel_block(build: OpBuilder, i: int, x: Residual, is_short: bool) -> Re
     build.norm(name + "attn_norm", x, space.in_qkv, reader=name + "attn_qkv", point=point + "ln1", keeps=not is_short)
     x = x.kept(gathered=is_short)
 
-    # 2. All rows need keys and values; from here on only some rows may be wanted.
+    # 2. All rows need keys and values, because later tokens read them; after that only some rows may be wanted.
     build.product(name + "attn_qkv", space.in_qkv, space.qkv)
     dense, down = name + "attn_output", name + "ffn_down"
     z_is_ready = build.attention(i, reader=dense, point=point + "attn", quantizes=not is_short)
@@ -67,7 +66,7 @@ def _parallel_block(build: OpBuilder, i: int, x: Residual, is_short: bool) -> Re
 
 
 def _sequential_block(build: OpBuilder, i: int, x: Residual, is_short: bool) -> Residual:
-    """The feed-forward half reads what the attention half gave."""
+    """The feed-forward half reads the result of the attention half."""
     name, point, space = f"blk.{i}.", f"blocks.{i}.", build.space
     gathered, rows = (GATHERED_ROWS, WANTED_ROWS) if is_short else (ALL_ROWS, ALL_ROWS)
     dense, down = name + "attn_output", name + "ffn_down"
@@ -82,7 +81,7 @@ def _sequential_block(build: OpBuilder, i: int, x: Residual, is_short: bool) -> 
     build.product(dense, space.in_dense, space.from_attention, point=point + "attn_out")
     x = build.residual(point + "resid_mid", x.plus(space.from_attention))
 
-    # 2. The feed-forward half, of the rows that are wanted after the layer.
+    # 2. The feed-forward half, for the rows that are wanted after the layer.
     if is_short:
         build.only_wanted_rows()
     build.norm(

@@ -1,7 +1,7 @@
 """Keys and values of all sequences, in tiles of LANES positions with all their layers.
 
-A sequence takes tiles as it grows; sequences that begin alike share them until one of them writes. Tiles that nobody
-uses any more go back to the operating system. Knows no token.
+A sequence takes tiles as it grows; sequences that begin alike share them until one of them writes. Tiles that no
+sequence uses any more go back to the operating system.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pythia_gguf.errors import UsageError
 from pythia_gguf.kernels.memory import Pages
 from pythia_gguf.kernels.simd import LANES
 
-# Pages that come anew are zeroed first, which costs a short text some hundredths of its time.
+# The system zeroes every page that it gives back to us, which costs a short text a few per cent of its time.
 _KEPT_BYTES = 32 << 20
 # Half precision is kept as bit patterns.
 _DTYPES: dict[str, type[np.generic]] = {"f16": np.uint16, "f32": np.float32}
@@ -27,27 +27,27 @@ class Tiles:
 
     kind    "f16" or "f32"
     width   numbers of a cached value: the dimensions of a head, rounded up to LANES
-    n_free  tiles that nobody uses
+    n_free  tiles that no sequence uses
     """
 
     def __init__(self, config: ModelConfig, kind: str, n_tiles: int) -> None:
-        """Take memory for so many; pages that are never written take none."""
+        """Reserve address space for all tiles; pages that are never written take no memory."""
         self.kind, self.width, self._config = kind, _width(config), config
         self._pages = Pages(n_tiles * tile_bytes(config, kind))
         # [tile, layer, number]: keys of all heads, then values of all heads; see kernels/attention.py
         self._array = self._pages.array.view(_DTYPES[kind]).reshape(n_tiles, config.n_layers, -1)
         self._n_users = [0] * n_tiles
-        # The lowest numbers are taken first, so that what is in use lies close together.
+        # The lowest numbers are taken first, so that the tiles in use lie close together.
         self._free = list(range(n_tiles))
         self._to_release: set[int] = set()
 
     @property
     def n_free(self) -> int:
-        """Tiles that nobody uses."""
+        """Tiles that no sequence uses."""
         return len(self._free)
 
     def take(self) -> int:
-        """The number of a tile that nobody uses, with any finite content; raises UsageError when all are in use."""
+        """Take a free tile, with any finite content, and return its number; raises UsageError when all are in use."""
         if not self._free:
             raise UsageError("no memory is left for the keys and values of more tokens: end a text, or take fewer")
         tile = heapq.heappop(self._free)
@@ -56,23 +56,23 @@ class Tiles:
         return tile
 
     def share(self, tiles: Iterable[int]) -> None:
-        """Each of them has one user more."""
+        """Add one user to each tile."""
         for tile in tiles:
             self._n_users[tile] += 1
 
     def n_users(self, tile: int) -> int:
-        """How many have it; with more than one, none of them may write into it."""
+        """How many sequences use a tile; if several do, none of them may write into it."""
         return self._n_users[tile]
 
     def copy_of(self, tile: int) -> int:
-        """A tile of one's own instead of a shared one, with the same content."""
+        """Take a tile with the content of a shared one, and give up the shared one; returns the new tile's number."""
         own = self.take()
         self._array[own] = self._array[tile]
         self._n_users[tile] -= 1
         return own
 
     def drop(self, tiles: Iterable[int]) -> None:
-        """Each of them has one user less; their memory is kept until `release`, as it is cheaper to take again."""
+        """Take one user from each tile. Free tiles keep their memory until `release`: it is cheap to use again."""
         for tile in tiles:
             self._n_users[tile] -= 1
             if self._n_users[tile] == 0:
@@ -80,7 +80,7 @@ class Tiles:
                 self._to_release.add(tile)
 
     def release(self) -> None:
-        """Give the memory of dropped tiles back to the operating system, but for a little that is taken again soon."""
+        """Give the memory of free tiles back to the operating system, but for a little that will soon be used again."""
         n_bytes = self._array[:1].nbytes
         # The lowest numbers are taken next.
         dropped = sorted(self._to_release)[_KEPT_BYTES // n_bytes :]
@@ -89,7 +89,7 @@ class Tiles:
         self._to_release.difference_update(dropped)
 
     def places(self, tiles: Sequence[int]) -> np.ndarray:
-        """Where tiles begin, in numbers from the beginning of any layer's first tile: i64 [n]."""
+        """Offsets of tiles from the first tile of any layer, in numbers of the cache's type: i64 [n]."""
         return np.asarray(tiles, np.int64) * (self._array.strides[0] // self._array.itemsize)
 
     def layer_address(self, i_layer: int) -> int:
@@ -101,7 +101,7 @@ class Tiles:
         return self._array.size - i_layer * self._array.shape[2]
 
     def first_not_finite(self, tiles: Sequence[int], n_tokens: int) -> tuple[int, int] | None:
-        """Layer and position of the first key or value that is infinity or NaN, of the first n tokens of a sequence."""
+        """Layer and position of the first key or value among a sequence's first n tokens that is infinity or NaN."""
         config = self._config
         n_keys = config.n_heads * config.head_dim * LANES
         for i in range(config.n_layers):

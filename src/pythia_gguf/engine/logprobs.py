@@ -1,7 +1,4 @@
-"""Log-probabilities of tokens: logits less the logarithm of the sum of their exponentials, in float64.
-
-Knows neither model nor text.
-"""
+"""Log-probabilities of tokens: logits minus the logarithm of the sum of their exponentials, in float64."""
 
 from __future__ import annotations
 
@@ -22,7 +19,8 @@ class TokenLogprob:
 
     token    its id
     logprob  natural logarithm of its probability
-    top      the most likely tokens there and their log-probabilities, most likely first, of equals the lowest id
+    top      the most likely tokens there and their log-probabilities, most likely first; among equals the lowest id
+             comes first
     """
 
     token: int
@@ -31,19 +29,19 @@ class TokenLogprob:
 
 
 class Logprobs:
-    """Of all tokens at one position.
+    """Log-probabilities of all tokens at one position.
 
-    odds_sum  of the odds of each token to the most likely one
+    odds_sum  sum of the odds of each token to the most likely one
     """
 
     def __init__(self, logits: np.ndarray) -> None:
-        """Of logits f32 [n_vocab]."""
+        """Take logits f32 [n_vocab]."""
         self._logits, most = logits, float(logits.max())
         self.odds_sum = odds_sum(logits, most)
         self._total = most + math.log(self.odds_sum)
 
     def of(self, token: int, n_top: int) -> TokenLogprob:
-        """Of one token, and of the n most likely ones."""
+        """The log-probability of one token, and those of the n most likely ones."""
         top = tuple((int(i), self._logprob(i)) for i in _most_likely(self._logits, n_top)) if n_top else ()
         return TokenLogprob(token=token, logprob=self._logprob(token), top=top)
 
@@ -58,7 +56,7 @@ def log_sum_exp(logits: np.ndarray) -> float:
 
 
 def _most_likely(logits: np.ndarray, n: int) -> np.ndarray:
-    """Ids of the n largest, largest first, of equals the lowest id."""
+    """Ids of the n largest values, largest first; among equals the lowest id comes first."""
     n = min(n, logits.size)
     width = logits.size // _N_SLICES
     least = np.float32(-np.inf)

@@ -1,7 +1,7 @@
-"""Drafts taken from the text so far: what followed the last time that the newest tokens appeared.
+"""Drafts from the text so far: the tokens that followed the last time that the newest tokens appeared.
 
-Knows no model. Prompt lookup decoding (Saxena, 2023): a wrong draft costs time and changes nothing, so a run of wrong
-ones makes the next attempts rarer and shorter.
+This is prompt lookup decoding (Saxena, 2023). A wrong draft costs time and changes nothing, so a run of wrong ones
+makes the next attempts rarer and shorter.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 LONGEST_MATCH = 4
 SHORTEST_MATCH = 2
 MOST_DRAFTS = 7
-# After a wrong draft as many tokens pass without one, then twice as many, up to this.
+# After a wrong draft so many tokens pass without one, then twice as many, up to this number.
 LONGEST_PAUSE = 64
 
 
@@ -19,23 +19,23 @@ class Drafts:
     """An index of a growing text, and how well its drafts have done."""
 
     def __init__(self, ids: Sequence[int]) -> None:
-        """Of a prompt."""
+        """Index a prompt."""
         self._ids: list[int] = []
-        # For each run of tokens where the next one was, the last time.
+        # For each run of tokens: the place after its last appearance.
         self._after: dict[tuple[int, ...], int] = {}
         self._pause, self._wait = 1, 0
         for i in ids:
             self.add(i)
 
     def add(self, i: int) -> None:
-        """The text has grown by one token."""
+        """Add one token to the text."""
         for n in range(SHORTEST_MATCH, LONGEST_MATCH + 1):
             if len(self._ids) >= n:
                 self._after[tuple(self._ids[-n:])] = len(self._ids)
         self._ids.append(i)
 
     def learn(self, n_drafted: int, n_right: int) -> None:
-        """How many tokens of the last draft were right."""
+        """Hear how many tokens of the last draft were right."""
         if n_drafted == 0:
             self._wait = max(0, self._wait - 1)
         elif 2 * n_right >= n_drafted:
@@ -45,7 +45,7 @@ class Drafts:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def draft(self, n_most: int) -> list[int]:
-        """What may come next, at most so many tokens: the longest run of newest tokens decides; often empty."""
+        """Guess at most so many next tokens, by the longest run of newest tokens that appeared before; often none."""
         if self._wait:
             return []
         for n in range(LONGEST_MATCH, SHORTEST_MATCH - 1, -1):

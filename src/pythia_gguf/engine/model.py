@@ -1,7 +1,4 @@
-"""A GGUF file opened to be run.
-
-Knows no kernel: it is what a user holds, and hands on to sessions, generations and scores.
-"""
+"""A GGUF file that is loaded to run: the object that a user holds. Sessions, generations and scores do its work."""
 
 from __future__ import annotations
 
@@ -47,8 +44,8 @@ from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note, tokens_besi
 class Model(ProcessBound):
     """A loaded model. Threads may share it; one step runs at a time.
 
-    gguf    where its keys and tensors came from: the header of a file, or a GGUF in memory
-    runner  its weights and how they are run
+    gguf    source of its keys and tensors: the header of a file, or a GGUF in memory
+    runner  its weights and everything else that its sessions share
     """
 
     def __init__(self, gguf: TensorSource, runner: Runner) -> None:
@@ -57,7 +54,7 @@ class Model(ProcessBound):
 
     @property
     def path(self) -> Path:
-        """The file; of a model that was loaded from memory, what messages call it."""
+        """The file; for a model that was loaded from memory, the name that messages call it by."""
         return self.runner.path
 
     @property
@@ -127,7 +124,7 @@ class Model(ProcessBound):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever uses it should know, a line each."""
+        """What users of the model should know, a line each."""
         note = pre_tokenizer_note(self.gguf.metadata)
         return () if note is None else (note,)
 
@@ -148,17 +145,17 @@ class Model(ProcessBound):
 
     @checked
     def session_bytes(self, n_sequences: int = 1, n_context: int | None = None) -> int:
-        """Memory that a session of so many sequences takes, each of so many tokens; default all that the model has.
+        """Memory of a session with so many sequences, each of so many tokens; default all positions of the model.
 
-        Keys, values and workspace; the weights are there already, logits take 4 * n_vocab bytes a row more.
+        That is for keys, values and workspace, not for weights; logits take another 4 * n_vocab bytes a row.
         """
         return session_bytes(self.runner, n_sequences, self.n_context if n_context is None else n_context)
 
     def logits(self, ids: Iterable[int], n_last: int | None = None) -> np.ndarray:
-        """Logits of the next token after each of `ids`, or of the last so many: f32 [n_last, n_vocab].
+        """Logits of the next token after each of `ids`, or after the last `n_last` of them: f32 [n_last, n_vocab].
 
         Raises UsageError for more tokens than the context or memory holds, NotFiniteError where a logit is infinity or
-        NaN, ValueError for no token or an id that there is not, TypeError for anything but whole numbers.
+        NaN, ValueError for no token or an unknown id, TypeError for anything but whole numbers.
         """
         ids = whole_numbers("ids", ids)
         n_wanted = len(ids) if n_last is None else whole_number(0, len(ids))("n_last", n_last)
@@ -181,18 +178,18 @@ class Model(ProcessBound):
         session.step([Part(seq=session.open(), ids=ids, n_wanted=0)], hooks=dict.fromkeys(matrices, see))
 
     def generate(self, prompt: str | Iterable[int], **options: Any) -> Completion:
-        """What the model writes after a prompt; options as in `begin`."""
+        """Write a text after a prompt; options as in `begin`."""
         generation = self.begin(prompt, **options)
         for _ in generation:
             pass
         return generation.completion
 
     def stream(self, prompt: str | Iterable[int], **options: Any) -> Iterator[str]:
-        """The same text piece by piece as it is written; to stop, take no more pieces. Options as in `begin`."""
+        """Write the same text piece by piece; to stop, take no more pieces. Options as in `begin`."""
         return iter(self.begin(prompt, **options))
 
     def begin(self, prompt: str | Iterable[int], **options: Any) -> Generation:
-        """A text to be written: iterate for its pieces, each of whole characters, then ask for its `completion`.
+        """Begin a text: iterate for its pieces, each of whole characters, then ask for its `completion`.
 
         prompt  text, or token ids
         max_tokens, stop, logprobs, lookup, shift               see `engine.writing.WritingOptions`
@@ -210,8 +207,8 @@ class Model(ProcessBound):
 
         pairs     (prompt, continuation)
         encoding  see `engine.scoring.request_of`
-        Raises    UsageError for an empty continuation, or texts longer than the context; TypeError for what is no pair
-                  of texts
+        Raises    UsageError for an empty continuation, or texts longer than the context; TypeError for anything but
+                  pairs of texts
         """
         requests = [request_of(self, *pair, encoding) for pair in pairs_of_texts("pairs", pairs)]
         heard = progress or Silence()
@@ -220,7 +217,7 @@ class Model(ProcessBound):
 
 
 def _room(model: Model, ids: list[int]) -> int:
-    """Tokens of a session for so many ids; raises UsageError for more than the model has room for."""
+    """Tokens of a session for so many ids; raises UsageError when they do not fit into the context."""
     if len(ids) > model.n_context:
         raise UsageError(Argument("ids"), f" must be at most {model.n_context} tokens, got {len(ids)}")
     return max(len(ids), 1)
@@ -238,12 +235,12 @@ def load(
 ) -> Model:
     """Load a model to run it.
 
-    model        a GGUF file, or what has keys and tensors as one, such as `press.encoded.encode_model` makes, which
+    model        a GGUF file, or another source of keys and tensors such as `press.encoded.encode_model` makes, which
                  stays in memory beside the weights as they are packed for the kernels
     threads      default one per CPU; no result depends on it
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
-    activations  "int8" (32 values share a scale; fast), "float32" (the error of the weights alone) or "bf16x3" (nearly
-                 that, in three products of bfloat16 numbers; needs a processor with AMX)
+    activations  "int8" (32 values share a scale; fast), "float32" (no error but the weights' own) or "bf16x3" (nearly
+                 as exact, in three products of bfloat16 numbers; needs a processor with AMX)
     cache        keys and values: "f16", "f32", or "auto": f32 for F32 files
     progress     hears what is going on
     Raises       ModelFileError, StorageError; UsageError, also for a model that does not fit into memory
@@ -285,7 +282,7 @@ def load(
 
 
 def as_used(gguf: TensorSource, activations: str, cache: str = "auto") -> tuple[str, str]:
-    """What is meant by int8 activations and "auto" for the weights of a model: said as it is."""
+    """The activations and the cache that a model really uses when int8 or "auto" was asked for."""
     formats = matrix_formats(gguf)
     if activations == "int8" and all(FORMATS[name].block_weights == 1 for name in formats):
         activations = "float32"
@@ -295,14 +292,14 @@ def as_used(gguf: TensorSource, activations: str, cache: str = "auto") -> tuple[
 
 
 def model_jobs(gguf: TensorSource, activations: str, cache: str = "auto") -> list[Job]:
-    """How all that running a model needs is compiled; arguments as for `load`."""
+    """Jobs that compile every kernel that running a model needs; arguments as for `load`."""
     activations, cache = as_used(gguf, activations, cache)
     ops = [name for name in OPS if not name.startswith("attention") or name == f"attention_{cache}"]
     return _jobs(matrix_formats(gguf), [activations], ops)
 
 
 def engine_jobs() -> list[Job]:
-    """How all that running any file needs is compiled."""
+    """Jobs that compile every kernel that running any file may need."""
     return _jobs(FORMATS, known_activations(), [*OPS, *STAGE_OPS])
 
 

@@ -1,8 +1,9 @@
-"""Builds the ops of a step: the vocabulary that the blocks of an architecture are written in.
+"""Builds the ops of a step: the vocabulary in which the blocks of every architecture are written.
 
-Knows no architecture. Where nobody looks inside, ops do as much as they can at once: a norm adds what products gave,
-the op that makes the input of a product quantizes it. A list for hooks has the same float operations in the same order,
-but stops between two ops where a hook wants to see, and quantizes only after that: what a hook changes is what counts.
+Where no hook looks inside, ops do as much as they can at once: a norm adds the results of products, and the op that
+makes the input of a product quantizes it. A list for hooks has the same float operations in the same order, but it
+stops between two ops where a hook wants to see, and quantizes only after that, so that the model goes on with what the
+hook has changed.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ _GELUS = {"erf": GELU_ERF, "tanh": GELU_TANH}
 class Residual:
     """The residual stream between two ops.
 
-    here   the rows, but for what must be added to them
-    there  where a norm may keep the sum
-    added  what products gave, at most two
+    here   the rows, before `added` is added to them
+    there  the buffer in which a norm may keep the sum
+    added  results of products, at most two
     """
 
     here: Buffer
@@ -55,11 +56,11 @@ class Residual:
     added: tuple[Buffer, ...] = ()
 
     def plus(self, *given: Buffer) -> Residual:
-        """With what products have given."""
+        """The stream with results of products still to be added."""
         return replace(self, added=given)
 
     def kept(self, *, gathered: bool = False) -> Residual:
-        """After a norm that keeps it: in the other place, unless nothing was added and no rows were gathered."""
+        """The stream after a norm that keeps it: in the other buffer, unless nothing was added or gathered."""
         return Residual(here=self.there, there=self.here) if self.added or gathered else self
 
 
@@ -67,9 +68,9 @@ class OpBuilder:
     """Collects ops, and the points at which hooks stop.
 
     space   buffers
-    asked   names of points; none: nobody looks inside
-    points  where to stop, in the order of the ops
-    n_body  ops before those that do only rows that logits are wanted of
+    asked   names of points where hooks look inside; may be empty
+    points  the points asked for, in the order of the ops
+    n_body  ops that every step needs; the ops after them do only rows whose logits are wanted
     """
 
     def __init__(self, runner: Runner, space: Workspace, tiles: Tiles, asked: frozenset[str]) -> None:
@@ -77,7 +78,7 @@ class OpBuilder:
         self.config, self.space, self.asked = runner.config, space, asked
         self.points: list[Point] = []
         self.n_body: int | None = None
-        # Padded biases: ops have their addresses.
+        # Keeps padded biases alive: ops have their addresses.
         self.biases: list[np.ndarray] = []
         self._weights, self._activations, self._n_threads = runner.weights, runner.activations, runner.threads
         self._tiles, self._gelu = tiles, _GELUS[runner.gelu]
@@ -95,11 +96,11 @@ class OpBuilder:
         return ops
 
     def go_on(self) -> None:
-        """Threads go on from the last op to the next without waiting for each other."""
+        """Let threads go on from the last op to the next without waiting for each other."""
         self._rows[-1][NO_WAIT] = 1
 
     def only_wanted_rows(self) -> None:
-        """All ops from here on are only for rows that logits are wanted of."""
+        """Declare that all ops from here on are only for rows whose logits are wanted."""
         assert self.n_body is None
         self.n_body = self.n_ops
 
@@ -118,7 +119,7 @@ class OpBuilder:
             self.points.append(point)
 
     def residual(self, name: str, x: Residual) -> Residual:
-        """A point of the residual stream; only a list for hooks makes the sum here, the next norm does otherwise."""
+        """A point of the residual stream. A list for hooks makes the sum here; otherwise the next norm makes it."""
         if not self.asked:
             return x
         if x.added:
@@ -139,10 +140,10 @@ class OpBuilder:
         rows: int = ALL_ROWS,
         keeps: bool = False,
     ) -> None:
-        """LayerNorm of the residual stream, as the matrix `reader` wants it.
+        """LayerNorm of the residual stream, in the form that the matrix `reader` multiplies.
 
         begins  the thread that does the first row
-        keeps   whether the sum of x goes to its other place
+        keeps   whether the sum of x goes to its other buffer
         """
         scale, normalized = f"{point}.scale", f"{point}.normalized"
         vectors = self._weights.vectors
@@ -178,7 +179,7 @@ class OpBuilder:
             self.input(to, to, reader=reader, is_quantized=False, rows=shown)
 
     def input(self, x: Buffer, to: Buffer, *, reader: str, is_quantized: bool, rows: int = ALL_ROWS) -> None:
-        """Rows as the matrix `reader` wants them, unless the op that made x has made all that is needed."""
+        """Rows in the form that the matrix `reader` multiplies, unless the op that made x has made it already."""
         quantizer = self._quantizer(reader)
         if x.array is to.array and (is_quantized or not quantizer):
             return
@@ -220,9 +221,9 @@ class OpBuilder:
         counter: int = FIRST_TAKEN,
         rows: int = ALL_ROWS,
     ) -> bool:
-        """A product and its activation, which becomes the input `to` of the matrix `reader`; whether it is quantized.
+        """A product and its activation, the input `to` of the matrix `reader`; returns whether that is quantized.
 
-        It is quantized as it is made where its rows have no gaps and no hook changes it.
+        The op quantizes it at once where its rows have no gaps and no hook may change it.
         """
         pre, post = f"{point}.pre", f"{point}.post"
         quantizes = out.array is to.array and not {pre, post} & self.asked
@@ -238,9 +239,10 @@ class OpBuilder:
         return quantizes
 
     def attention(self, i: int, *, reader: str, point: str, quantizes: bool) -> bool:
-        """Attention of layer i, from `space.qkv` to `space.in_dense`, input of the matrix `reader`; as above.
+        """Attention of layer i, from `space.qkv` to `space.in_dense`, the input of the matrix `reader`.
 
-        quantizes  whether that is wanted
+        quantizes  whether the op may quantize its result
+        Returns    whether it does
         """
         config, space, cached = self.config, self.space, self._tiles.kind
         heads = (-1, config.n_heads, config.head_dim)

@@ -1,6 +1,6 @@
-"""A model as a list of ops over a workspace: what kernels/driver.py runs for each step.
+"""A model as a list of ops over a workspace, which kernels/driver.py runs for each step.
 
-Knows no token and no text; the layers of each architecture are in a file of their own.
+The layers of each architecture are in a file of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pythia_gguf.engine.runner import Runner
 from pythia_gguf.engine.workspace import Workspace
 from pythia_gguf.kernels.op_words import ALL_ROWS, GATHERED_ROWS, PRODUCT, WANTED_ROWS
 
-# By the name that a GGUF gives an architecture: the block of a model of given sizes.
+# By the name of an architecture in GGUF: the function that gives the block of a model of given sizes.
 BLOCKS: dict[str, Callable[[ModelConfig], Block]] = {GPT_NEOX.name: gpt_neox_block}
 
 
@@ -27,15 +27,15 @@ class OpList:
     """The ops of a model for steps of at most as many tokens as a workspace has room for.
 
     ops     i64 [n, OP_WORDS]
-    n_body  ops before those that are only for logits
+    n_body  ops that every step needs; the ops after them are only for logits
     """
 
     def __init__(self, runner: Runner, space: Workspace, tiles: Tiles, asked: frozenset[str] = frozenset()) -> None:
         """Build it.
 
         tiles  keys and values of all sequences
-        asked  points that hooks want to see. Then all layers do all rows; without hooks the last one does, from
-               attention on, only those that logits are wanted of
+        asked  points that hooks want to see. If there are any, all layers do all rows; otherwise the last layer does,
+               from attention on, only the rows whose logits are wanted
         """
         config = runner.config
         build = OpBuilder(runner, space, tiles, asked)
@@ -56,11 +56,11 @@ class OpList:
         self._kept = space, build.biases
 
     def write_logits_to(self, logits: np.ndarray) -> None:
-        """Logits of the wanted rows go here: f32 [at least as many, stride], stride a multiple of LANES."""
+        """Set where logits of the wanted rows go: f32 [at least as many, stride], stride a multiple of LANES."""
         self.ops[-1, PRODUCT.out], self.ops[-1, PRODUCT.stride] = logits.ctypes.data, logits.shape[1]
 
     def points(self, logits: np.ndarray) -> Iterator[Point]:
-        """Where to stop for hooks, in the order of the ops, of a step that writes such logits; none: it wants none."""
+        """Where to stop for hooks, in the order of the ops; `logits` are those of the step, and may have no row."""
         yield from (point for point in self._points if point.rows == ALL_ROWS or len(logits))
         if self._shows_logits and len(logits):
             at, array = len(self.ops), logits[:, : self._n_vocab]

@@ -1,7 +1,7 @@
 """How many threads a step should get: all of them, or one where another process keeps a processor busy.
 
-Knows no work. Threads that wait for each other after every op are as slow as the slowest: one that shares its processor
-costs more than it brings. No result depends on the number of threads, so it may change from step to step.
+Threads that wait for each other after every op are as slow as the slowest, so a thread that shares its processor costs
+more than it brings. No result depends on the number of threads, so it may change from step to step.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Pace:
         self._n_steps = 0
 
     def choose(self) -> int:
-        """Threads for the next step: those that were faster, now and then the others."""
+        """Threads for the next step: the faster number, and now and then the other one, to measure it again."""
         if self.n_threads == 1:
             return 1
         is_probe = self._n_steps % _PROBE_EVERY >= _PROBE_EVERY - _PROBES
         return self.n_threads + 1 - self._best if is_probe else self._best
 
     def learn(self, n_threads: int, seconds: float) -> None:
-        """How long a step took."""
+        """Hear how long a step took."""
         before = self._seconds.get(n_threads, seconds)
         self._seconds[n_threads] = before + _MEMORY * (seconds - before)
         self._n_steps += 1

@@ -1,7 +1,7 @@
-"""The points at which a step can be looked into: their names, what lies there, and how it is changed.
+"""The points at which hooks look into a step: their names, the values there, and how a hook changes them.
 
-Names are those of TransformerLens without "hook_", values too, but with tokens as the first axis of every array.
-Tensors have other names here than in the points: a point may hold what a matrix multiplies.
+Names and values are as in TransformerLens, without "hook_" and with tokens as the first axis of every array. A point is
+not named after a tensor: it may hold the values that a matrix multiplies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pythia_gguf.errors import UsageError, nearest, one_line
 from pythia_gguf.kernels.op_words import ALL_ROWS
 
 EMBED, LOGITS = "embed", "logits"
-# Points of a layer, as "blocks.3.attn.z", in the order of the computation; the matrix that multiplies what is there.
+# Points of a layer, as "blocks.3.attn.z", in the order of the computation; each with the matrix that multiplies its
+# values.
 LAYER_POINTS = {
     "resid_pre": None,  # [T, hidden] the residual stream before the layer
     "ln1.scale": None,  # [T, 1] root of variance plus epsilon
@@ -39,7 +40,7 @@ LAYER_POINTS = {
     "mlp_out": None,  # [T, hidden]
     "resid_post": None,  # [T, hidden] the residual stream after the layer
 }
-# These have rows only of tokens that logits are wanted of.
+# These have rows only for tokens whose logits are wanted.
 END_POINTS = {"ln_final.scale": None, "ln_final.normalized": "output", LOGITS: None}
 
 
@@ -48,7 +49,7 @@ class HookPlace:
     """Where a hook is called: a point, and the token of each row.
 
     name       of the point
-    seqs       i64 [rows], sequence of the session
+    seqs       i64 [rows], number of the sequence in the session
     positions  i64 [rows], position in that sequence
     """
 
@@ -57,7 +58,7 @@ class HookPlace:
     positions: np.ndarray
 
 
-# Gets the values at a point, rows first, which it may change; or gives changed ones.
+# A hook gets the values at a point, rows first. It may change them in place, or return an array to use instead.
 Hook = Callable[[np.ndarray, HookPlace], np.ndarray | None]
 
 
@@ -65,10 +66,10 @@ Hook = Callable[[np.ndarray, HookPlace], np.ndarray | None]
 class Point:
     """A place in a list of ops, and the values there, which an op before has written and one after reads.
 
-    at        the op before which to stop
-    array     f32 [n_tokens, ...]; of attention [n_tokens, n_heads, positions]
+    at        stop before this op
+    array     f32 [n_tokens, ...]; in attention [n_tokens, n_heads, positions]
     rows      ALL_ROWS or WANTED_ROWS
-    masked    what stands where a token may not look; None: the last axis is no axis of positions
+    masked    the value where a token may not look; None: the last axis is no axis of positions
     factors   f32 [n_tokens, n_heads]: the values are the array times these; None: the array itself
     """
 
@@ -80,7 +81,7 @@ class Point:
     factors: np.ndarray | None = None
 
     def values(self, place: HookPlace) -> np.ndarray:
-        """What is there of the rows of a step: the memory itself, or a copy where there are factors."""
+        """The values of the rows of a step: the memory itself, or a copy where there are factors."""
         n = len(place.positions)
         x = self.array[:n]
         if self.masked is not None:
@@ -88,11 +89,11 @@ class Point:
         return x if self.factors is None else x * self.factors[:n, :, None]
 
     def where_seen(self, x: np.ndarray, place: HookPlace) -> np.ndarray:
-        """Values, with zeros where a token may not look."""
+        """The values, with zeros where a token may not look."""
         return x if self.masked is None else np.where(_may_look(x, place), x, 0)
 
     def change(self, x: np.ndarray, given: np.ndarray | None, place: HookPlace) -> None:
-        """Take what a hook has made of `values`: in their memory, or an array of its own.
+        """Write back what a hook has made of `values`, in their memory or in an array of its own.
 
         Raises ValueError for another shape, UsageError for a change where a token may not look.
         """
@@ -106,7 +107,7 @@ class Point:
             self._take_rows(x)
 
     def _take_rows(self, x: np.ndarray) -> None:
-        """Rows that were changed replace array and factor; the others keep their bits."""
+        """Replace array and factor of the rows that were changed; the other rows keep their bits."""
         n, width = len(x), x.shape[-1]
         assert self.factors is not None
         changed = (x != self.array[:n, :, :width] * self.factors[:n, :, None]).any(axis=-1)
@@ -120,7 +121,7 @@ def _may_look(x: np.ndarray, place: HookPlace) -> np.ndarray:
 
 
 def matrix_at(name: str) -> str | None:
-    """The weight that multiplies what lies at a point, by its name in a GGUF; None where there is none."""
+    """The name in GGUF of the weight that multiplies the values at a point; None where there is none."""
     if name in END_POINTS:
         matrix = END_POINTS[name]
         return matrix and f"{matrix}.weight"
@@ -137,7 +138,7 @@ def point_names(config: ModelConfig) -> list[str]:
 
 
 def hooks_by_name(hooks: Mapping[str, Hook], names: Iterable[str]) -> dict[str, list[Hook]]:
-    """The hooks of each point that is asked for; in a name `*` stands for anything, as in "blocks.*.resid_post".
+    """The hooks of each point asked for; in a name `*` stands for anything, as in "blocks.*.resid_post".
 
     names   all points of the model
     Raises  UsageError for a name that no point has

@@ -1,7 +1,4 @@
-"""What cannot go to another process: memory that others have addresses of, and threads.
-
-Knows no model.
-"""
+"""A base for objects that cannot go to another process, because they have threads, or memory that others point into."""
 
 from __future__ import annotations
 

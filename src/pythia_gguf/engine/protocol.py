@@ -1,7 +1,7 @@
-"""What scoring, evaluation, batches and a server need of a model.
+"""The methods of a model that scoring, evaluation, batches and a server call.
 
-Any engine that offers this can stand behind them: `engine.model.Model` runs GGUF files on CPUs, and a model on another
-device is one more class with the same few methods.
+`engine.model.Model`, which runs GGUF files on CPUs, has them; an engine for another device is one more class with the
+same few methods.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Part:
 
     seq       number of the sequence, from `Sequences.open`
     ids       tokens that come next
-    n_wanted  logits are wanted after the last n of them
+    n_wanted  the caller wants logits after so many of their last tokens
     """
 
     seq: int
@@ -37,7 +37,7 @@ class Sequences(Protocol):
 
     @property
     def n_sequences(self) -> int:
-        """Most sequences that can be open at a time."""
+        """Sequences that can be open at a time."""
 
     @property
     def n_context(self) -> int:
@@ -51,7 +51,7 @@ class Sequences(Protocol):
         """Begin an empty sequence; raises UsageError when all are in use."""
 
     def close(self, seq: int) -> None:
-        """Give a sequence's place and memory back."""
+        """Give up a sequence, its place and its memory."""
 
     def length(self, seq: int) -> int:
         """Tokens of a sequence."""
@@ -60,7 +60,7 @@ class Sequences(Protocol):
         """Forget all but the first n tokens."""
 
     def fork(self, seq: int, n_tokens: int) -> int:
-        """Begin a sequence with the first n tokens of another one; it shares their keys and values where it can."""
+        """Begin a sequence with the first n tokens of another one, and share their keys and values where possible."""
 
     def step(self, parts: Sequence[Part], room: np.ndarray | None = None) -> np.ndarray:
         """Append tokens to sequences; logits f32 [rows wanted, n_vocab], in the order of the parts.
@@ -89,7 +89,7 @@ class Engine(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Which file runs, and how: what results say of it."""
+        """Which file runs, and how; results repeat it."""
 
     @property
     def n_parameters(self) -> int:
@@ -105,7 +105,7 @@ class Engine(Protocol):
     def sequences(
         self, n_sequences: int = 1, n_context: int | None = None, *, kv_bytes: int | None = None
     ) -> Sequences:
-        """Room for so many sequences of so many tokens each; None: of all positions that the model has.
+        """Room for so many sequences of so many tokens each; None: as many tokens as the model has positions.
 
         kv_bytes  most memory for their keys and values; None: for all sequences at their longest
         """

@@ -1,4 +1,4 @@
-"""Weights in memory and how they are run: what sessions need of a model. Knows no text."""
+"""The part of a model that its sessions share: weights in memory, and how they are run."""
 
 from __future__ import annotations
 

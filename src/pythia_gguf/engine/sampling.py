@@ -1,11 +1,11 @@
-"""Logits to a token: the usual filters, then one random number per token.
+"""Chooses a token by its logits: the usual filters, then one random number for each token.
 
-Knows no model. The order is that of llama.cpp's default chain: repeat penalty, top-k, top-p, min-p, temperature. A
-token takes exactly one number of the generator, so the n-th choice does not depend on how many steps led to it.
+Filters have the order of llama.cpp's default chain: repeat penalty, top-k, top-p, min-p, temperature. A token takes
+exactly one number of the generator, so the n-th choice does not depend on how many steps led to it.
 
-Tokens stand in a row by falling logit, equals by rising id, each as wide as its odds; the random number is a place in
-that row. Sums of odds are float64 from left to right, so a seed gives the same token however it was found: only values
-are sorted, and the id is looked up for the one that was met.
+Picture the tokens in a row by falling logit, equals by rising id, each as wide as its odds; the random number is a
+place in that row. Sums of odds are float64 from left to right, so a seed gives the same token by every way of finding
+it. Only values are sorted; the id is looked up for the value at the place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from pythia_gguf.arguments import check_fields, number, whole_number
 
 PENALIZED_TOKENS = 64
-# Without filters the most likely tokens are tried first: they are met most often.
+# Without filters the most likely tokens are tried first: most places are theirs.
 _N_FIRST = 1024
 # Above the relative error of a sum of odds computed in float32: 5e-6 from exponents, the rest from exp and sum.
 _FLOAT32_ERROR = 2e-5
@@ -77,8 +77,8 @@ class Sampler:
         """An id for logits f32 [n_vocab]; of equals the lowest id.
 
         before    the tokens so far
-        odds_sum  `Logprobs.odds_sum` of the logits, where somebody has it: it saves time and changes nothing
-        room      of `room_for`: memory to work in; None takes new memory, which costs as much as the choice
+        odds_sum  `Logprobs.odds_sum` of the logits, if the caller has it: it saves time and changes nothing
+        room      memory to work in, from `room_for`; None takes new memory, which costs as much as the choice
         """
         s = self._sampling
         penalized = _penalized(logits, before[-PENALIZED_TOKENS:], s.repeat_penalty)
@@ -95,7 +95,7 @@ def room_for(n_vocab: int) -> np.ndarray:
 def token_at(
     drawn: float, logits: np.ndarray, s: Sampling, odds_sum: float | None = None, room: np.ndarray | None = None
 ) -> int:
-    """The id at a place in the row, 0 <= drawn < 1, by all of the sampling but penalty and seed."""
+    """The id at a place in the row, 0 <= drawn < 1; uses all of the sampling but penalty and seed."""
     singles, doubles = room_for(logits.size) if room is None else room
     singles = singles.view(np.float32)[: logits.size]
     n = min(s.top_k or logits.size, logits.size)
@@ -115,7 +115,7 @@ def token_at(
 
 
 def _rank(values: np.ndarray, s: Sampling, drawn: float, room: np.ndarray) -> int:
-    """Which of all values, in falling order, is met."""
+    """Which of all values, in falling order, lies at the place."""
     gaps = _gaps(values, room)
     kept = values.size
     if s.top_p < 1 or s.min_p:
@@ -130,7 +130,7 @@ def _rank(values: np.ndarray, s: Sampling, drawn: float, room: np.ndarray) -> in
 def _rank_of_first(
     values: np.ndarray, odds_sum: float, temperature: float, drawn: float, room: np.ndarray
 ) -> int | None:
-    """Which of the first values of all logits is met; None when it may be another, or is too near to a border."""
+    """Which of the first values lies at the place; None when another may, or the place is too near to a border."""
     place = drawn * odds_sum
     sums = _sums(_gaps(values, room), temperature)
     first, last = np.searchsorted(sums, [place * (1 - _FLOAT32_ERROR), place * (1 + _FLOAT32_ERROR)], side="right")
@@ -139,7 +139,7 @@ def _rank_of_first(
 
 @np.errstate(over="ignore")
 def _odds_sum(logits: np.ndarray, temperature: float, odds: np.ndarray) -> float:
-    """Sum of the odds of all logits, nearly: see `_FLOAT32_ERROR`."""
+    """Sum of the odds of all logits, with a relative error of at most `_FLOAT32_ERROR`."""
     np.subtract(logits, logits.max(), out=odds)
     odds /= np.float32(temperature)
     return float(np.exp(odds, out=odds).sum())

@@ -1,7 +1,7 @@
 """Log-likelihoods of continuations: every request answered, in order, shared beginnings computed once.
 
-Knows no text beyond a tokenizer. Requests become sequences of tokens, sequences a tree in which each stretch of tokens
-that several begin with is one node; all nodes of a level go through the model in one step.
+Requests become sequences of tokens, and the sequences form a tree: a node is a stretch of tokens that several sequences
+have in common after a common beginning. All nodes of a level go through the model in one step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CACHE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What a continuation has.
+    """The result for one continuation.
 
     logprob    natural logarithm of its probability after the prompt
     is_greedy  whether each of its tokens is the most likely one there; of equals the lowest id
@@ -39,7 +39,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Tokens of which those from `start` on are scored; start is at least 1."""
+    """Tokens of a text; those from `start` on are scored, and start is at least 1."""
 
     ids: tuple[int, ...]
     start: int
@@ -60,8 +60,9 @@ def request_of(model: Engine, prompt: str, continuation: str, encoding: str) -> 
 
     encoding  "joint": white space at the prompt's end goes to the continuation, both are encoded as one text and the
               prompt by itself, and the rest is the continuation, as lm_eval 0.4 does it; "separate": each by itself
-    What the model wants around every text counts once, and an empty prompt becomes the token that begins a text, else
-    the one that ends it; where the continuation begins with that token itself, what follows it is scored.
+    Tokens that the tokenizer puts around every text appear once. An empty prompt becomes the token that begins a text,
+    or, without one, the token that ends it; if the continuation begins with that token itself, only the tokens after it
+    are scored.
     """
     one_of("encoding", encoding, ENCODINGS)
     encode = model.tokenizer.encode
@@ -98,13 +99,16 @@ def score_requests(
             raise ValueError(f"start {request.start} of {len(request.ids)} tokens")
         if len(request.ids) - 1 > model.n_context:
             raise UsageError(f"{len(request.ids) - 1} tokens do not fit into the context of {model.n_context}")
+    # 1. Sort, so that requests that begin alike are neighbours, and land in the same tree.
     unique = sorted(set(requests), key=lambda r: (r.ids, r.start))
     found: dict[Request, Score] = {}
+    # 2. Take as many sequences as memory allows, even if every request were as long as the longest.
     longest = max((len(r.ids) for r in unique), default=2) - 1
     most_scored = max((len(r.ids) - r.start for r in unique), default=1)
     of_each = model.kv_bytes(longest) + most_scored * model.n_vocab * 4
     n_sequences = max(1, min(_MOST_SEQUENCES, len(unique), _CACHE_BYTES // of_each))
     session = model.sequences(n_sequences=n_sequences, n_context=longest) if unique else None
+    # 3. Score tree after tree, then answer in the order of the requests.
     at = 0
     while at < len(unique):
         chunk = unique[at : _end_of_tree(unique, at, n_sequences)]
@@ -116,7 +120,7 @@ def score_requests(
 
 
 def _end_of_tree(requests: Sequence[Request], first: int, n_most: int) -> int:
-    """Where the tree that begins at `first` ends: where neighbours share least, of the last quarter of places."""
+    """Where the tree that begins at `first` ends: the place in its last quarter where neighbours share least."""
     last = first + n_most
     if last >= len(requests):
         return len(requests)
@@ -126,12 +130,13 @@ def _end_of_tree(requests: Sequence[Request], first: int, n_most: int) -> int:
 
 def _score_tree(session: Sequences, requests: Sequence[Request]) -> list[Score]:
     """Scores of at most as many sorted requests as the session has sequences."""
-    # The last token is scored, never read.
+    # The model never reads the last token of a request: no later token needs it.
     read = [r.ids[:-1] for r in requests]
     logprobs = [0.0] * len(requests)
     greedy = [True] * len(requests)
     level = [(node, session.open()) for node in _children(read, list(range(len(read))), 0)]
     while level:
+        # 1. Read all nodes of this level in one step.
         wanted = [_n_wanted(node, requests) for node, _ in level]
         parts = [
             Part(seq=seq, ids=read[node.requests[0]][node.first : node.last], n_wanted=n)
@@ -140,10 +145,12 @@ def _score_tree(session: Sequences, requests: Sequence[Request]) -> list[Score]:
         logits, at = session.step(parts), 0
         following: list[tuple[_Node, int]] = []
         for (node, seq), n in zip(level, wanted, strict=True):
+            # 2. Add to each request what its tokens score after this node.
             rows = _Rows(logits[at : at + n], node.last - n)
             at += n
             for i in node.requests:
                 _add(requests[i], rows, node.last, logprobs, greedy, i)
+            # 3. The first child goes on in the node's sequence, the others in forks, which share its keys and values.
             places = [session.fork(seq, node.last) for _ in node.children[1:]]
             following += zip(node.children, [seq, *places] if node.children else [], strict=True)
             if not node.children:
@@ -155,7 +162,7 @@ def _score_tree(session: Sequences, requests: Sequence[Request]) -> list[Score]:
 
 
 class _Rows:
-    """Rows of logits after consecutive tokens, and what has been computed of them."""
+    """Rows of logits after consecutive tokens, each summed at most once."""
 
     def __init__(self, logits: np.ndarray, first: int) -> None:
         self.first = first
@@ -179,7 +186,7 @@ def _add(request: Request, rows: _Rows, last: int, logprobs: list[float], greedy
 
 
 def _n_wanted(node: _Node, requests: Sequence[Request]) -> int:
-    """Logits after so many of a node's last tokens are needed by somebody."""
+    """How many of a node's last tokens some request needs logits after."""
     first = min(requests[i].start - 1 for i in node.requests)
     return max(0, node.last - max(first, node.first))
 

@@ -1,7 +1,6 @@
 """Sequences that a model is working on: their keys and values, and steps that take several of them along.
 
-Knows no text. The logits of a sequence do not depend on what else is in a step, nor on how its tokens are cut
-into steps.
+The logits of a sequence do not depend on what else is in a step, nor on how its tokens are cut into steps.
 """
 
 from __future__ import annotations
@@ -50,17 +49,17 @@ class _Run:
 class Session(ProcessBound):
     """A pool of sequences over one pool of keys and values.
 
-    n_sequences  most that are open at a time
-    n_context    most tokens of each
+    n_sequences  at most so many are open at a time
+    n_context    each has at most so many tokens
     n_slice      tokens that go through the model at once; a longer step is cut into slices of so many
     """
 
     def __init__(
         self, runner: Runner, n_sequences: int = 1, n_context: int | None = None, kv_bytes: int | None = None
     ) -> None:
-        """Take memory for them; pages are touched as tokens come. Raises UsageError when it does not fit.
+        """Reserve memory; it is taken page by page as tokens come. Raises UsageError when it does not fit.
 
-        kv_bytes  most memory for keys and values; None: for all sequences at their longest
+        kv_bytes  limit for keys and values; None: enough for all sequences at their longest
         """
         self.runner = runner
         self.n_sequences = n_sequences
@@ -81,7 +80,7 @@ class Session(ProcessBound):
         self._stride = rounded_up(runner.n_vocab, LANES)
         self._space = Workspace(runner.config, self.n_slice, rounded_up(self.n_context, LANES))
         self._list = self._list_for(frozenset())
-        # The list of the last hooks; most steps have the hooks of the step before.
+        # The points of the last hooks, and their list: most steps have the hooks of the step before.
         self._hooked: tuple[frozenset[str], OpList] = (frozenset(), self._list)
         self._segments = aligned((self.n_slice, SEGMENT_WORDS), np.int64)
         self._step = runner.workers.new_step()
@@ -97,13 +96,13 @@ class Session(ProcessBound):
         raise UsageError(f"all {self.n_sequences} sequences are in use")
 
     def close(self, seq: int) -> None:
-        """Give a sequence's place and memory back; what it shares stays with the others."""
+        """Give up a sequence, its place and its memory; tiles that it shares stay with the others."""
         self.truncate(seq, 0)
         self._lengths[seq] = None
         self._tiles.release()
 
     def length(self, seq: int) -> int:
-        """Tokens of a sequence; raises ValueError when there is none of that number."""
+        """Tokens of a sequence; raises ValueError when no sequence has that number."""
         length = self._lengths[seq] if 0 <= seq < self.n_sequences else None
         if length is None:
             raise ValueError(f"no sequence {seq}")
@@ -119,9 +118,9 @@ class Session(ProcessBound):
         del self._tiles_of[seq][n:]
 
     def fork(self, seq: int, n_tokens: int) -> int:
-        """A new sequence that begins with the first n tokens of another and shares their keys and values.
+        """Begin a sequence with the first n tokens of another, and share their keys and values.
 
-        Raises UsageError when all sequences are in use
+        Raises UsageError when all sequences are in use.
         """
         if not 0 <= n_tokens <= self.length(seq):
             raise ValueError(f"sequence {seq} has {self.length(seq)} tokens, not {n_tokens}")
@@ -134,27 +133,31 @@ class Session(ProcessBound):
     def step(
         self, parts: Sequence[Part], room: np.ndarray | None = None, *, hooks: Mapping[str, Hook] | None = None
     ) -> np.ndarray:
-        """Append tokens to sequences; logits f32 [rows wanted, n_vocab], in the order of the parts.
+        """Append tokens to sequences; returns logits f32 [rows wanted, n_vocab], in the order of the parts.
 
-        room    of `room_for`, for at least as many rows: memory for the logits; None takes new memory
-        hooks   functions that see what lies at points, see `engine.points`: by name, where `*` stands for anything. A
-                long step is done in slices; a hook is called for each. It gets an array of the rows of the slice, valid
-                while it is called, and their `HookPlace`. What it writes into the array, or the array that it returns
-                instead, is what the model goes on with.
-        Raises  UsageError when a sequence would be longer than the context or memory holds, and for a point that there
-                is not; NotFiniteError for logits, or what a hook would see, that are infinity or NaN; ValueError for a
+        room    memory for the logits, from `room_for`, for at least as many rows; None takes new memory
+        hooks   functions that see the values at points (`engine.points`), by name; `*` in a name stands for anything. A
+                long step is done in slices, and a hook is called for each. It gets an array of the rows of the slice,
+                valid only during the call, and their `HookPlace`. The model goes on with what the hook writes into the
+                array, or with the array that it returns instead.
+        Raises  UsageError when a sequence would be longer than the context or memory holds, and for an unknown point;
+                NotFiniteError for logits, or values that a hook would see, that are infinity or NaN; ValueError for a
                 part without tokens, an unknown id, or two parts of one sequence. No sequence is longer then.
         """
+        # 1. Check everything that the caller can have got wrong, before any sequence changes.
         runs = self._slices(parts)
         called = hooks_by_name(hooks, point_names(self.runner.config)) if hooks else {}
         n_rows = sum(p.n_wanted for p in parts)
         logits = self.room_for(n_rows) if room is None else room[:n_rows]
         if logits.shape != (n_rows, self._stride) or logits.dtype != np.float32 or not logits.flags.c_contiguous:
             raise ValueError(f"no room for {n_rows} rows: {logits.shape} of {logits.dtype}")
+        # 2. Take tiles for the new tokens; this fails before it changes anything.
         self._make_room(parts)
+        # 3. Run slice after slice.
         done = 0
         for slice_runs in runs:
             done += self._run(slice_runs, logits[done:], called)
+        # 4. Only now do the sequences grow: if a slice fails, they are as long as before, and no step reads the rest.
         for r in (r for slice_runs in runs for r in slice_runs):
             self._lengths[r.seq] = r.position + len(r.ids)
         return logits[:, : self.runner.n_vocab]
@@ -165,9 +168,9 @@ class Session(ProcessBound):
         return np.empty((n_rows, self._stride), np.float32)
 
     def _make_room(self, parts: Sequence[Part]) -> None:
-        """Tiles for the tokens of a step, which nobody else uses; raises UsageError before anything has changed."""
+        """Give each part tiles that no other sequence uses; raises UsageError before anything has changed."""
         grown = [(part.seq, n_tiles_of(self.length(part.seq) + len(part.ids))) for part in parts]
-        # A tile in which a sequence goes on, and which others have too, is copied; the last of its users keeps it.
+        # A shared tile in which a sequence goes on must be copied; the last of its users keeps the tile itself.
         writers = Counter(self._tile_written(part.seq) for part in parts)
         copies = sum(min(n, self._tiles.n_users(tile) - 1) for tile, n in writers.items() if tile is not None)
         needed = copies + sum(max(0, n - len(self._tiles_of[seq])) for seq, n in grown)
@@ -212,7 +215,7 @@ class Session(ProcessBound):
 
     def _checked(self, part: Part) -> np.ndarray:
         ids: Sequence[int] | np.ndarray = part.ids
-        # One by one only where they may be anything: a step of a small model takes no longer than that.
+        # Check ids one by one only where they may be anything: that takes as long as a step of a small model.
         if not (isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind == "i"):
             ids = whole_numbers("ids", ids)
         if not len(ids):
@@ -233,11 +236,13 @@ class Session(ProcessBound):
         return OpList(self.runner, self._space, self._tiles, asked)
 
     def _run(self, runs: list[_Run], logits: np.ndarray, hooks: Mapping[str, Sequence[Hook]]) -> int:
-        """One slice; the number of rows written."""
+        """Run one slice; returns the number of rows written."""
+        # 1. A step that a signal interrupted may still be using the buffers: let it end.
         self.runner.workers.settle()
         if hooks and hooks.keys() != self._hooked[0]:
             self._hooked = frozenset(hooks), self._list_for(frozenset(hooks))
         step, space, ops = self._step, self._space, self._hooked[1] if hooks else self._list
+        # 2. Tell the ops where each run's tiles are, and which rows are wanted, and fill in the embeddings.
         n_tokens = n_wanted = 0
         for i, r in enumerate(runs):
             self._segments[i] = n_tokens, len(r.ids), self._places[r.seq].ctypes.data, r.position
@@ -250,6 +255,7 @@ class Session(ProcessBound):
         if n_wanted:
             ops.write_logits_to(logits)
         wanted = [(r, i) for r in runs for i in r.wanted]
+        # 3. Run the ops, in stretches that end where hooks look inside; without hooks that is one call.
         first, last = 0, len(ops.ops) if n_wanted else ops.n_body
         for point in ops.points(logits[:n_wanted]) if hooks else ():
             if first < point.at:
@@ -259,11 +265,12 @@ class Session(ProcessBound):
             self._show(point, every if point.rows == ALL_ROWS else wanted, hooks[point.name])
         if first < last:
             self.runner.workers.run(ops.ops, first, last, step, (self, ops, logits))
+        # 4. Refuse logits that are no numbers, before the caller chooses a token by them.
         self._check(logits[:n_wanted, : self.runner.n_vocab], wanted)
         return n_wanted
 
     def _show(self, point: Point, tokens: Sequence[tuple[_Run, int]], hooks: Sequence[Hook]) -> None:
-        """Let hooks see and change what lies at a point; `tokens` are those of its rows."""
+        """Let hooks see and change the values at a point; `tokens` has one entry for each row."""
         place = HookPlace(
             name=point.name,
             seqs=np.array([run.seq for run, _ in tokens]),
@@ -279,8 +286,8 @@ class Session(ProcessBound):
         """Raises NotFiniteError for the first row with infinity or NaN.
 
         rows    f32 [n, any]
-        places  the token of each, as a number in its run
-        name    of the point where they lie; None: they are logits
+        places  for each row its run and the token's number in it
+        name    the point that the rows come from; None: they are logits
         """
         for row, (run, i) in zip(rows, places, strict=True):
             if not np.isfinite(row).all():
@@ -299,7 +306,7 @@ class Session(ProcessBound):
 
 
 def _said(point: str) -> str:
-    """A point in a message."""
+    """The words for a point in a message."""
     matrix = matrix_at(point)
     return point if matrix is None else f"what {matrix} multiplies"
 

@@ -1,7 +1,6 @@
 """How fast a model runs here: tokens a second of reading a prompt, and of writing.
 
-Knows no command. A step that writes must read all weights, so bytes of weights times steps a second is the bandwidth
-used.
+A step that writes must read all weights, so bytes of weights times steps a second is the bandwidth used.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from pythia_gguf.progress import Progress, Silence
 class Speed:
     """Medians over repeats.
 
-    prefill_tokens_per_s  of a prompt, logits after its last token included
-    decode_tokens_per_s   of all sequences together
+    prefill_tokens_per_s  reading a prompt, including the logits after its last token
+    decode_tokens_per_s   writing, all sequences together
     weights_bytes_per_s   weights read while writing
     """
 
@@ -45,12 +44,12 @@ def measure_speed(
     """Time steps over random tokens, after one round that is not counted.
 
     n_prompt     tokens of the prompt
-    n_tokens     written after it was forgotten
-    depth        tokens that are there when writing begins
-    n_sequences  written side by side, each of that depth
+    n_tokens     tokens to write after the prompt was forgotten
+    depth        tokens in a sequence before writing begins
+    n_sequences  sequences written side by side, each of that depth
     repeats      rounds that count
     progress     hears of rounds
-    Raises       UsageError when that does not fit into the context or into memory, or a number is too small
+    Raises       UsageError when the tokens do not fit into the context or into memory, or a number is too small
     """
     for name, n, least in (
         ("n_prompt", n_prompt, 1),

@@ -1,7 +1,6 @@
 """What a reader sees of a text while a model writes it: tokens in, pieces out that no stop text can take back.
 
-Control tokens are not shown, as in transformers and llama.cpp; a stop text that names one is found all the same. Knows
-no model.
+Control tokens are not shown, as in transformers and llama.cpp; a stop text that names one is found all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import re
 
 from pythia_gguf.tokenizer import TextStream, TextTokenizer
 
-# What stands for a control token in text that is held back: a half of a surrogate pair, which no text has.
+# Stands for a control token in text that is held back: half of a surrogate pair, which no text has.
 _MARKS = [chr(i) for i in range(0xD800, 0xE000)]
 _MARK = re.compile("[\ud800-\udfff]")
 
@@ -18,7 +17,7 @@ _MARK = re.compile("[\ud800-\udfff]")
 class VisibleText:
     """One text, token by token.
 
-    is_stopped  whether a stop text has come: what follows it is not shown
+    is_stopped  whether a stop text has come; nothing after it is shown
     """
 
     def __init__(self, tokenizer: TextTokenizer, stops: tuple[str, ...]) -> None:
@@ -32,13 +31,13 @@ class VisibleText:
         self.is_stopped = False
 
     def add(self, token: int) -> str:
-        """What can be shown after one more token: whole characters, no part of a stop text."""
+        """Add a token; returns the text that can be shown now: whole characters, no part of a stop text."""
         self._held += self._mark_of.get(token, "") if token in self._control else self._stream.add(token)
         self.is_stopped = _first_stop(self._held, self._stops) is not None
         return "" if self.is_stopped else self._take(len(self._held) - _may_be_stop(self._held, self._stops))
 
     def end(self) -> str:
-        """What is left to show after the last token."""
+        """The text that is left to show after the last token."""
         at = _first_stop(self._held, self._stops)
         if at is None:
             # A character that was never completed may be one of a stop text too.
@@ -48,7 +47,7 @@ class VisibleText:
         return self._take(len(self._held) if at is None else at)
 
     def _take(self, n: int) -> str:
-        """The next n characters, which are held no more, without marks."""
+        """Release the next n characters that were held back, without marks."""
         taken, self._held = self._held[:n], self._held[n:]
         return _MARK.sub("", taken)
 

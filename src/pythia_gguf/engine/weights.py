@@ -1,6 +1,6 @@
 """A model's tensors in memory: matrices packed for the kernels, vectors as float32, embeddings as they are in the file.
 
-Knows no op. Rows are read in slabs and packed by threads, so that no second copy of them is ever in memory.
+Threads read and pack the rows in slabs, so that memory never holds a second copy of them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SLAB_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """A weight that is multiplied with."""
+    """A weight matrix, packed for products."""
 
     packed: Packed
 
     def activations(self, asked: str) -> str:
-        """What the product takes; weights that are not in blocks take float32 instead of int8."""
+        """The form of activations that the product takes; unquantized weights take float32 instead of int8."""
         return product_activations(self.packed.format, asked)
 
 
@@ -55,12 +55,12 @@ class Weights:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of weights that one step reads at least, whatever the number of its tokens."""
+        """Bytes of weights that every step reads, however few its tokens."""
         return sum(m.packed.data.nbytes for m in self.matrices.values()) + sum(v.nbytes for v in self.vectors.values())
 
 
 def matrix_formats(source: TensorSource) -> set[str]:
-    """Formats that are multiplied with."""
+    """Formats of the matrices."""
     return {info.format for info in _matrices(source)}
 
 
@@ -72,7 +72,7 @@ def weights_bytes(source: TensorSource) -> int:
 
 
 def load_weights(source: TensorSource, n_threads: int, progress: Progress) -> Weights:
-    """Read all tensors of a model whose shapes are checked; raises NotFiniteError for a weight that is no number."""
+    """Read all tensors of a model whose shapes are checked; raises NotFiniteError for a weight of infinity or NaN."""
     progress.stage("loading", sum(info.n_bytes for info in _matrices(source)), "bytes")
     vectors = {name: _vector(source, name) for name, info in source.tensors.items() if len(info.shape) == 1}
     matrices = {name: Matrix(packed=packed) for name, packed in _rooms(source).items()}

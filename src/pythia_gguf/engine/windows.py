@@ -1,7 +1,4 @@
-"""Logits of one window of text after another, always in the same memory: fresh pages would cost a tenth of the time.
-
-Knows no text.
-"""
+"""Logits of one window of text after another, always in the same memory: fresh pages would cost a tenth of the time."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class Windows(ProcessBound):
     """
 
     def __init__(self, model: Engine, n_context: int) -> None:
-        """For windows of at most so many tokens, and of what the model has."""
+        """Take room for windows of at most so many tokens, and no more than the model's context."""
         self.model, self.n_vocab, self.n_context = model, model.n_vocab, min(n_context, model.n_context)
         self._session = model.sequences(n_context=self.n_context)
         self._seq = self._session.open()

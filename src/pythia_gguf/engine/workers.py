@@ -1,6 +1,6 @@
 """Threads that live as long as a model and do stretches of an op list together.
 
-Knows no op. The caller's thread works too, as number 0, so that one thread means no other thread at all.
+The caller's thread works too, as number 0, so with one thread there is no other at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Task(NamedTuple):
 class Workers(ProcessBound):
     """A fixed number of threads with scratch memory of their own, started by the first step of each process.
 
-    n_threads  of them, the caller's included
+    n_threads  number of threads, the caller's included
     """
 
     def __init__(self, n_threads: int, scratch_bytes: int) -> None:
@@ -45,15 +45,15 @@ class Workers(ProcessBound):
         self._scratch = aligned((n_threads, scratch_bytes), np.uint8)
         self._state = aligned((STATE_WORDS,), np.int64)
         self._serial = 0
-        # Set from the moment when a thread may hear of a task until all are done with it.
+        # Set from the moment when a thread may get a task until all are done with it.
         self._task: Task | None = None
         self._held: object = None
         self._caller = 0
-        # By the length of the list, the stretch and the number of tokens.
+        # One pace for each length of a list, stretch of it and number of tokens.
         self._paces: dict[tuple[int, int, int, int], Pace] = {}
         self._one_caller = threading.Lock()
         self._queues: list[SimpleQueue[Task | None]] = []
-        # Compiled before there is anything to wait for; see `run`.
+        # Compile now: in `run`, other threads would wait for it, and a signal could interrupt it.
         compile_run_ops()
         weakref.finalize(self, _dismiss, self._queues)
         _all_workers().add(self)
@@ -70,13 +70,16 @@ class Workers(ProcessBound):
     def run(self, ops: np.ndarray, first: int, last: int, step: np.ndarray, held: object = None) -> None:
         """Do ops first .. last - 1; they are done when this returns or raises.
 
-        held  keeps what they have addresses of
+        held  objects whose memory the ops have addresses of; they stay alive until the ops are done
 
         A signal's exception, such as KeyboardInterrupt, may come between any two lines here, while other threads wait
-        for this one: then all is said again (they know a task by its number), done, and only then the exception raised.
+        for this one. Then this thread hands the task out again (threads know it by its number and do it once), does its
+        own part, and only then lets the exception out.
         """
         with self._one_caller:
+            # 1. A caller before us may have been stopped by a signal between its task and the end of it.
             self._finish()
+            # 2. Fill in the step while no other thread can see it.
             self._serial += 1
             step[SERIAL] = self._serial
             pace = self._paces.setdefault((len(ops), first, last, int(step[N_TOKENS])), Pace(self.n_threads))
@@ -84,18 +87,19 @@ class Workers(ProcessBound):
             started = time.perf_counter()
             self._caller = threading.get_ident()
             self._held = held
+            # 3. From this assignment on, the task will be done whatever happens.
             self._task = Task(self._serial, ops, first, last, step)
             self._finish()
             pace.learn(n_threads, time.perf_counter() - started)
 
     def settle(self) -> None:
-        """Finish what a signal's exception has left in the middle, if any, before its memory is written to."""
+        """Finish a task that a signal's exception has interrupted, if any, before its memory is written to."""
         if self._task is not None:
             with self._one_caller:
                 self._finish()
 
     def _finish(self) -> None:
-        """Do the task that was begun, however many signals come; raises the exception of the first."""
+        """Do the task that was begun, however many signals come; raises the exception of the first one."""
         try:
             while self._task is not None:
                 if self._state[DONE] != self._task.serial:
@@ -111,7 +115,7 @@ class Workers(ProcessBound):
         run_ops(task.ops, task.first, task.last, task.step, 0)
 
     def _start(self) -> None:
-        """The threads of this process; after a fork there are none."""
+        """Start the threads that this process lacks; after a fork it lacks all."""
         while len(self._queues) < self.n_threads - 1:
             queue: SimpleQueue[Task | None] = SimpleQueue()
             i = len(self._queues) + 1
@@ -123,14 +127,15 @@ class Workers(ProcessBound):
             queue.put(task)
 
     def _after_fork(self) -> None:
-        """In the child there are no threads but the one that forked, and locks are as others have left them."""
+        """Begin anew in a child: it has only the thread that forked, and locks are as the other threads left them."""
         self._queues.clear()
         if self._task is None or self._caller != threading.get_ident():
             self._task = self._held = None
             self._one_caller = threading.Lock()
             self._state[:] = 0
         elif self._state[DONE] != self._task.serial:
-            # A signal's handler has forked in the middle of a step, which goes on when it returns.
+            # A signal's handler has forked in the middle of a step, which goes on in the child when the handler
+            # returns.
             self._state[:] = 0
             self._start()
             self._hand_out(self._task)
@@ -147,7 +152,7 @@ def _work(queue: SimpleQueue[Task | None], thread: int) -> None:
 
 @cache
 def _all_workers() -> weakref.WeakSet[Workers]:
-    """All that there are; a child process that a fork makes tells them so."""
+    """All workers of this process; after a fork, the child lets each of them begin anew."""
     workers: weakref.WeakSet[Workers] = weakref.WeakSet()
 
     def tell() -> None:

@@ -1,7 +1,4 @@
-"""The memory that a step needs between its ops.
-
-Knows no op and no weight. Sizes are those of the longest step.
-"""
+"""The memory that a step needs between its ops, large enough for the longest step."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.simd import LANES
 from pythia_gguf.machine import require_memory
 
-# Tokens that go through the model at once. More share the unpacking of weights; fewer can be stopped sooner.
+# Tokens that go through the model at once. Many tokens share the unpacking of weights; few can be stopped sooner.
 SLICE_TOKENS = {"int8": 192, "float32": 192, "bf16x3": 256}
 
 
@@ -30,8 +27,8 @@ class Buffer:
     """Rows that one op writes and others read.
 
     array      f32 [n_tokens, stride]
-    n_columns  values of a row; what follows them is padding
-    records    what a quantizer makes of the rows, where a product reads them
+    n_columns  values of a row; the rest of the stride is padding
+    records    the rows in quantized form, for a product that reads them
     """
 
     array: np.ndarray
@@ -40,7 +37,7 @@ class Buffer:
 
     @property
     def address(self) -> int:
-        """Where the rows begin."""
+        """Address of the first row."""
         return self.array.ctypes.data
 
     @property
@@ -50,28 +47,28 @@ class Buffer:
 
     @property
     def records_address(self) -> int:
-        """Where the records begin; 0 where there are none."""
+        """Address of the first record; 0 where there are none."""
         return 0 if self.records is None else self.records.ctypes.data
 
 
 class Workspace:
     """Buffers for steps of at most n_tokens, in a context of a multiple of LANES.
 
-    x, spare              the residual stream: a norm writes what it read and what products gave into the other one
+    x, spare              the residual stream: a norm reads one, adds results of products, writes the sum to the other
     qkv                   queries, keys and values of all heads
-    from_attention        what the attention half gives
+    from_attention        result of the attention half
     ffn                   inside of the feed-forward half
-    from_ffn              what the feed-forward half gives
-    in_qkv, in_dense      what attn_qkv, attn_output,
-    in_up, in_down        ffn_up and ffn_down multiply
-    gathered, in_output   the place of in_qkv, which is free once q, k and v are made
-    wanted                i64 [n_tokens], rows that logits are wanted of
+    from_ffn              result of the feed-forward half
+    in_qkv, in_dense      inputs of attn_qkv, attn_output,
+    in_up, in_down        ffn_up and ffn_down
+    gathered, in_output   the memory of in_qkv, which is free once q, k and v are made
+    wanted                i64 [n_tokens], rows whose logits are wanted
     cos_sin               f32 [n_context, rotary_dims]
     n_context             positions
     """
 
     def __init__(self, config: ModelConfig, n_tokens: int, n_context: int) -> None:
-        """Take memory; pages are touched as steps need them."""
+        """Reserve memory; steps take its pages as they need them."""
         hidden, n_ffn = config.hidden, config.n_ffn
         self._n_tokens, self._n_heads, self.n_context = n_tokens, config.n_heads, n_context
         self.x, self.spare, self.from_attention, self.from_ffn = (self._rows(hidden) for _ in range(4))
@@ -79,26 +76,26 @@ class Workspace:
         self.ffn = self._rows(n_ffn)
         self.in_qkv, self.in_up, self.in_dense = (self._input(hidden) for _ in range(3))
         self.gathered = self.in_output = self.in_qkv
-        # The same rows where they have no gaps.
+        # The input of ffn_down shares the memory of ffn where its rows have no gaps.
         self.in_down = self._input(n_ffn, self.ffn.array if self.ffn.stride == n_ffn else None)
         self.wanted = aligned((n_tokens,), np.int64)
         self.cos_sin = _rotation_table(config, n_context)
 
     @cached_property
     def scales(self) -> np.ndarray:
-        """Scales of a LayerNorm, f32 [n_tokens, 1]; for steps that are looked into."""
+        """Scales of a LayerNorm, f32 [n_tokens, 1]; only steps with hooks need them."""
         return aligned((self._n_tokens, 1), np.float32)
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """Scores of attention, f32 [n_tokens, n_heads, n_context]; for steps that are looked into."""
+        """Scores of attention, f32 [n_tokens, n_heads, n_context]; only steps with hooks need them."""
         shape = self._n_tokens, self._n_heads, self.n_context
         require_memory(4 * int(np.prod(shape)), "scores of attention", hints=(". A smaller context needs less",))
         return aligned(shape, np.float32)
 
     @cached_property
     def factors(self) -> np.ndarray:
-        """What exponentials of scores are multiplied with, f32 [n_tokens, n_heads]; likewise."""
+        """Factors of the exponentials of scores, f32 [n_tokens, n_heads]; only steps with hooks need them."""
         return aligned((self._n_tokens, self._n_heads), np.float32)
 
     def _rows(self, n_columns: int, beyond: int = 0) -> Buffer:
@@ -112,7 +109,7 @@ class Workspace:
 
 
 def workspace_bytes(config: ModelConfig, n_tokens: int, n_context: int) -> int:
-    """Memory of a `Workspace`, without what only steps that are looked into need."""
+    """Memory of a `Workspace`, without the arrays that only steps with hooks need."""
     hidden, stride, n_ffn = config.hidden, rounded_up(config.hidden, LANES), rounded_up(config.n_ffn, LANES)
     rows = 4 * stride + rounded_up(3 * hidden, LANES) + LANES + n_ffn + 3 * hidden
     rows += config.n_ffn if n_ffn != config.n_ffn else 0  # else in_down shares the array of ffn
@@ -121,7 +118,7 @@ def workspace_bytes(config: ModelConfig, n_tokens: int, n_context: int) -> int:
 
 
 def scratch_bytes(config: ModelConfig, n_context: int, activations: str) -> int:
-    """What one thread needs for a product, for attention or for a norm."""
+    """Memory that one thread needs for a product, for attention or for a norm."""
     attention = 4 * (8 * (n_context + config.head_dim + LANES) + LANES)
     return rounded_up(max(product_scratch(SLICE_TOKENS[activations]), attention, 4 * (config.hidden + LANES)), 64)
 

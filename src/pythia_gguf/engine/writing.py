@@ -1,7 +1,7 @@
-"""One text that a model writes, as a state machine: it says what is to be read next, and takes the logits of it.
+"""One text that a model writes, as a state machine: it says which tokens to read next, and takes the logits after them.
 
-It knows neither model nor clock, so whoever has a model can run any number of them side by side (engine/batch.py). What
-is written depends on the logits, the options and the seed, and on nothing else: drafts change no token.
+It knows neither model nor clock, so that a batch can run any number of them side by side (engine/batch.py). The text
+depends on the logits, the options and the seed, and on nothing else: drafts change no token.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ MAX_LOGPROBS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WritingOptions:
-    """What is to be written; how tokens are chosen stands in `engine.sampling.Sampling`.
+    """How much to write and when to stop; `engine.sampling.Sampling` says how tokens are chosen.
 
-    max_tokens  most tokens
-    stop        text at which it ends, or several; None for none
-    logprobs    None, or how many of the most likely tokens are told with each
-    lookup      drafts from the text so far: the same text, sooner where it repeats itself
-    shift       at the end of the context forget the older half instead of refusing
+    max_tokens  write at most so many tokens
+    stop        a text, or several, at which the new text ends; None for none
+    logprobs    how many of the most likely tokens to report with each token; None: no log-probabilities
+    lookup      draft from the text so far: the same text, sooner where it repeats itself
+    shift       at the end of the context, forget the older half instead of refusing
     """
 
     max_tokens: int = 64
@@ -66,18 +66,18 @@ class WritingOptions:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The texts at which it ends."""
+        """The texts at which the new text ends."""
         return () if self.stop is None else texts("stop", self.stop)
 
 
 class Writing:
-    """A text and all that decides how it goes on.
+    """A text, and everything that decides how it goes on.
 
-    Whoever runs it keeps the first `n_kept` tokens of its sequence, reads `next_ids` after them, hands the logits after
-    the last `n_wanted` of those to `take`, and begins again until `finish_reason` is there.
+    The caller keeps the first `n_kept` tokens of the text's sequence, lets the model read `next_ids` after them, hands
+    the logits after the last `n_wanted` of these to `take`, and repeats that until `finish_reason` is not None.
 
     n_prompt       tokens of the prompt
-    n_positions    most tokens that its sequence ever holds
+    n_positions    its sequence never holds more tokens
     n_kept         tokens of the sequence that stay
     n_wanted       tokens at the end of `next_ids` whose logits are wanted
     n_steps        calls of `take` after the one for the prompt
@@ -96,8 +96,8 @@ class Writing:
     ) -> None:
         """Raises UsageError when prompt and new tokens do not fit into the context of the model.
 
-        ids   of the prompt, checked; none stand for the token that begins a text, else the one that ends it
-        ends  tokens at which the text ends; None: all that the tokenizer knows
+        ids   the prompt, checked; if empty, the token that begins a text stands for it, or else the one that ends it
+        ends  tokens at which the text ends; None: all end tokens of the tokenizer
         """
         self._ids = list(ids) or [tokenizer.prefix]
         self._options, self.seed = options, sampling.seed
@@ -121,7 +121,7 @@ class Writing:
 
     @property
     def text(self) -> str:
-        """What is shown of them so far; the last tokens may be held back, as the beginning of a stop text."""
+        """The text of these tokens so far; the last ones may be held back, as the beginning of a stop text."""
         return "".join(self._pieces)
 
     @property
@@ -130,9 +130,9 @@ class Writing:
         return self._next
 
     def take(self, rows: np.ndarray, room: np.ndarray | None = None) -> list[str]:
-        """Choose tokens by logits f32 [n_wanted, n_vocab]; pieces of whole characters that are new.
+        """Choose tokens by logits f32 [n_wanted, n_vocab]; returns new pieces of text, each of whole characters.
 
-        room  of `sampling.room_for`: memory to work in
+        room  memory to work in, from `sampling.room_for`
         """
         n_before = len(self._pieces)
         n_right = self._choose(rows, room)
@@ -146,7 +146,7 @@ class Writing:
         return self._pieces[n_before:]
 
     def _choose(self, rows: np.ndarray, room: np.ndarray | None) -> int:
-        """Add tokens until the text ends or a draft was wrong; the number of drafted tokens that were right."""
+        """Add tokens until the text ends or a draft was wrong; returns how many drafted tokens were right."""
         for i, row in enumerate(rows):
             logprobs = None if self.logprobs is None else Logprobs(row)
             token = self._sampler.choose(row, self._ids, None if logprobs is None else logprobs.odds_sum, room)
@@ -176,7 +176,7 @@ class Writing:
             self._pieces.append(piece)
 
     def _plan(self, n_right: int) -> None:
-        """What is read next, after a step of which so many drafted tokens were right."""
+        """Decide what the model reads next, after a step with so many right tokens in its draft."""
         # 1. The sequence keeps what was read, less the drafted tokens that were wrong.
         self.n_kept += len(self._next) - (len(self._draft) - n_right)
         if self._drafts is not None:
@@ -201,14 +201,15 @@ def begin_writing(
     sampling: Sampling,
     ends: frozenset[int] | None = None,
 ) -> Writing:
-    """A text that a model is to write after a prompt, text or ids; see `Writing`. Raises UsageError as `Writing` does,
-    and for an id that there is not.
+    """A text for a model to write after a prompt, which is text or ids.
+
+    Raises  UsageError as `Writing` does, and for an unknown id
     """
     return Writing(model.tokenizer, _ids_of(model, prompt), options, sampling, model.n_context, ends)
 
 
 def options_of(options: Mapping[str, Any]) -> tuple[WritingOptions, Sampling]:
-    """Options by name; seed None, or none, is one from the operating system. Raises TypeError for an unknown name."""
+    """Options by name; without a seed the operating system gives one. Raises TypeError for an unknown name."""
     of_text, of_sampling = ({f.name for f in fields(kind)} for kind in (WritingOptions, Sampling))
     refuse_unknown(options, sorted(of_text | of_sampling))
     given = dict(options)
@@ -233,7 +234,7 @@ def _ids_of(model: Engine, prompt: str | Iterable[int]) -> list[int]:
 
 
 def _positions(n_prompt: int, options: WritingOptions, n_context: int) -> int:
-    """Tokens that the sequence of a text holds at its longest."""
+    """Tokens of a text's sequence at its longest."""
     needed = n_prompt + options.max_tokens - 1  # nothing follows the last one
     if needed > n_context and not options.shift:
         room = n_context - n_prompt + 1
