@@ -2,12 +2,12 @@
 
 A record of 32 values is one cache line, 16 words of 32 bits, so that a product reads one stream:
 
-    0..7   32 codes, int8; where many tokens are multiplied with, uint8: the code plus 128
+    0..7   32 codes, int8; for products with many tokens uint8, the code plus 128
     8      d, float32: value = d * code
     9      minus the sum of the codes, float32: a small integer, exact
     10 11  minus the sums of codes 0..15 and 16..31; the rest is unused
 
-The sums are there because weights are stored with offsets and minima.
+Products need the sums because weights have offsets and minima.
 """
 
 import numpy as np
@@ -28,11 +28,11 @@ MAGIC_BITS = 0x4B400000
 
 @c_kernel(7)
 def quantize_activations(x, records, n_columns, first, n, t, n_tokens):
-    """Columns first .. first + n - 1 of row t: code = round(x / d), d = largest |x| of 32 / 127.
+    """Quantize columns first .. first + n - 1 of row t: code = round(x / d), d = (largest |x| of 32) / 127.
 
     x         f32 [n], the values; first, n and n_columns are multiples of 32
     records   i32 [T, n_columns / 32, RECORD_WORDS]
-    n_tokens  rows that the product will have
+    n_tokens  number of rows in the product
     """
     flip = 128 if n_tokens >= MANY_TOKENS else 0
     row = f32_at(x, n)

@@ -2,7 +2,7 @@
 
 Keys and values lie in tiles of LANES positions, which may be anywhere: a sequence is a list of tiles, and sequences
 that begin alike share them. Sums run over absolute positions in one order, whatever else is computed with them, so that
-every slice gives the same bits. Knows no layers.
+every slice gives the same bits.
 
     A head's part of a tile, float16 bit patterns or float32; position p is in tile p // LANES, at p % LANES:
     keys    [d][LANES], turned, so that the scores of a tile are lanes
@@ -11,8 +11,8 @@ every slice gives the same bits. Knows no layers.
 Arguments that several functions share:
 
     cached      all tiles of a layer
-    tiles       i64: where in `cached` each tile of the sequence begins
-    keys_at, values_at  where in a tile the head's keys and values begin
+    tiles       i64: offset in `cached` of each tile of the sequence
+    keys_at, values_at  offsets in a tile of the head's keys and values
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def rotate(x, start, cos_sin, at, n_rotated):
 def keep(x, start, n, words, turned, cached, at, stride):
     """Put n values into the cache: to cached[at], cached[at + stride], ..., rounded where it holds float16.
 
-    With a stride of 1 what follows the values comes along, up to whole LANES.
+    With a stride of 1 the numbers after the values come along, up to whole LANES.
 
     words   i32 [LANES], scratch
     turned  [LANES] of the cache's type, scratch
@@ -68,7 +68,7 @@ def keep(x, start, n, words, turned, cached, at, stride):
 
 @inlined
 def _ask_for(cached, at):
-    """Ask for 32 numbers: tiles lie far apart, so no processor guesses which comes next."""
+    """Ask for 32 numbers: tiles lie far apart, so no processor guesses which one comes next."""
     prefetch(cached, at)
     if cached.itemsize == 4:
         prefetch(cached, at + 16)
@@ -157,7 +157,7 @@ def _score_eight_queries(q, start, stride, head_dim, cached, at, scale, scores, 
 
 @inlined
 def softmax(scores, start, n_keys, n_tiles):
-    """Scores become e**(score - largest), 0 from n_keys to the end of the tiles; returns 1 / their sum."""
+    """Replace scores by e**(score - largest), and by 0 from n_keys to the end of the tiles; returns 1 / their sum."""
     most = splat(MINUS)
     for at in range(n_keys // LANES * LANES, n_tiles * LANES, LANES):
         seen = load(LANE, 0) < np.float32(n_keys - at)
@@ -199,7 +199,7 @@ def mix_one(weights, n_keys, cached, tiles, values_at, width, factor, mixed, to)
 
 @inlined
 def _mix_eight(weights, row, n_keys, cached, tiles, values_at, width, factors, mixed, to):
-    """The same for eight queries, even positions first; n_keys is even or the weights go on with a zero."""
+    """The same for eight queries, even positions first; if n_keys is odd, the weights go on with a zero."""
     for at in range(0, width, 32):
         for odd in range(2):
             a0 = no_floats()
@@ -237,7 +237,7 @@ def _mix_eight(weights, row, n_keys, cached, tiles, values_at, width, factors, m
 
 @inlined
 def _mix_pair(mixed, at, a, b, factor, odd):
-    """Keep the sums of even positions; those of odd ones finish them."""
+    """Store the sums of even positions, or finish them with the sums of odd positions."""
     if odd:
         a, b = (load16(mixed, at) + a) * factor, (load16(mixed, at + 16) + b) * factor
     store_pair(mixed, at, a, b)
@@ -245,7 +245,7 @@ def _mix_pair(mixed, at, a, b, factor, odd):
 
 @inlined
 def attend_one(q, q_start, head_dim, width, cached, tiles, keys_at, values_at, n_keys, scale, scores, mixed):
-    """One query against its first n_keys positions; mixed[:head_dim] is what the head gives."""
+    """One query against its first n_keys positions; mixed[:head_dim] is the head's result."""
     n_tiles = (n_keys + LANES - 1) // LANES
     i = 0
     while i + 4 <= n_tiles:
@@ -262,7 +262,7 @@ def attend_one(q, q_start, head_dim, width, cached, tiles, keys_at, values_at, n
 def attend_eight(
     q, q_start, stride, head_dim, width, cached, tiles, keys_at, values_at, n_keys, scale, scores, row, factors, mixed
 ):
-    """Eight queries `stride` apart, the first against n_keys positions, each against one more than the one before.
+    """Eight queries, `stride` apart: the first against n_keys positions, each other one against one position more.
 
     scores   f32 [8, row], scratch
     factors  f32 [8], scratch
@@ -274,5 +274,5 @@ def attend_eight(
         _score_eight_queries(q, q_start, stride, head_dim, cached, at, scale, scores, i * LANES, row)
     for j in range(8):
         factors[j] = softmax(scores, j * row, n_keys + j, n_tiles)
-    # Weights behind the last position are zero, so that all queries can go as far as the longest.
+    # Weights after a query's last position are zero, so that all queries can go as far as the longest.
     _mix_eight(scores, row, (n_keys + 8) // 2 * 2, cached, tiles, values_at, width, factors, mixed, 0)

@@ -1,8 +1,8 @@
-"""Two models' logits compared row by row: losses, the Kullback-Leibler divergence, the most likely token.
+"""Compares two models' logits row by row: losses, the Kullback-Leibler divergence, the most likely token.
 
-With r and c the logits of reference and candidate, S their sums of exponentials: KL = sum of p (r - c) + ln S_c - ln
-S_r, where r - c is taken first, so that nearly equal models do not cancel out. Vectors are float32; every 256 values
-their sums go into float64.
+With r and c the logits of reference and candidate, and S their sums of exponentials, KL = sum of p (r - c) + ln S_c -
+ln S_r. The kernel computes r - c first, so that digits do not cancel for nearly equal models. Vectors are float32;
+every 256 values their sums go into float64.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _most(x, start, n):
 
 @inlined
 def _first_of(x, start, n, value):
-    """Where a value comes first, n a multiple of LANES."""
+    """The first index of a value, n a multiple of LANES."""
     for i in range(start, start + n, LANES):
         if any_lane(load(x, i) == value):
             for j in range(LANES):
@@ -47,7 +47,7 @@ def _first_of(x, start, n, value):
 
 @kernel
 def _compare_rows(reference, candidate, targets, stride, out):
-    """For each row; both f32 [n * stride], filled up with very small numbers; out f64 [n, N_COLUMNS]."""
+    """Compare each row; both f32 [n * stride], filled up with very small numbers; out f64 [n, N_COLUMNS]."""
     for row in range(targets.size):
         start = row * stride
         m_r, m_c = _most(reference, start, stride), _most(candidate, start, stride)
@@ -76,7 +76,7 @@ def _compare_rows(reference, candidate, targets, stride, out):
 
 
 def compare_job() -> Job:
-    """How `compare` is compiled."""
+    """The job that compiles `compare`."""
     logits, targets, out = np.empty(0, np.float32), np.empty(0, np.int64), np.empty((0, N_COLUMNS), np.float64)
     is_kept = is_compiled(_compare_rows, logits, logits, targets, LANES, out)
     return Job("divergence", __name__, compile_compare.__name__, (), is_kept)
@@ -96,7 +96,7 @@ def compare(
     reference, candidate  f32 [n, n_vocab]  finite
     targets               i64 [n]           the tokens that came
     threads               default one per CPU; no result depends on it
-    Raises                ValueError for other shapes and types, and for a target that there is not
+    Raises                ValueError for other shapes and types, and for an unknown target
     """
     n, n_vocab = reference.shape
     if candidate.shape != (n, n_vocab) or targets.shape != (n,) or n_vocab == 0:
@@ -121,7 +121,7 @@ def compare(
 
 
 def _padded(logits: np.ndarray, stride: int) -> np.ndarray:
-    """f32 [n * stride]; a copy only where rows are not whole vectors."""
+    """Logits as f32 [n * stride]; a copy only where rows are not whole vectors."""
     if logits.shape[1] == stride and logits.flags.c_contiguous:
         return logits.reshape(-1)
     padded = np.full((logits.shape[0], stride), _LEAST, np.float32)

@@ -1,7 +1,7 @@
 """Runs a list of ops on several threads: one call per thread for any stretch of the list, a barrier after each op.
 
-Knows no model and no op: it calls their kernels. Plain decoding is one call; whoever wants to look inside stops
-between two ops. What the words of an op and of a step mean is in kernels/op_words.py.
+Plain decoding is one call; a caller with hooks stops between two ops. kernels/op_words.py says what the words of an op
+and of a step mean.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from pythia_gguf.kernels.threads import DONE, STATE_WORDS, wait
 
 @intrinsic
 def _address_of(typing_context, array):
-    """Where an array's data begins."""
+    """The address of an array's data."""
 
     def emit(context, builder, sig, args):
         data = data_of(context, builder, sig.args[0], args[0])
@@ -49,7 +49,7 @@ def run_ops(ops, first, last, step, thread):
         state[DONE] = step[SERIAL]
 
 
-# By the name that builders call them. Two kernels of attention: few models need both.
+# By the names that builders use. Attention has two kernels, because few models need both.
 OPS = {
     "norm": ops.norm_op,
     "input": ops.input_op,
@@ -57,7 +57,7 @@ OPS = {
     "attention_f16": ops.attention_f16,
     "attention_f32": ops.attention_f32,
 }
-# Parts of them, which only steps that are looked into need.
+# Parts of ops, which only steps with hooks need.
 STAGE_OPS = {
     "sum": stage_ops.sum_op,
     "norm_scale": stage_ops.norm_scale_op,
@@ -86,11 +86,11 @@ def compile_run_ops() -> None:
 
 
 def run_ops_job() -> Job:
-    """How it is compiled."""
+    """The job that compiles `run_ops`."""
     kinds = np.zeros((0, OP_WORDS), np.int64), 0, 0, np.zeros(STEP_WORDS, np.int64), 0
     return Job("run_ops", __name__, compile_run_ops.__name__, (), is_compiled(run_ops, *kinds))
 
 
 def op_jobs(names: Iterable[str]) -> list[Job]:
-    """How some of them are compiled."""
+    """Jobs that compile some of the ops."""
     return [Job(name, __name__, op_address.__name__, (name,), _ALL_OPS[name].is_kept) for name in names]

@@ -1,7 +1,4 @@
-"""LayerNorm of one row, in one piece or in two.
-
-Knows no model.
-"""
+"""LayerNorm of one row, in one piece or in two."""
 
 import numpy as np
 

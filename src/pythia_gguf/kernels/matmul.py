@@ -37,9 +37,9 @@ from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.packed import Packed
 from pythia_gguf.kernels.unpack import LAYOUTS
 
-# What turns float32 rows into what products take.
+# The kernels that turn float32 rows into the form that products multiply.
 _QUANTIZERS = {"int8": quantize_activations, "float32": None, "bf16x3": split_activations}
-# Of 32 columns of one row, the larger kind.
+# Bytes of a record of 32 columns of one row, for the larger kind.
 _RECORD_BYTES = max(RECORD_WORDS * 4, RECORD_BYTES // TOKENS)
 
 
@@ -47,8 +47,8 @@ def matmul_address(format_name: str, activations: str) -> int:
     """The C function for a format and one of `known_activations`, compiled when it is first asked for.
 
     f(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch), all int64: addresses of
-    packed data, of x f32 [T, n_columns] or what a quantizer makes of it, of out f32 [T, out_stride >= 16 * groups], of
-    scratch of `product_scratch(n_tokens)`, 64-byte aligned
+    packed data, of x f32 [T, n_columns] or its quantizer's records, of out f32 [T, out_stride >= 16 * groups], and of
+    scratch of `product_scratch(n_tokens)` bytes, 64-byte aligned
     """
     return _kernel(format_name, activations).address
 
@@ -70,7 +70,7 @@ def product_activations(format_name: str, asked: str) -> str:
 
 
 def quantizer_address(activations: str) -> int:
-    """The C function that turns float32 rows into what such products take; 0 where they take the rows as they are.
+    """The C function that turns float32 rows into the form that such products multiply; 0 where they take float32.
 
     f(x, records, n_columns, first, n, t, n_tokens), see `quantize_activations` and `split_activations`
     """
@@ -97,7 +97,7 @@ def product_scratch(n_tokens: int) -> int:
 
 
 def new_records(n_tokens: int, n_columns: int) -> np.ndarray:
-    """Zero-filled memory for what a quantizer of any kind makes of so many rows."""
+    """Zero-filled memory for the records that any quantizer makes of so many rows."""
     return aligned(_records_shape(n_tokens, n_columns), np.uint8)
 
 

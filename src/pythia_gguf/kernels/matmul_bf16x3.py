@@ -1,8 +1,8 @@
-"""Matrix products in tiles of bfloat16: numbers of both sides as sums of two of them, three products for each.
+"""Matrix products in tiles of bfloat16: each number of both sides is a sum of two, and a product takes three of theirs.
 
-The interface is that of kernels/matmul.py, for processors with AMX. A float16 or bfloat16 weight is two bfloat16
-numbers exactly; of a float32 number they keep 17 bits of 24. Sums are float32, one pair of columns after the other, the
-same for one token as for many.
+The kernels have the interface of kernels/matmul.py and need a processor with AMX. Two bfloat16 numbers hold a float16
+or bfloat16 weight exactly, and 17 of the 24 bits of a float32 number. Sums are float32, one pair of columns after the
+other, the same for one token as for many.
 
 Weights of two groups of 16 rows are unpacked and split, CHUNK_COLUMNS at a time; tokens pass by, 32 at a time. Between
 the products of tiles, which have a unit of their own, the weights of the next two groups are prepared. Sums of
@@ -37,11 +37,11 @@ from pythia_gguf.kernels.words import AHEAD_BYTES, I32X16, as_floats, as_words, 
 TOKENS = 16
 CHUNK_COLUMNS = 512
 BLOCK_GROUPS = 16
-# Adding half of the last bit that is kept, then cutting: the nearest, ties away from zero.
+# Adding half of the last bit that is kept, then cutting, rounds to the nearest, ties away from zero.
 HALF_BIT, KEPT = 0x8000, -0x10000
-# Of 32 columns: activations of 16 tokens, or weights of 16 rows.
+# Bytes of 32 columns: activations of 16 tokens, or weights of 16 rows.
 RECORD_BYTES = 2 * TILE_BYTES
-# Of 32 columns, unpacked; of a chunk of two groups, split.
+# Sizes of 32 unpacked columns, and of a split chunk of two groups.
 ROOM_NUMBERS = 32 * 32
 SPLIT_BYTES = CHUNK_COLUMNS // 32 * 2 * RECORD_BYTES
 
@@ -60,7 +60,7 @@ def _upper(typing_context, value):
 
 @intrinsic
 def _pairs(typing_context, low, high):
-    """The upper halves of two int32 lanes as one; those of `high` above."""
+    """The upper halves of two int32 lanes in one lane, the half from `high` above."""
 
     def emit(context, builder, sig, args):
         shifted = builder.lshr(args[0], ir.Constant(I32X16.llvm, [16] * 16))
@@ -71,7 +71,7 @@ def _pairs(typing_context, low, high):
 
 @c_kernel(7)
 def split_activations(x, records, n_columns, first, n, t, n_tokens):
-    """Columns first .. first + n - 1 of row t as two bfloat16 numbers each, in the order of kernels/amx.py.
+    """Split columns first .. first + n - 1 of row t into two bfloat16 numbers each, in the order of kernels/amx.py.
 
     x        f32 [n], the values
     records  [ceil(T / 16)][n_columns / 32][2][16][32] bfloat16, T a multiple of 32
@@ -88,7 +88,7 @@ def split_activations(x, records, n_columns, first, n, t, n_tokens):
 
 @inlined
 def _split_weights(room, to):
-    """32 unpacked columns of a group, room[32 * k], become a tile of high and a tile of low."""
+    """Split 32 unpacked columns of a group, room[32 * k], into a tile of high parts and a tile of low parts."""
     high, low = i32_at(to, TILE_BYTES // 4), i32_at(to + 2 * TILE_BYTES, TILE_BYTES // 4)
     for k in range(0, 32, 2):
         a, b = load16(room, k * 32), load16(room, k * 32 + 32)
@@ -110,9 +110,9 @@ def bf16x3_product(format_name: str, unpacker: Unpacker) -> CKernel:
 
     @inlined
     def prepare(data, first, last, part, i, n_columns, room, to):
-        """Unpack and split 32 columns of a group: those of i // 2 of a part, of its first or its second group."""
+        """Unpack and split columns 32 * (i // 2) .. of a part: i even, of its first group; i odd, of its second."""
         n_pairs = (last - first + 1) // 2
-        # The last group stands in for the one after it.
+        # If their number is odd, the last group stands in for the missing one.
         group, k = min(first + part % n_pairs * 2 + i % 2, last - 1), part // n_pairs * CHUNK_COLUMNS + i // 2 * 32
         n_bytes = bytes_of(n_columns) // (n_columns // 32)
         prefetch_ahead(data, group * bytes_of(n_columns) + k // 32 * n_bytes + AHEAD_BYTES, n_bytes)

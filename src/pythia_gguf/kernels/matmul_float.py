@@ -1,8 +1,8 @@
 """Matrix products with float32 activations: weights as formats/ decodes them, and plain numbers.
 
-The interface is that of kernels/matmul.py. Each 32 columns are summed one after the other, then added to the total: a
-chain short enough that the next one runs beside it, and the same for one token as for many. For many, two groups of 16
-rows are unpacked, some columns at a time, and tokens pass by in tiles of six.
+The kernels have the interface of kernels/matmul.py. They sum 32 columns one after the other, then add the sum to the
+total: a chain short enough that the next one runs beside it, and the same for one token as for many. For many tokens,
+they unpack two groups of 16 rows, some columns at a time, and tokens pass by in tiles of six.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_float
 
 TILE = 6
 FEW_TOKENS = 3
-# Columns of two groups that are unpacked at once: for few tokens what stays in the first cache; for many the second one
-# is fast enough, and longer runs are better for activations and totals.
+# Columns of two groups that are unpacked at once. For few tokens they stay in the first cache; for many the second
+# cache is fast enough, and longer runs are better for activations and totals.
 CHUNK_COLUMNS, LONG_CHUNK_COLUMNS = 128, 512
 MANY_TOKENS = 18
 ROOM_NUMBERS = LONG_CHUNK_COLUMNS * 32
@@ -41,7 +41,7 @@ def _one(room, n, x, start, sums, at):
 
 @inlined
 def _six(room, n, x, start, token, sums, at):
-    """Six tokens, `token` apart; a loaded weight serves all of them, a loaded activation two groups."""
+    """Six tokens, `token` apart; a loaded weight serves all six, a loaded activation both groups."""
     c0, c1, c2 = load16(sums, at), load16(sums, at + 32), load16(sums, at + 64)
     c3, c4, c5 = load16(sums, at + 96), load16(sums, at + 128), load16(sums, at + 160)
     d0, d1, d2 = load16(sums, at + 16), load16(sums, at + 48), load16(sums, at + 80)
@@ -109,10 +109,10 @@ def _unpacked_product(unpack):
 
 
 class Unpacker(NamedTuple):
-    """How float32 weights are read from packed ones.
+    """How to read float32 weights from packed ones.
 
     unpack    (data, group, first_column, n_columns, n_columns_of_all, room, to): writes column k to room[to + 32 * k]
-    bytes_of  (n_columns): of a group of 16 rows
+    bytes_of  (n_columns): bytes of a group of 16 rows
     """
 
     unpack: Any
@@ -120,7 +120,7 @@ class Unpacker(NamedTuple):
 
 
 def block_unpacker(layout: Layout) -> Unpacker:
-    """Of a format of blocks; columns come in whole 32."""
+    """The unpacker for a format of blocks; it takes multiples of 32 columns."""
     columns, n_bytes, offset, has_min = layout.columns, layout.n_bytes, layout.offset, layout.has_min
     codes, scales, minima = layout.codes, layout.scales, layout.minima
     n_subs = columns // 32
@@ -188,12 +188,12 @@ def _f32(data, at):
     return as_floats(words(data, at))
 
 
-# Reader of 16 rows of one column, bytes of one weight.
+# For each format: the reader of 16 rows of one column, and the bytes of one weight.
 _READERS = {"F16": (_f16, 2), "BF16": (_bf16, 2), "F32": (_f32, 4)}
 
 
 def plain_unpacker(format_name: str) -> Unpacker:
-    """Of F16, BF16 or F32; raises ValueError for another format."""
+    """The unpacker for F16, BF16 or F32; raises ValueError for another format."""
     if format_name not in _READERS:
         raise ValueError(f"no product for format {format_name}")
     read, n_bytes = _READERS[format_name]

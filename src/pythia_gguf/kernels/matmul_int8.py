@@ -1,17 +1,18 @@
 """Matrix products with int8 activations: exact dot products of 32 columns, then float arithmetic in one order.
 
-The interface is that of kernels/matmul.py. For 32 columns after 32 columns, however many tokens there are:
+The kernels have the interface of kernels/matmul.py. For 32 columns after 32 columns, however many tokens there are:
 
     v = float(sum of (code - offset) * q)      exact: fewer than 2**24
     t = v * scale; t = fused(minimum, -sum of q, t); total = fused(t, d, total)
 
 with t = fused(v of the upper half, its scale, v of the lower half * scale) where 16 columns have a scale.
 
-Few tokens: codes go from memory straight into the dot products, unsigned times signed, and the offset is taken off
-after. Many: two groups of 16 rows are unpacked into the thread's scratch, signed, 512 columns at a time so that they
-stay in the first cache, and tokens, unsigned, pass by in tiles of four; a loaded activation serves 32 rows. Their
-codes are 128 too large, which `base` = -128 * sum of weights makes good before the first product. An unpacked block of
-32 columns is a record of vectors: 8 of codes, then a base, a scale and a minimum for each scale that 32 columns have.
+For few tokens, codes of weights go from memory straight into the dot products, unsigned times signed, and the offset is
+subtracted after them. For many tokens, two groups of 16 rows are unpacked into the thread's scratch, signed, 512
+columns at a time so that they stay in the first cache, and tokens, unsigned, pass by in tiles of four; a loaded
+activation serves 32 rows. Codes of these tokens are 128 too large; `base` = -128 * sum of weights corrects that before
+the first product. An unpacked block of 32 columns is a record of vectors: 8 of codes, then a base, a scale and a
+minimum for each scale that 32 columns have.
 """
 
 import numpy as np
@@ -39,12 +40,12 @@ TILE = 4
 CHUNK_COLUMNS = 512
 ONES = 0x01010101
 RECORD_VECTORS = 14
-# Of two unpacked groups.
+# Sizes of two unpacked groups.
 ROOM_WORDS = 2 * CHUNK_COLUMNS // 32 * RECORD_VECTORS * 16
 
 
 def _joiner(layout: Layout):
-    """The function that adds 32 columns to the total of one token, for 16 rows."""
+    """Make the function that adds 32 columns to the total of one token, for 16 rows."""
     n_scales, has_min = layout.n_scales, layout.has_min
 
     @inlined
@@ -65,7 +66,7 @@ def _joiner(layout: Layout):
 
 
 def _direct(layout: Layout):
-    """The functions for one and for four tokens against one group, from packed data."""
+    """Make the functions for one and for four tokens against one group, from packed data."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     codes_of, scales_of, minima_of, n_scales = layout.codes, layout.scales, layout.minima, layout.n_scales
     has_offset, offset = layout.offset != 0, np.float32(layout.offset)
@@ -121,7 +122,7 @@ def _direct(layout: Layout):
 
 
 def _unpacker(layout: Layout):
-    """The function that writes blocks of a group into scratch."""
+    """Make the function that writes blocks of a group into scratch."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     n_scales, has_min, offset = layout.n_scales, layout.has_min, layout.offset
     codes_of, scales_of, minima_of = layout.codes, layout.scales, layout.minima
@@ -157,7 +158,7 @@ def _unpacker(layout: Layout):
 
 @inlined
 def _half(p, q, room, i, j, x, at, token):
-    """Four dot products more of four tokens for both groups: columns of vectors j .. j + 3 of the records at i."""
+    """Add four dot products of four tokens for both groups: columns of vectors j .. j + 3 of the records at i."""
     p0, p1, p2, p3 = p
     q0, q1, q2, q3 = q
     for k in range(j, j + 4):
@@ -181,13 +182,13 @@ def _floats(p):
 
 @inlined
 def _bases(room, i):
-    """Where the dot products of a group begin."""
+    """The values at which the dot products of a group begin."""
     base = load16(room, i)
     return base, base, base, base
 
 
 def _tiles(layout: Layout):
-    """The functions for one and for four tokens against two unpacked groups."""
+    """Make the functions for one and for four tokens against two unpacked groups."""
     n_scales, join = layout.n_scales, _joiner(layout)
     step, other = RECORD_VECTORS * 16, ROOM_WORDS // 2
 
@@ -291,7 +292,7 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
             for g in range(n_pair):
                 place = start + g * group_bytes + k // columns * n_bytes
                 unpack(data, place, n, room, factors, g * (ROOM_WORDS // 2))
-            # What is unpacked next, of these groups or of the next ones, comes while tokens pass by.
+            # Ask for the data to unpack next, of these groups or of the next ones: it comes while tokens pass by.
             ahead = start + (k + n) // columns * n_bytes if k + n < n_columns else start + 2 * group_bytes
             for line in range(0, n // columns * n_bytes, 64):
                 prefetch(data, ahead + line)

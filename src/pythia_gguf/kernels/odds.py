@@ -1,7 +1,7 @@
 """The sum of the odds of all tokens to the most likely one, in float64: it turns logits into log-probabilities.
 
 exp is our own polynomial of multiplications and additions, and the order of the sum is fixed, so the same logits give
-the same bits on every CPU; loops are plain, for LLVM to make vectors of.
+the same bits on every CPU. Loops are plain, so that LLVM can turn them into vectors.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.jit import is_compiled, kernel
 
-# Logits that are worked on together, and partial sums.
+# Number of logits that are worked on together, and of partial sums.
 _RUN = 256
 _LOG2_E = np.float64(1.4426950408889634)
 # ln 2 in two parts; the first has zeros at its end, so n times it is exact (Cody and Waite).
@@ -19,7 +19,7 @@ _LN2_HIGH = np.float64(6.93147180369123816490e-01)
 _LN2_LOW = np.float64(1.90821492927058770002e-10)
 _MAGIC = np.float64(6755399441055744.0)  # 1.5 * 2**52: adding it leaves the nearest integer in the low bits
 _BIAS = np.int64(1023 << 52)
-# e**-708 is the last power of e that is not denormal; what is less adds nothing to a sum of 1 and more.
+# e**-708 is the last power of e that is not denormal; smaller odds add nothing to a sum of at least 1.
 _LEAST = np.float64(-708.0)
 # 1 / n!, from 13 down to 2: on |r| <= ln(2) / 2 the rest is below 5e-18.
 _TERMS = tuple(np.float64(1 / math.factorial(n)) for n in range(13, 1, -1))
@@ -83,7 +83,7 @@ def odds_sum(logits: np.ndarray, most: float) -> float:
 
 
 def odds_job() -> Job:
-    """How `odds_sum` is compiled."""
+    """The job that compiles `odds_sum`."""
     logits, room = np.empty(0, np.float32), np.empty(0)
     is_kept = is_compiled(_sum_odds, logits, np.float64(0), room, room, room)
     return Job("odds", __name__, compile_odds.__name__, (), is_kept)

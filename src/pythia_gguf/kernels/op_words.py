@@ -1,7 +1,7 @@
-"""The words of an op and of a step, by name: what kernels/driver.py reads, and what builds the list of ops writes.
+"""The words of an op and of a step, by name: engine/op_builder.py writes them, and kernels/driver.py reads them.
 
-Knows no kernel. An op is a row i64 [OP_WORDS]: the address of its kernel, the words of one of the classes below in
-their order, zeros, and NO_WAIT, whether threads go on to the next op without waiting for each other. Kernels read
+An op is a row i64 [OP_WORDS]: the address of its kernel, the words of one of the classes below in their order, zeros,
+and NO_WAIT, which says whether threads go on to the next op without waiting for each other. Kernels read
 `op[NORM.stride]`; a builder makes `NormOp(stride=...)`, which Python refuses when a word is missing or unknown.
 
 A word that stands for an array is its address. `rows` is ALL_ROWS, GATHERED_ROWS or WANTED_ROWS.
@@ -14,25 +14,25 @@ from typing import Any, NamedTuple
 OP_WORDS = 24
 NO_WAIT = OP_WORDS - 1
 
-# What changes from call to call: a step, i64 [STEP_WORDS].
+# A step holds what changes from call to call: i64 [STEP_WORDS].
 # tokens, rows of logits wanted, address of the wanted rows i64, segments, their address,
 # state of the threads, scratch, its bytes per thread, threads, number of this call
 STEP_WORDS = 10
 N_TOKENS, N_WANTED, WANTED, N_SEGMENTS, SEGMENTS, STATE, SCRATCH, SCRATCH_BYTES, N_THREADS, SERIAL = range(STEP_WORDS)
 
-# What a product does with its result.
+# What a product does to its result.
 PLAIN, GELU_ERF, GELU_TANH = range(3)
-# Which rows an op does: of all tokens; of the wanted ones, which it gathers from all; those, gathered before.
+# Which rows an op does: those of all tokens; those of the wanted tokens, which it gathers; or those, gathered already.
 ALL_ROWS, GATHERED_ROWS, WANTED_ROWS = range(3)
 
 
 class Segment(NamedTuple):
     """Tokens of one sequence in a step: a row i64 [SEGMENT_WORDS].
 
-    first     its first token among those of the step
-    n_tokens  how many
-    tiles     address of the sequence's tiles, i64: where each begins, in numbers from `AttentionOp.cache`
-    position  of the first token in the sequence
+    first     number of its first token in the step
+    n_tokens  number of its tokens
+    tiles     address of the offsets of the sequence's tiles, i64, in numbers from `AttentionOp.cache`
+    position  position of its first token in the sequence
     """
 
     first: int
@@ -42,17 +42,17 @@ class Segment(NamedTuple):
 
 
 class NormOp(NamedTuple):
-    """LayerNorm of rows, after what the last products add to them.
+    """LayerNorm of rows, after the results of the last products were added to them.
 
     x, stride, n       f32 [rows, stride], a row has n values
     weight, bias       f32 [n]
     eps                bits of a float32
     out                f32 [rows, n]
-    quantizer, records of `out` for the next product; quantizer 0: it takes float32
+    quantizer, records form of `out` for the next product; quantizer 0: it takes float32
     begins             the thread that does the first row
     rows               which rows
-    added_a, added_b   what is added to x, f32 [rows, stride], or 0
-    total              where x goes then, f32 [rows, stride], or 0; not x itself, which other threads may still read
+    added_a, added_b   rows to add to x, f32 [rows, stride], or 0
+    total              gets the sum, f32 [rows, stride], or 0; not x itself, which other threads may still read
     """
 
     x: int
@@ -72,11 +72,11 @@ class NormOp(NamedTuple):
 
 
 class InputOp(NamedTuple):
-    """Rows as the next product wants them: without gaps between them, and in its quantizer's form.
+    """Rows in the form that the next product multiplies: without gaps, and as its quantizer makes them.
 
     x, stride, n        f32 [rows, stride], a row has n values
     out                 f32 [rows, n]; x itself where there are no gaps
-    quantizer, records  of `out`; quantizer 0: the product takes float32
+    quantizer, records  form of `out` for the product; quantizer 0: it takes float32
     rows                which rows
     """
 
@@ -90,20 +90,20 @@ class InputOp(NamedTuple):
 
 
 class ProductOp(NamedTuple):
-    """A matrix product, its bias, and what follows it; threads take pieces of the matrix.
+    """A matrix product, its bias and its activation; threads take pieces of the matrix.
 
     matmul              kernel of kernels/matmul.py
-    weights, x          as that kernel wants them
+    weights, x          as that kernel takes them
     out                 f32 [rows, stride]
-    n_columns           of the matrix
+    n_columns           columns of the matrix
     stride              a multiple of LANES, at least 16 * n_groups
-    n_groups            of 16 rows of the matrix
+    n_groups            groups of 16 rows of the matrix
     bias                f32 [stride], or 0
     after               PLAIN, GELU_ERF or GELU_TANH, with a bias or without
-    counter             FIRST_TAKEN or SECOND_TAKEN: another one than the op that does not wait for this one
+    counter             FIRST_TAKEN or SECOND_TAKEN; two products between the same barriers need different ones
     piece_groups        groups in a piece, even
     rows                which rows, not GATHERED_ROWS
-    quantizer, records  of the result; quantizer 0: none is made, else stride is the number of values of a row
+    quantizer, records  form of the result; quantizer 0: none is made, else stride is the number of values of a row
     """
 
     matmul: int
@@ -129,15 +129,15 @@ class AttentionOp(NamedTuple):
     out                 f32 [T, hidden]
     cache, n_cached     all tiles of the layer, and numbers from there to the end: in a tile the keys of all heads,
                         then their values; see kernels/attention.py
-    head_dim, width     values of a head, and what the cache has room for
+    head_dim, width     values of a head, and the room for them in the cache
     n_heads             heads
-    n_rotated           dimensions of a head that are turned; 0 where that is done already
+    n_rotated           dimensions of a head to turn; 0 where they are turned already
     n_context           most positions of a sequence, a multiple of LANES
     cos_sin             f32 [positions, n_rotated]
-    scale               of scores, bits of a float32
-    quantizer, records  of `out`; quantizer 0: none is made, else head_dim is a multiple of 32
-    scores              f32 [T, n_heads, n_context], for parts of attention: scores, then exponentials of them; else 0
-    factors             f32 [T, n_heads], likewise: 1 over the sum of those
+    scale               factor of the scores, bits of a float32
+    quantizer, records  form of `out`; quantizer 0: none is made, else head_dim is a multiple of 32
+    scores              f32 [T, n_heads, n_context], for parts of attention: scores, then their exponentials; else 0
+    factors             f32 [T, n_heads], for parts of attention: 1 over the sum of the exponentials; else 0
     """
 
     qkv: int
@@ -159,7 +159,7 @@ class AttentionOp(NamedTuple):
 
 
 class SumOp(NamedTuple):
-    """Rows and what is added to them, in place.
+    """Rows to which other rows are added, in place.
 
     x, stride         f32 [T, stride], stride a multiple of LANES
     added_a, added_b  f32 [T, stride]; added_b may be 0

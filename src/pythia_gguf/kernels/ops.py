@@ -1,7 +1,7 @@
 """The ops of a step: LayerNorm, inputs of products, products, attention.
 
-Knows no model: an op is a row of numbers, most of them addresses, and whoever made the row has checked every size.
-What the words of a row mean is in kernels/op_words.py.
+An op is a row of numbers, most of them addresses; the builder of the row has checked every size. kernels/op_words.py
+says what the words of a row mean.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ from pythia_gguf.kernels.simd import LANES, load, load16, store
 from pythia_gguf.kernels.threads import FIRST_TAKEN, STATE_WORDS, take
 from pythia_gguf.kernels.words import prefetch
 
-# How far ahead the next rows are asked for.
+# How far ahead kernels ask for the next rows.
 ROWS_AHEAD = 4
 
 
@@ -53,7 +53,7 @@ def float_of(word):
 
 @inlined
 def quantize(quantizer, x, records, n_columns, first, n, t, n_tokens):
-    """Columns first .. first + n - 1 of row t, f32 [n] at an address, in the form that a product wants."""
+    """Write columns first .. first + n - 1 of row t, f32 [n] at an address, in the form that a product multiplies."""
     call_at(quantizer, (x, records, n_columns, first, n, np.int64(t), n_tokens))
 
 
@@ -112,7 +112,7 @@ def input_op(op_address, step_address, thread):
 
 @inlined
 def _finish(op, n_tokens, first, last):
-    """Bias, activation and int8 form of columns 16 first .. 16 last - 1 of a product."""
+    """Apply bias and activation to columns 16 first .. 16 last - 1 of a product, and make their int8 form."""
     stride, after, n = op[PRODUCT.stride], op[PRODUCT.after], (last - first) * 16
     out = f32_at(op[PRODUCT.out], n_tokens * stride)
     has_bias, bias = op[PRODUCT.bias] != 0, f32_at(op[PRODUCT.bias], stride)
@@ -174,19 +174,19 @@ def product_op(op_address, step_address, thread):
 
 @inlined
 def keys_of(op, head):
-    """Where in a tile the keys of a head begin."""
+    """The offset of a head's keys in a tile."""
     return head * op[ATTENTION.head_dim] * LANES
 
 
 @inlined
 def values_of(op, head):
-    """Where in a tile the values of a head begin."""
+    """The offset of a head's values in a tile."""
     return (op[ATTENTION.n_heads] * op[ATTENTION.head_dim] + head * op[ATTENTION.width]) * LANES
 
 
 @inlined
 def keep_segment(op, segment, head, cached, tiles, turned, scratch):
-    """Turn queries and keys of a segment's tokens, put keys and values into the cache."""
+    """Turn queries and keys of a segment's tokens, and put keys and values into the cache."""
     head_dim, width, stride, n_rotated = (
         op[ATTENTION.head_dim],
         op[ATTENTION.width],
@@ -197,7 +197,7 @@ def keep_segment(op, segment, head, cached, tiles, turned, scratch):
     cos_sin = f32_at(op[ATTENTION.cos_sin], op[ATTENTION.n_context] * n_rotated)
     words, whole = i32_at(scratch, LANES), u8_at(op[ATTENTION.qkv], 64)
     for t in range(segment[SEGMENT.n_tokens]):
-        # Rows of a product lie far apart, and another processor may have them.
+        # Rows of a product lie far apart, and may be in the cache of another processor.
         ahead = ((segment[SEGMENT.first] + t + ROWS_AHEAD) * stride + head * head_dim) * 4
         for part in range(3):
             for line in range(0, head_dim * 4, 64):
@@ -214,7 +214,7 @@ def keep_segment(op, segment, head, cached, tiles, turned, scratch):
 
 @inlined
 def give(op, t, head, mixed, start, n_tokens):
-    """What a head gives for a token: into the output, and into its int8 form."""
+    """Write the result of a head for a token into the output, and into its int8 form."""
     head_dim = op[ATTENTION.head_dim]
     hidden = head_dim * op[ATTENTION.n_heads]
     out = f32_at(op[ATTENTION.out] + t * hidden * 4, hidden)
@@ -230,7 +230,7 @@ def give(op, t, head, mixed, start, n_tokens):
 
 @inlined
 def _attend_segment(op, step, segment, head, cached, tiles, turned, scratch):
-    """All tokens of a segment, one head, eight at a time; eight that end a segment may overlap those before."""
+    """Attend with one head for all tokens of a segment, eight at a time; the last eight may overlap those before."""
     head_dim, width, stride, n_context = (
         op[ATTENTION.head_dim],
         op[ATTENTION.width],
@@ -262,10 +262,10 @@ def _attend_segment(op, step, segment, head, cached, tiles, turned, scratch):
 
 
 def attention_kernel(name: str, kind: str, do: Callable) -> CKernel:
-    """An op with the words of AttentionOp; threads take heads.
+    """Make the kernel of an op with the words of AttentionOp; threads take heads.
 
-    kind  "f16" or "f32": the numbers of the cache, a kernel for each as few models need both
-    do    what it does for a segment and a head: do(op, step, segment, head, cached, tiles, turned, scratch)
+    kind  "f16" or "f32", the numbers of the cache; each has its own kernel, because few models need both
+    do    does the work for a segment and a head: do(op, step, segment, head, cached, tiles, turned, scratch)
     """
     numbers_at = u16_at if kind == "f16" else f32_at
 

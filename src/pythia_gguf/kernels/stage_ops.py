@@ -1,7 +1,7 @@
-"""Parts of the ops of kernels/ops.py by themselves: what lies between them is in memory then, to be seen or changed.
+"""The ops of kernels/ops.py in parts: the values between two parts are in memory, where a hook can see or change them.
 
-Knows no model. Each part computes the same float operations in the same order as the whole op, so that a look at what
-lies between changes no bit. Only steps that are looked into run them.
+Each part computes the same float operations in the same order as the whole op, so that a look at these values changes
+no bit. Only steps with hooks run the parts.
 """
 
 import numpy as np
@@ -61,7 +61,7 @@ def norm_scale_op(op_address, step_address, thread):
 
 @c_kernel(3)
 def norm_by_scale_op(op_address, step_address, thread):
-    """Rows normalized by the scale that is there; see `NormPartOp`."""
+    """Rows normalized by the scales in memory; see `NormPartOp`."""
     op, step = i64_at(op_address, OP_WORDS), i64_at(step_address, STEP_WORDS)
     n, stride, n_rows = op[NORM_PART.n], op[NORM_PART.stride], rows_of(op[NORM_PART.rows], step)
     wanted, scales = i64_at(step[WANTED], step[N_WANTED]), f32_at(op[NORM_PART.scales], n_rows)
@@ -91,7 +91,7 @@ def activation_op(op_address, step_address, thread):
 
 @inlined
 def _turn_segment(op, step, segment, head, cached, tiles, turned, scratch):
-    """Queries and keys turned in place; the attention that follows must have no dimensions to turn."""
+    """Turn queries and keys in place; the attention that follows must have no dimensions to turn."""
     head_dim, stride, n_rotated = op[ATTENTION.head_dim], op[ATTENTION.stride], op[ATTENTION.n_rotated]
     cos_sin = f32_at(op[ATTENTION.cos_sin], op[ATTENTION.n_context] * n_rotated)
     for t in range(segment[SEGMENT.n_tokens]):
@@ -110,7 +110,7 @@ def _scores_of(op, t, head):
 
 @inlined
 def _score_segment(op, step, segment, head, cached, tiles, turned, scratch):
-    """Keys and values kept, scores of all tokens; what a token may not see is minus infinity."""
+    """Keep keys and values, and compute the scores of all tokens: minus infinity where a token may not look."""
     head_dim, stride, scale = op[ATTENTION.head_dim], op[ATTENTION.stride], float_of(op[ATTENTION.scale])
     keep_segment(op, segment, head, cached, tiles, turned, scratch)
     for t in range(segment[SEGMENT.n_tokens]):
@@ -125,7 +125,7 @@ def _score_segment(op, step, segment, head, cached, tiles, turned, scratch):
 
 @inlined
 def _soften_segment(op, step, segment, head, cached, tiles, turned, scratch):
-    """Scores become exponentials, with their factors."""
+    """Replace scores by exponentials, and set their factors."""
     n_heads = op[ATTENTION.n_heads]
     factors = f32_at(op[ATTENTION.factors], step[N_TOKENS] * n_heads)
     for t in range(segment[SEGMENT.n_tokens]):
@@ -138,7 +138,7 @@ def _soften_segment(op, step, segment, head, cached, tiles, turned, scratch):
 
 @inlined
 def _mix_segment(op, step, segment, head, cached, tiles, turned, scratch):
-    """What each head gives, of exponentials and factors."""
+    """Compute the result of each head from exponentials and factors."""
     n_heads, width = op[ATTENTION.n_heads], op[ATTENTION.width]
     factors, mixed = f32_at(op[ATTENTION.factors], step[N_TOKENS] * n_heads), f32_at(scratch, width)
     for t in range(segment[SEGMENT.n_tokens]):
@@ -149,7 +149,7 @@ def _mix_segment(op, step, segment, head, cached, tiles, turned, scratch):
         give(op, row, head, mixed, 0, step[N_TOKENS])
 
 
-# Those that touch no cache are the same for both kinds.
+# Parts that do not touch the cache are the same for both kinds of it.
 rotate_op = attention_kernel("rotate", "f16", _turn_segment)
 scores_f16 = attention_kernel("scores_f16", "f16", _score_segment)
 scores_f32 = attention_kernel("scores_f32", "f32", _score_segment)

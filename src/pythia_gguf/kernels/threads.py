@@ -1,7 +1,7 @@
 """What threads that run kernels side by side share: atomic numbers, and a barrier that gives way on busy CPUs.
 
-Five cache lines of int64: threads that have arrived, barriers passed, pieces taken of two kinds of work, number of the
-last step that is done.
+The state is five cache lines of int64: number of threads that have arrived, barriers passed, pieces taken of two kinds
+of work, and number of the last step that is done.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pythia_gguf.kernels.numba_private import data_of, get_or_insert_function
 
 STATE_WORDS = 40
 _ARRIVED, _PASSED, FIRST_TAKEN, SECOND_TAKEN, DONE = 0, 8, 16, 24, 32
-# About 20 microseconds of looking; then other programs on this CPU may run.
+# A thread looks for about 20 microseconds; then it lets other programs run on its CPU.
 _LOOKS = 2000
 _GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
 @intrinsic
 def _atomic_add(typing_context, array, index, value):
-    """Add to array[index], int64; the old value. Sequentially consistent."""
+    """Add to array[index], int64, and return the old value; sequentially consistent."""
 
     def emit(context, builder, sig, args):
         data = data_of(context, builder, sig.args[0], args[0])
@@ -57,7 +57,7 @@ def _give_way(typing_context):
 
 @inlined
 def take(state, counter):
-    """The next piece of work that nobody has: 0, 1, 2, ... since the last barrier.
+    """Take the next piece of work that no thread has: 0, 1, 2, ... since the last barrier.
 
     counter  FIRST_TAKEN or SECOND_TAKEN, for work between the same two barriers
     """
@@ -72,7 +72,7 @@ def _count_anew(state):
 
 @inlined
 def wait(state, n_threads):
-    """Return when all threads have come here; the pieces of work are counted anew then.
+    """Return when all threads have come here; from then on, pieces of work are counted from 0 again.
 
     state  i64 [STATE_WORDS]  zeros at first, the same for all threads
     """

@@ -1,10 +1,10 @@
-"""What a packed block means: codes, scales and minima of 32 columns of 16 rows, for every format.
+"""Reads packed blocks: codes, scales and minima of 32 columns of 16 rows, for every format.
 
-In kernels/packed.py is where the parts lie. For block-local column run `sub` (0 for formats of 32):
+kernels/packed.py says where the parts of a block lie. For block-local column run `sub` (0 for formats of 32):
 
     codes(data, at, sub)   8 vectors of words: bytes of columns 4 j .. 4 j + 3 in vector j, unsigned
     scales(data, at, sub)  float32 factors of columns 0..15 and 16..31
-    minima(data, at, sub)  what is subtracted from them
+    minima(data, at, sub)  float32 minima of the same columns
     weight = scale * (code - offset) - minimum, each operation rounded as in formats/ (llama.cpp's dequantize_row_*)
 """
 
@@ -26,11 +26,11 @@ LEVELS_64 = np.tile((LEVELS.astype(np.int32) + 128).astype(np.uint8), 4)
 class Layout:
     """The functions of a format.
 
-    columns   of a block
-    n_bytes   of a packed block
-    offset    what is subtracted from a code
-    n_scales  of 32 columns: 1 or 2
-    has_min   whether minima are not all zero
+    columns   columns of a block
+    n_bytes   bytes of a packed block of 16 rows
+    offset    to subtract from a code
+    n_scales  scales of 32 columns: 1 or 2
+    has_min   whether the format has minima
     """
 
     columns: int
@@ -51,7 +51,7 @@ def _nibbles(data, at):
 
 
 def _pairs(target: int) -> Callable:
-    """The function that reads two bits of 32 columns, from two vectors, to bits `target` and the next."""
+    """Make the function that reads two bits of 32 columns, from two vectors, to bits `target` and `target` + 1."""
     m0, m1, m2, m3 = (moved(i, 2, target) for i in range(0, 8, 2))
 
     @inlined
@@ -63,7 +63,7 @@ def _pairs(target: int) -> Callable:
 
 
 def _plane(target: int) -> Callable:
-    """The function that reads one bit of 32 columns, from one vector, to bit `target`."""
+    """Make the function that reads one bit of 32 columns, from one vector, to bit `target`."""
     m0, m1, m2, m3, m4, m5, m6, m7 = (moved(i, 1, target) for i in range(8))
 
     @inlined

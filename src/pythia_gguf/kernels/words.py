@@ -11,11 +11,11 @@ Sixteen rows lie side by side: a vector of words holds four consecutive columns 
     as_words(v)              the bits of float32 lanes
     spread(x, i)             x[i], int32, in every lane
     dot4(t, u, s)            t + sum of four products in every lane: unsigned bytes of u, signed bytes of s
-    lowered(w, n)            every byte of w less n
+    lowered(w, n)            every byte of w minus n
     moved(i, n, j)(w)        bits i .. i + n - 1 of every byte of w, at j .. j + n - 1; all else zero
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
-    prefetch(a, i)           ask for the cache line of a[i], which may lie behind the end of a, into the
-                             second cache: asking for the first takes its few places for lines on their way
+    prefetch(a, i)           ask for the cache line of a[i], which may lie behind the end of a, to come into the
+                             second cache: the first one has few places for lines on their way
     prefetch_ahead(a, i, n)  the same for n bytes that will be read a little after byte i
     number(x, i)             the float32 whose bits are x[i], x int32; no index counts from the end
     store_pair(x, i, a, b)   two vectors one after the other, from x[i]
@@ -112,7 +112,7 @@ def as_words(typing_context, value):
 
 
 def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Products of 32 int16 lanes, neighbours added: 16 int32 lanes. LLVM makes one instruction of it (pmaddwd)."""
+    """Products of 32 int16 lanes, neighbours added: 16 int32 lanes. LLVM makes it one instruction (pmaddwd)."""
     wide = ir.VectorType(_WORD, 32)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
     undefined = ir.Constant(wide, ir.Undefined)
@@ -164,7 +164,7 @@ def dot4(typing_context, total, unsigned, signed):
 
 @intrinsic
 def lowered(typing_context, value, by):
-    """Each byte of the words less a number, without borrowing from its neighbour."""
+    """Subtract a number from each byte of the words, without borrowing from its neighbour."""
 
     def emit(context, builder, sig, args):
         bytes_each = _spread(builder, builder.trunc(args[1], _BYTE), 64)
@@ -175,9 +175,9 @@ def lowered(typing_context, value, by):
 
 @cache
 def moved(source: int, n_bits: int, target: int) -> Any:
-    """The function that takes bits `source` .. `source + n_bits - 1` of every byte to `target`, all else zero.
+    """Make the function that moves bits `source` .. `source + n_bits - 1` of every byte to `target`, all else zero.
 
-    Where bytes can be multiplied with a matrix of bits (GFNI) it is one instruction, else a shift and a mask.
+    On processors that multiply bytes with a matrix of bits (GFNI) it is one instruction, elsewhere a shift and a mask.
     """
     kept = ((1 << n_bits) - 1) << target
     # Row 7 - i of the matrix says which bits of a byte make bit i of the result.
@@ -203,7 +203,7 @@ def moved(source: int, n_bits: int, target: int) -> Any:
 
 @intrinsic
 def fused(typing_context, a, b, c):
-    """a * b + c lane by lane, scalars count for all lanes; one rounding with FMA, two without."""
+    """a * b + c lane by lane, a scalar for all lanes; one rounding with FMA, two without."""
     (vector,) = {v for v in (a, b, c) if isinstance(v, Vector)}
 
     def emit(context, builder, sig, args):
@@ -220,7 +220,7 @@ def fused(typing_context, a, b, c):
 
 
 def ask_for_line(builder: ir.IRBuilder, at: ir.Value, nearness: int) -> None:
-    """LLVM's prefetch of what a byte pointer points to, to be read; nearness 3 is the first cache, 2 the second."""
+    """LLVM's prefetch of the line at a byte pointer, for reading; nearness 3 is the first cache, 2 the second."""
     kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD, _WORD, _WORD])
     function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     builder.call(function, [at, ir.Constant(_WORD, 0), ir.Constant(_WORD, nearness), ir.Constant(_WORD, 1)])
@@ -240,7 +240,7 @@ def prefetch(typing_context, array, index):
 
 @inlined
 def prefetch_ahead(data, at, n_bytes):
-    """Ask for what follows byte `at` at the distance that memory needs to answer in time."""
+    """Ask for bytes so far after byte `at` that memory can answer in time."""
     for line in range(0, n_bytes, 64):
         prefetch(data, at + AHEAD_BYTES + line)
 
@@ -285,6 +285,6 @@ def levels(typing_context, table, value):
 
 @inlined
 def store_pair(x, at, a, b):
-    """Two groups of 16 rows, or 32 positions of a head."""
+    """Store two vectors side by side: two groups of 16 rows, or 32 positions of a head."""
     store(x, at, a)
     store(x, at + 16, b)
