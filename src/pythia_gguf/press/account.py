@@ -1,6 +1,6 @@
-"""What a run tells of itself: the facts of the card, the command that makes the files again, notes.
+"""Texts about a run: the facts of the card, the command that makes the files again, notes.
 
-What others will read holds names of files and of the Hub, and no path of this machine.
+Texts for other readers hold names of files and of the Hub, and no path of this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pythia_gguf.press.source_hashes import SourceFile
 
 
 def card_text(source: Source, files: Sequence[CardFile], sources: Sequence[SourceFile], run: CardRun) -> str:
-    """The README.md of a folder with these files, which were made of those sources."""
+    """The README.md of a folder with these files, which were made from these sources."""
     origin = CardSource(
         name=source.name,
         kind=source.architecture.hf_type,
@@ -38,7 +38,7 @@ def card_text(source: Source, files: Sequence[CardFile], sources: Sequence[Sourc
 
 
 def card_files(items: Sequence[MenuItem], sums: Mapping[str, str]) -> tuple[CardFile, ...]:
-    """What the card lists of a run; `sums` are the hashes by file name."""
+    """The rows of the card's table of files; `sums` are the hashes by file name."""
     return tuple(
         CardFile(
             name=i.file,
@@ -71,14 +71,14 @@ def command_text(found: SourceLocation, source: Source, items: Sequence[MenuItem
 
 
 def words_for(quants: Sequence[str]) -> tuple[str, list[str]]:
-    """How the command that makes some files names them: the value of --quants, and its last words."""
+    """The words by which a command names some files: the value of --quants, and the words at its end."""
     ours = [quant for quant in quants if quant in QUANTS]
     more = ["--keep-f16"] if len(ours) < len(quants) else []
     return "all" if len(ours) == len(QUANTS) else ",".join(ours), more
 
 
 def imatrix_text(source: Source) -> str | None:
-    """What the card says of the importance matrix: names of files, no folders, whichever system wrote them."""
+    """The importance matrix in the card: names of files without folders, on whatever system it was made."""
     if source.imatrix is None:
         return None
     matrix = source.imatrix.matrix
@@ -89,7 +89,7 @@ def imatrix_text(source: Source) -> str | None:
 
 
 def other_model_note(source: Source, made: Path) -> tuple[str, ...]:
-    """What to know of an importance matrix that says it is of another model than a file that was made with it."""
+    """The note for a file that was made with an importance matrix of another model, by what the matrix says."""
     runs = () if source.imatrix is None else source.imatrix.matrix.runs
     if not runs:
         return ()
@@ -101,7 +101,7 @@ def other_model_note(source: Source, made: Path) -> tuple[str, ...]:
 
 
 def notes_of(source: Source, items: Sequence[MenuItem], mix: str) -> tuple[str, ...]:
-    """What the user of a run should know, one line each."""
+    """Notes for the user of a run, one line each."""
     notes = []
     if source.imatrix is not None and len(source.imatrix.path.parts) > 1:
         notes.append(

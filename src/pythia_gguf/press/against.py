@@ -1,7 +1,7 @@
-"""Whether GGUF files derive from a checkpoint: it is encoded anew, and every byte of the files is compared with that.
+"""Checks whether GGUF files derive from a checkpoint: encodes it anew and compares every byte of the files.
 
-Nothing is written. All files of a folder are compared in one read of the source, slab by slab, so that memory does not
-depend on the size of the model.
+Nothing is written. One read of the source serves all files of a folder, slab by slab, so that memory does not depend on
+the size of the model.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from pythia_gguf.progress import Progress, Silence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A quant of ours that gives every tensor of a file the format that it has.
+    """A quant of ours that gives every tensor of a file the format that it has there.
 
-    quant, mix   "Q4_K_M" and "2026"; of an unquantized file its format and ""
-    has_imatrix  whether the plan is that for the importance matrix
+    quant, mix   "Q4_K_M" and "2026"; for an unquantized file its format and ""
+    has_imatrix  whether it is the plan with an importance matrix
     """
 
     quant: str
@@ -64,19 +64,19 @@ class KeyDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How one file compares with what its source gives.
+    """How one file compares with the file that its source gives.
 
     state      "identical"   every byte is the same
-               "metadata"    the tensors are; keys or what else stands around the tensors differ
-               "formats"     the tensors are, but no quant of ours has their formats together
+               "metadata"    the tensors are the same; keys, or other bytes around the tensors, differ
+               "formats"     the tensors are the same, but no quant of ours has all their formats
                "differs"     tensors differ
                "unreadable"  it is no whole GGUF of such a model
                "missing"     it is listed and not here
     n_tensors  tensors of the file and of the source, those of both once
     fits       the quants whose formats it has
-    tensors    what differs, by tensor: one line each; with "formats", from the nearest quant
+    tensors    differences by tensor, one line each; with "formats", differences from the nearest quant
     keys       keys that differ, where the tensors do not
-    fault      in one line what is wrong; None for "identical"
+    fault      says in one line what is wrong; None for "identical"
     imatrix    the importance matrix that its keys name, or None
     """
 
@@ -92,7 +92,7 @@ class Comparison:
 
     @property
     def derives(self) -> bool:
-        """Whether every tensor is made of the source."""
+        """Whether every tensor derives from the source."""
         return self.state in ("identical", "metadata", "formats")
 
 
@@ -106,20 +106,20 @@ def verify_against(
     ignore_missing: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Comparison, ...]:
-    """Compare a folder of GGUF files, or one file, with what `quantize` would make of a source, byte for byte.
+    """Compare a folder of GGUF files, or one file, byte for byte with the files that `quantize` makes from a source.
 
     source          as for `quantize`; weights of the Hub are read as they are needed, without a copy on disk
-    imatrix         importance matrix of the files; those that name none are compared without it first
+    imatrix         importance matrix of the files; files that name none are compared without it first
     threads         default one per CPU; no result depends on it
     ignore_missing  leave out files that are listed and not here
     progress        hears what is going on
-    Raises          as `quantize` for the source and the matrix, as `verify` where there is nothing to compare; what is
-                    wrong with a file is a comparison, so that one does not hide the next
+    Raises          as `quantize` for the source and the matrix, as `verify` where there is nothing to compare; a fault
+                    of a file is part of its comparison, so that one does not hide the next
     """
     n_threads = threads_of(threads)
     progress = progress or Silence()
     folder, names, _ = files_to_check(Path(path), ignore_missing=ignore_missing)
-    # A key tells NAME, which a run may have been given.
+    # A key holds NAME, which the user may have chosen.
     told = (read_manifest(folder) or {}).get("name")
     own_name = told if isinstance(told, str) and is_legal(told) else None
     weighted = open_to_encode(source, name=own_name, imatrix=imatrix, progress=progress)
@@ -138,10 +138,10 @@ def verify_against(
             if group:
                 yield from _compare(opened, group, n_threads, progress).items()
 
-    # 1. Each file is compared as its keys say that it was made: with an importance matrix, or without.
+    # 1. Compare each file as its keys say that it was made: with an importance matrix, or without.
     said = {name: imatrix is not None and _imatrix_of(gguf) is not None for name, gguf in files.items()}
     compared |= compare(said)
-    # 2. Where tensors differ, what the keys say may be wrong: perhaps the file was made the other way.
+    # 2. Where tensors differ, the keys may be wrong: perhaps the file was made the other way.
     differing = [name for name in files if imatrix is not None and compared[name].state == "differs"]
     for name, other in compare({name: not said[name] for name in differing}):
         if len(other.tensors) < len(compared[name].tensors):
@@ -162,7 +162,7 @@ def _imatrix_of(gguf: GGUFFile) -> str | None:
 
 
 def _compare(source: Source, files: Mapping[str, GGUFFile], threads: int, progress: Progress) -> dict[str, Comparison]:
-    """Files compared in one read of a source, by name."""
+    """Compare files in one read of a source; returns the comparisons by name."""
     wanted: dict[str, set[str]] = {tensor.name: set() for tensor in source.tensors}
     with ExitStack() as stack:
         comparers = {}
@@ -176,10 +176,10 @@ def _compare(source: Source, files: Mapping[str, GGUFFile], threads: int, progre
 
 
 class _Comparer:
-    """One file, compared with slabs as they come.
+    """Compares one file with slabs as they come.
 
-    comparable  its tensors that the source has in the same shape, and that we make in such a format
-    differing   tensor -> what differs
+    comparable  its tensors that the source has in the same shape, in a format that we can make
+    differing   tensor -> the difference, in words
     padding     faults of the bytes between tensors
     """
 
@@ -197,11 +197,11 @@ class _Comparer:
 
     @property
     def n_tensors(self) -> int:
-        """Tensors of the file and of the source, those of both once."""
+        """Number of tensors of the file or the source; those of both count once."""
         return len(self.comparable | self.differing.keys())
 
     def take(self, slab: Slab, encoded: Mapping[str, memoryview]) -> None:
-        """Compare a slab; of a tensor that differs already, no more is read."""
+        """Compare a slab; a tensor that differs already is read no further."""
         name = slab.tensor.name
         if name in self.differing:
             return
@@ -221,21 +221,21 @@ class _Comparer:
 
 
 def _incomparable(info: TensorInfo | None, expected: PressTensor | None) -> str | None:
-    """Why a tensor of a file cannot be that of the source, before any weight is read; None: it can."""
+    """Why a tensor of a file cannot be the source's, before any weight is read; None: it can."""
     if info is None:
         return "is missing"
     if expected is None:
         return "is not in the source"
     if info.shape != expected.shape:
         return f"has shape {list(info.shape)}, expected {list(expected.shape)}"
-    # What is BF16 was so in the source: nothing is rounded to it.
+    # We round nothing to BF16: only tensors that are BF16 in the source can be BF16 in a file.
     if info.format not in (*ENCODABLE, "F32", "F16", expected.format):
         return f"is {info.format}, which is not made of {expected.format}"
     return None
 
 
 def _judged(comparer: _Comparer, source: Source, plans: _Plans) -> Comparison:
-    """What the bytes of a file say, once all tensors were compared."""
+    """The comparison of a file, once all its tensors were compared."""
     gguf, differing = comparer.gguf, comparer.differing
     fits = _fits(source, plans, gguf.formats)
     told = Comparison(
@@ -256,7 +256,7 @@ def _judged(comparer: _Comparer, source: Source, plans: _Plans) -> Comparison:
     same = [fit for fit, item in fits if item.header == header]
     if same and not comparer.padding:
         return replace(told, fits=tuple(same))
-    # Of quants with these formats, the file is meant to be the one whose keys it nearly has, or that it names.
+    # Among quants with these formats, take the one whose keys the file nearly has, or that it names.
     named = quant_of(gguf.metadata, gguf.formats)
     keys_of = {fit: _key_differences(gguf.metadata, item.metadata) for fit, item in fits}
     distance = {fit: (len(keys), fit.quant != named) for fit, keys in keys_of.items()}
@@ -268,7 +268,7 @@ def _judged(comparer: _Comparer, source: Source, plans: _Plans) -> Comparison:
 
 
 def _differing_fault(comparer: _Comparer) -> str:
-    """How many tensors differ; norms and biases, which no quant changes, tell another model from damage."""
+    """Say how many tensors differ; norms and biases, which no quant changes, tell another model from damage."""
     tensors = comparer.gguf.tensors
     vectors = [name for name, info in tensors.items() if len(info.shape) == 1]
     is_other = 2 * sum(name in comparer.differing for name in vectors) >= len(vectors)
@@ -278,7 +278,7 @@ def _differing_fault(comparer: _Comparer) -> str:
 
 
 def _header_fault(comparer: _Comparer, item: MenuItem) -> str:
-    """What differs around tensors where every key and every tensor is the same."""
+    """The difference around the tensors of a file where every key and every tensor is the same."""
     gguf = comparer.gguf
     if gguf.version != VERSION:
         return f"is GGUF version {gguf.version}, expected {VERSION}"

@@ -1,6 +1,6 @@
-"""Encoders are compiled by a thread of their own while the caller does something else.
+"""Compiles encoders in a thread of their own while the caller does something else.
 
-On a new machine they take as long as the hash of a source of many gigabytes.
+On a new machine that takes as long as the hash of a source of many gigabytes.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class CompilerThread:
         self._pool.shutdown()
 
     def wait(self, progress: Progress) -> None:
-        """Wait until all encoders are ready, and pass on what the thread has said; raises what it raised."""
+        """Wait until all encoders are ready, and pass on the progress of the thread; raises what the thread raised."""
         while (heard := self._heard.get()) is not None:
             heard(progress)
         self._task.result()
 
     def stage(self, name: str, total: int, unit: str) -> None:
-        """The thread says this; `wait` passes it on."""
+        """Take a stage from the thread; `wait` passes it on."""
         self._heard.put(lambda progress: progress.stage(name, total, unit))
 
     def advance(self, what: str, n: int) -> None:
-        """The thread says this; `wait` passes it on. Raises CancelledError once the block has ended."""
+        """Take an advance from the thread; `wait` passes it on. Raises CancelledError once the block has ended."""
         if self._is_over.is_set():
             raise CancelledError
         self._heard.put(lambda progress: progress.advance(what, n))
@@ -60,7 +60,7 @@ class CompilerThread:
         try:
             if not self._names:
                 return
-            # Here, because even the import of the compiler takes its time.
+            # The import stands here because even importing the compiler takes its time.
             from pythia_gguf.kernels.compiling import compile_all
             from pythia_gguf.kernels.encode import encoder_jobs
 

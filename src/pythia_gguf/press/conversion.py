@@ -1,7 +1,7 @@
-"""A Hugging Face folder of a model -> all metadata of its GGUF, and the format each tensor has before quantization.
+"""Makes all metadata of a GGUF from a model's Hugging Face folder, and tells each tensor's format before quantization.
 
-Knows no tensor data. Keys, order, types and formats are those of llama.cpp 0c1e57098, convert_hf_to_gguf.py
-(conversion/base.py, gptneox.py) run with transformers 4.57.6 on the same folder.
+Keys, order, types and formats are as llama.cpp 0c1e57098, convert_hf_to_gguf.py (conversion/base.py, gptneox.py) writes
+them, run with transformers 4.57.6 on the same folder.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _TEXT_FILES = ("config.json", "generation_config.json", *tokenizer.TOKENIZER_FIL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HFModel:
-    """What the text files of a model's folder say.
+    """The content of the text files in a model's folder.
 
-    config    its sizes
+    config    sizes of the model
     metadata  all keys of the GGUF that the converter would write, in order
-    special_tokens  what the manifest has to tell of them beside the keys
-    notes     what the user should know, one line each
+    special_tokens  facts about special tokens that no key holds; the manifest does
+    notes     notes for the user, one line each
     """
 
     config: ModelConfig
@@ -82,7 +82,7 @@ def read_hf_model(folder: str | os.PathLike[str], *, name: str) -> HFModel:
 
 
 def text_files(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """The files that `read_hf_model` reads, those that exist.
+    """The files that `read_hf_model` reads, as far as they exist.
 
     Raises ModelFileError for a link that leads out of the folder and for anything but a regular file under such a
     name, StorageError for a link to nothing: a file is never taken for missing because it cannot be read.
@@ -115,7 +115,7 @@ def stored_format(shape: tuple[int, ...], matrices: str) -> str:
 
 
 def _model_card(path: Path) -> dict[str, object]:
-    """Its keys; unlike the converter, without what says where on a disk something lay."""
+    """The keys of the model card; unlike the converter's, without those that hold a place on a disk."""
     return without_local_paths(front_matter(read_text(path), path)) if path.is_file() else {}
 
 
@@ -124,7 +124,7 @@ def _optional_object(path: Path) -> dict[str, object]:
 
 
 def _generation_config(path: Path) -> dict[str, object]:
-    """Some published ones are no JSON; like the converter, we do without."""
+    """The generation config; some published ones are no JSON, and like the converter we do without them."""
     try:
         return _optional_object(path)
     except ModelFileError:

@@ -1,6 +1,6 @@
-"""A checkpoint encoded in memory: what `quantize` would write into files, without a folder.
+"""Encodes a checkpoint in memory: the GGUFs that `quantize` would write, without a folder.
 
-Menu, header and pass are those of `quantize`, so the bytes are too.
+Menu, header and pass are the same as in `quantize`, so the bytes are the same.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def encode_model(
     imatrix: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, MemoryGGUF]:
-    """Quantize a checkpoint in memory; quant -> the GGUF that `quantize` would write, to be loaded or written.
+    """Quantize a checkpoint in memory; returns quant -> the GGUF that `quantize` would write, to load or to write.
 
-    All of them come from one read of the source. A tensor that several quants hold in the same format is in memory
-    once, so together they take at most the sizes of their files.
+    One read of the source gives all of them. A tensor that several quants hold in the same format is in memory once, so
+    together they take at most the sizes of their files.
 
     source    as for `quantize`; weights of the Hub are read as they are needed, without a copy on disk
     quants    names of the menu, as a list or separated by commas, or "all"; none for the unquantized model alone
     mix, threads, name, imatrix  as for `quantize`
-    keep_f16  also the unquantized model, under the name of its format: F16, BF16 or F32
+    keep_f16  also give the unquantized model, under the name of its format: F16, BF16 or F32
     progress  hears what is going on
-    Raises    UsageError, also for what does not fit into memory; ModelFileError, StorageError, NetworkError
+    Raises    UsageError, also if the result does not fit into memory; ModelFileError, StorageError, NetworkError
     """
     names = ",".join(texts("quants", quants))
     chosen = select_quants(names) if names or not keep_f16 else ()
@@ -78,7 +78,7 @@ def encode_items(
     n_bytes = sum(n for formats in wanted.values() for n in formats.values())
     fewer = (". Fewer ", Argument("quants"), " need less")
     require_memory(n_bytes, f"{one_line(source.name)} encoded in memory", hints=[fewer])
-    # What several items share is there once.
+    # Tensors that several items share are in memory once.
     encoded = {(name, f): np.empty(n, np.uint8) for name, formats in wanted.items() for f, n in formats.items()}
 
     def keep(slab: Slab, slabs: Mapping[str, memoryview]) -> None:
@@ -100,7 +100,7 @@ def encode_tensors(
     threads: int,
     progress: Progress,
 ) -> None:
-    """`encode_into`, with encoders compiled before; tensors without a format are not read."""
+    """Compile encoders, then call `encode_into`; tensors without a format are not read."""
     formats = {format_name for names in wanted.values() for format_name in names}
     jobs = encoder_jobs([name for name in ENCODABLE if name in formats], is_weighted=source.imatrix is not None)
     compile_all(jobs, progress, threads)

@@ -1,4 +1,4 @@
-"""What the files of a source are called. Knows no contents."""
+"""Names of the files that are made from a source."""
 
 from __future__ import annotations
 
@@ -55,9 +55,10 @@ def check_name(name: str) -> str:
 
 
 def legal_name(text: str) -> str:
-    """A name that can begin a file name on every system: the text itself, or what of it can stand there.
+    """A name that can begin a file name on every system: the text itself, or its legal characters.
 
-    Then a hash of the text ends it, so that other texts get other names: "lr=1e-5,bs=32" is "lr-1e-5-bs-32-<8 digits>".
+    In the second case a hash of the text ends the name, so that other texts get other names: "lr=1e-5,bs=32" becomes
+    "lr-1e-5-bs-32-<8 digits>".
     """
     if is_legal(text):
         return text

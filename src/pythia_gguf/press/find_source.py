@@ -1,6 +1,6 @@
-"""SOURCE or MODEL, as a user gives it, to a path: a file, a folder, a step of a run, or a model of the Hub.
+"""Turns SOURCE or MODEL, as a user gives it, into a path: of a file, a folder, a step of a run, or a model of the Hub.
 
-What is on this machine wins over a name of the Hub.
+A file or folder on this machine wins over a name of the Hub.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _STEP = re.compile(r"(?P<run>.+)@(?P<step>[^@:/\\]+)(?::(?P<quant>[^@:/\\]+))?[/
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
-    """What a text names on this machine.
+    """The place that a text names on this machine.
 
-    path   of a file or folder, which need not be there
-    quant  that is meant in a folder, as given, or None
-    step   where the path was given as a step of a run
+    path   a file or folder, which need not exist
+    quant  the quant wanted in a folder, as given, or None
+    step   the step, where the path was given as a step of a run
     """
 
     path: Path
@@ -44,7 +44,7 @@ class LocalModel:
     step: RunStep | None = None
 
     def existing_file(self) -> Path:
-        """The path, or in a folder the file of the quant that is meant; raises UsageError where there is none."""
+        """The path, or in a folder the file of the wanted quant; raises UsageError where there is none."""
         if self.quant is None:
             return self.path
         file = file_in(self.path, self.quant)
@@ -57,9 +57,9 @@ class LocalModel:
 class SourceLocation:
     """Where a source is.
 
-    path   of its folder or file
-    place  of a checkpoint of the Hub: what is not on this machine
-    model  the name that it was given by; None for a path
+    path   its folder or file
+    place  where files of a checkpoint of the Hub are that are not on this machine
+    model  the name by which it was given; None for a path
     """
 
     path: Path
@@ -68,7 +68,7 @@ class SourceLocation:
 
     @property
     def name(self) -> str:
-        """NAME of what is made from it."""
+        """NAME of the files that are made from it."""
         if self.model is None or self.path.suffix.lower() == ".gguf":
             return name_of(self.path)
         return self.model.base_name
@@ -80,7 +80,7 @@ class SourceLocation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader should know."""
+        """Notes for the reader."""
         notes = [self.model.notice] if isinstance(self.model, ModelName) and self.model.notice else []
         if not is_legal(self.name):
             notes.append(f"no file can be called {one_line(self.name, 100)!r} everywhere: {legal_name(self.name)} can")
@@ -90,7 +90,7 @@ class SourceLocation:
 
 
 def find_source(source: str | os.PathLike[str], *, keep: bool, progress: Progress) -> SourceLocation:
-    """A path where there is one, else a name; of a name, the texts are fetched, with `keep` the weights too.
+    """Find a path, or else a name of the Hub, whose text files are fetched, and with `keep` its weights too.
 
     Raises UsageError, StorageError, NetworkError, ModelFileError
     """
@@ -104,11 +104,11 @@ def find_source(source: str | os.PathLike[str], *, keep: bool, progress: Progres
 
 
 def open_location(found: SourceLocation, name: str | None, imatrix: str | os.PathLike[str] | None) -> Source:
-    """What lies there, its weights unread.
+    """Open the source at a location; its weights stay unread.
 
-    name     NAME of what is made from it; None: its own, or what of it can begin a file name
+    name     NAME of the files made from it; None: its own name, or the part of it that can begin a file name
     imatrix  file of an importance matrix, or None
-    Raises   as `open_source` and `with_imatrix`, UsageError for a name that no file can have
+    Raises   as `open_source` and `with_imatrix`; UsageError for a name that no file can have
     """
     own_name = legal_name(found.name) if name is None else check_name(name)
     opened = open_source(found.path, own_name, found.place)
@@ -116,9 +116,9 @@ def open_location(found: SourceLocation, name: str | None, imatrix: str | os.Pat
 
 
 def find_path(place: str, progress: Progress | None) -> Path:
-    """A file or folder that is here, as it is; of a name the GGUF that is meant, or the texts of a checkpoint.
+    """The path of a file or folder on this machine; for a name, of the GGUF that it means or a checkpoint's text files.
 
-    Raises as `find_source`
+    Raises as `find_source`.
     """
     model = resolve(place)
     if isinstance(model, LocalModel):
@@ -127,26 +127,26 @@ def find_path(place: str, progress: Progress | None) -> Path:
 
 
 def find_folder(folder: str | os.PathLike[str]) -> Path:
-    """A folder of this machine, which may be given as RUN@STEP; raises UsageError for a step that is not there."""
+    """A folder of this machine, which may be given as RUN@STEP; raises UsageError for a step that does not exist."""
     named = resolve(Path(folder))
     assert isinstance(named, LocalModel)
     return named.existing_file()
 
 
 def resolve(model: str | os.PathLike[str], revision: str | None = None) -> LocalModel | ModelName:
-    """What a user's text names.
+    """Find out what a user's text names.
 
     model     PATH, FOLDER:QUANT, RUN@STEP or RUN@STEP:QUANT, where RUN is a folder that holds stepN folders; or, where
               there is no such file, NAME[@STEP][:QUANT] of the Hub
     revision  a step, branch or commit that was given beside it
-    Raises    StorageError for what is neither here nor a name, UsageError for a step that is not there, ModelFileError
-              for a run without a step
+    Raises    StorageError for a text that is neither a file here nor a name, UsageError for a step that does not exist,
+              ModelFileError for a run without a step
     """
     text = os.fspath(model)
-    # 1. What exists under this very name, whatever is in the name, is that file.
+    # 1. If a file or folder has exactly this name, it is meant, whatever characters the name has.
     if os.path.lexists(text):
         return _at_path(text, None, revision)
-    # 2. Else a part of the text may name a folder: first all but a quant, then all but a step.
+    # 2. Otherwise a part of the text may name a folder: first all but a quant, then all but a step.
     folder, step = _QUANT.fullmatch(text), _STEP.fullmatch(text)
     if folder and os.path.isdir(folder["folder"]):
         return _at_path(folder["folder"], folder["quant"], revision)
@@ -155,11 +155,11 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None) -> Local
         if revision is not None and find_step(Path(run), revision) != found:
             only_one("revision", found.branch, revision)
         return LocalModel(path=found.folder, quant=step["quant"], step=found)
-    # 3. A path object, and what ends as a file does, is no name of the Hub.
+    # 3. A path object, or a text that ends like a file's name, is no name of the Hub.
     ends_as_file = text.lower().endswith(".gguf") and not names_a_file(text) and not is_page(text)
     if ends_as_file or isinstance(model, os.PathLike):
         return _at_path(text, None, revision)
-    # 4. A folder without steps may be a copy of one revision: then the name means another one of the Hub.
+    # 4. A folder without steps may be a copy of one revision: then the name means another revision, of the Hub.
     try:
         return _of_hub(text, revision)
     except UsageError as e:
@@ -178,7 +178,7 @@ def steps_of_run(path: Path) -> dict[int, Path]:
 
 
 def only_one(what: str, first: str | None, second: str | None) -> str | None:
-    """What was given, here or there; raises UsageError where the two are not the same."""
+    """The one that was given, here or there; raises UsageError where both were given and differ."""
     if first is not None and second is not None and first.lower() != second.lower():
         raise UsageError(f"two of them: {what} {first} and {second}")
     return first if first is not None else second
@@ -210,7 +210,7 @@ def _of_hub(text: str, revision: str | None) -> ModelName:
 
 
 def fetch_source(model: ModelName, hub: Hub, *, keep: bool, progress: Progress) -> SourceLocation:
-    """A checkpoint of the Hub, with `keep` its weights too; or, of a repository of GGUF files, the one that is meant.
+    """Fetch a checkpoint of the Hub, with `keep` its weights too, or the GGUF file that a name means there.
 
     Raises UsageError, StorageError, NetworkError, ModelFileError
     """
@@ -240,6 +240,6 @@ def fetch_source(model: ModelName, hub: Hub, *, keep: bool, progress: Progress) 
 def refuse_other_repository(model: ModelName, error: NoWeightsError, hub: Hub) -> None:
     """Raise ModelFileError for a repository without weights that is known: an adapter, a data set and the like."""
     files = error.revision.files
-    # Of all but adapters nothing is looked into.
+    # Only the files of adapters are looked into.
     folder = fetch(model, error.revision, [ADAPTER], hub) if ADAPTER in files else Path(os.devnull)
     refuse_other_folder(folder, {path.split("/")[0] for path in files}, str(model))

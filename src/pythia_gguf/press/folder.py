@@ -1,7 +1,7 @@
-"""The output folder of a run: what an earlier run has left there, what of that may stay, and how new files join it.
+"""The output folder of a run: which files of an earlier run may stay, and how new ones join them.
 
-A file stays when the manifest beside it says that the same version made it from the same source, and when it is, byte
-for byte, what the manifest says. What may not stay is not replaced either, unless the run is forced.
+A file stays when the manifest beside it says that the same version made it from the same source, and when every byte is
+as the manifest says. A file that may not stay is an error; only a forced run replaces it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ T = TypeVar("T")
 
 
 def staging_of(folder: Path) -> Staging:
-    """Where files for a folder of quantized files are written; the manifest says that all are there."""
+    """The staging area for a folder of quantized files; the manifest says that all of them are there."""
     return Staging(folder, name=STAGING, files=_OUR_FILES, lists=(CARD, SUMS, MANIFEST))
 
 
 @contextlib.contextmanager
 def open_folder(path: Path, *, force: bool) -> Iterator[Folder]:
-    """A folder, made if need be, that nobody else writes to while the block runs.
+    """A folder, made if need be, that no other process writes to while the block runs.
 
-    force   whether what may not stay is replaced
+    force   whether files that may not stay are replaced
     Raises  UsageError for a manifest that cannot be read, unless the run is forced; LockedError, StorageError
     """
     try:
@@ -52,8 +52,8 @@ def open_folder(path: Path, *, force: bool) -> Iterator[Folder]:
 class Fault:
     """Why something in a folder may not stay.
 
-    error  what the user is told
-    file   name of the file that has the fault; None: whatever the earlier run has made
+    error  the error for the user
+    file   name of the file that has the fault; None: every file of the earlier run has it
     """
 
     error: UsageError
@@ -61,21 +61,21 @@ class Fault:
 
 
 class Folder:
-    """What lies in a folder according to its manifest, and what of that may stay.
+    """The files of a folder according to its manifest, and which of them may stay.
 
-    staging      where new files are written
+    staging      new files are written there
     listed       name -> SHA-256 of all files in the manifest
-    there        names of those that are there
-    kept         names of those that may stay, as far as anybody has looked
-    is_same      whether an earlier run had the name, mix, version and source of this one, as far as anybody has looked
+    there        names of the listed files that exist
+    kept         names of the files that may stay, as far as checked
+    is_same      whether an earlier run had the name, mix, version and source of this one, as far as checked
     tensors      (tensor name, format) -> SHA-256 of the encoded bytes
-    quantized_by who is named in the card
-    card         its text, once anybody has looked; None: there is none beside a manifest
-    card_sha256  of the card as `quantize` wrote it; None: that is not known
+    quantized_by the name in the card
+    card         text of the card, once it is read; None: there is none beside a manifest
+    card_sha256  hash of the card as `quantize` wrote it; None: not known
     """
 
     def __init__(self, staging: Staging, *, force: bool) -> None:
-        """Reads the manifest; raises as `open_folder`."""
+        """Read the manifest; raises as `open_folder`."""
         self.staging, self.path, self._force = staging, staging.folder, force
         self.kept: frozenset[str] = frozenset()
         manifest = self._read(MANIFEST, lambda: read_manifest(self.path))
@@ -96,10 +96,10 @@ class Folder:
         self.card: str | None = None
 
     def look(self, items: Sequence[MenuItem], *, tool_version: str, name: str, mix: str, anew: Iterable[str]) -> None:
-        """Compare what can be compared at a glance, so that a run that will be refused does not read a source first.
+        """Compare everything that costs no time, so that a run that will be refused does not read a source first.
 
-        items   all files that there will be
-        anew    names of files that a forced run makes whatever is there
+        items   all files of the folder after the run
+        anew    names of files that a forced run makes anew in any case
         Raises  UsageError for the first fault, unless the run is forced
         """
         self._decide(self._faults_of_run({"tool_version": tool_version, "name": name, "mix": mix}))
@@ -112,7 +112,7 @@ class Folder:
     def check(self, items: Sequence[MenuItem], made_from: Mapping[str, object], progress: Progress) -> None:
         """Compare the source, then every byte of the files that may stay.
 
-        made_from  what `source_entry` says of this run
+        made_from  `source_entry` of this run
         Raises     UsageError for the first fault, unless the run is forced
         """
         if self._has_manifest:
@@ -122,15 +122,15 @@ class Folder:
             self._decide(self._faults_of_bytes(items, progress))
 
     def missing(self, items: Sequence[MenuItem]) -> list[MenuItem]:
-        """Items that neither may stay nor are another name of another item."""
+        """Items that are to be made: neither files that may stay nor aliases of other items."""
         return [item for item in items if item.file not in self.kept and item.alias_of is None]
 
     def check_room(self, items: Sequence[MenuItem]) -> None:
-        """Raises StorageError where the missing items do not fit, or something has the name of one."""
+        """Raises StorageError where the missing items do not fit on the disk, or something else has the name of one."""
         self.staging.check_room([item.file for item in items], sum(item.n_bytes for item in self.missing(items)))
 
     def add(self, items: Sequence[MenuItem], made: Mapping[str, str]) -> dict[str, str]:
-        """Add the aliases to the missing items, which are in staging by now; the hash of every item's file by its name.
+        """Add the aliases to the missing items, which are in staging by now; returns all items' hashes by file name.
 
         made  file name -> hash, of the missing items
         """
@@ -144,7 +144,7 @@ class Folder:
         return {item.file: sums[item.file] for item in items}
 
     def notes(self, listed: Mapping[str, str]) -> list[str]:
-        """What the lists of the folder do not say once these files are listed."""
+        """Notes on files of the folder that its lists do not have once these files are listed."""
         notes = []
         if gone := sorted(self.listed.keys() - listed.keys() - self.there):
             notes.append(f"not listed any more, as they are gone: {', '.join(gone)}")
@@ -152,10 +152,10 @@ class Folder:
             notes.append(f"here too, but not of this run and not listed: {', '.join(strangers)}")
         return notes
 
-    # Whether a file may stay: several functions look for faults, and one says what follows from a fault.
+    # Whether a file may stay: several functions look for faults, and `_decide` says what follows from a fault.
 
     def _decide(self, faults: Iterable[Fault]) -> None:
-        """A fault ends the run; a forced run goes on and makes anew what has it. Faults are looked for one by one."""
+        """Let the first fault end the run; a forced run goes on, and makes anew the files that have faults."""
         for fault in faults:
             if not self._force:
                 raise fault.error
@@ -165,7 +165,7 @@ class Folder:
                 self.kept -= {fault.file}
 
     def _read(self, file: str, read: Callable[[], T]) -> T | None:
-        """What is read; None where it cannot be used and will be replaced."""
+        """Read something; None where it cannot be used and will be replaced."""
         try:
             return read()
         except ModelFileError as e:
@@ -205,7 +205,7 @@ class Folder:
                 yield self._fault(item.file, why)
 
     def _difference(self, item: MenuItem, progress: Progress) -> str | None:
-        """Why a file is not what this run would make; None when it is."""
+        """How a file differs from the one that this run would make; None when it does not."""
         header = item.output(self.path).header
         with RegularFile(self.path / item.file) as file:
             sha256 = sha256_range(file, 0, file.size, lambda n: progress.advance(item.file, n))

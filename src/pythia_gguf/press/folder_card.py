@@ -1,6 +1,6 @@
-"""The card of a folder after it was written: who has edited it, and how it keeps telling of what is there.
+"""The card of a folder after it was written: whether it was edited, and how it keeps up with the files.
 
-`quantize` renews the card, and `pythia card` puts into it what was measured.
+`quantize` renews the card, and `pythia card` puts measured numbers into it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _COMMAND = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderCard:
-    """A card that lists what lies in its folder.
+    """A card that lists the files of its folder.
 
-    text      of it
-    manifest  of the files that are there
-    is_own    whether nobody has edited it
+    text      the card
+    manifest  manifest of the files that are there
+    is_own    whether nobody has edited the card
     """
 
     folder: Path
@@ -49,8 +49,8 @@ class FolderCard:
     staging: Staging
 
     def write(self, text: str) -> None:
-        """Another text in place of the card, beside lists of what is there; raises StorageError."""
-        # One that nobody has edited stays one that `quantize` may write again.
+        """Write another text in place of the card, and the lists of the files that are there; raises StorageError."""
+        # If nobody had edited the card, `quantize` may still write it again.
         manifest = {**self.manifest, **({"card_sha256": card_digest(text)} if self.is_own else {})}
         sums = sums_text({entry["file"]: entry["sha256"] for entry in manifest["files"]})
         self.staging.publish({CARD: text, SUMS: sums, MANIFEST: json_text(manifest, indent=1) + "\n"})
@@ -58,7 +58,7 @@ class FolderCard:
 
 @contextlib.contextmanager
 def open_card(folder: Path) -> Iterator[FolderCard]:
-    """The card of a folder, for which nobody else writes while the block runs; files that are gone are not listed.
+    """The card of a folder that no other process writes to while the block runs; it does not list missing files.
 
     Raises UsageError where `quantize` did not make the folder, StorageError where all files or the card are gone,
     ModelFileError for a damaged file, LockedError
@@ -86,13 +86,13 @@ def open_card(folder: Path) -> Iterator[FolderCard]:
 def renewed_card(
     folder: Folder, name: str, files: Sequence[CardFile], quantized_by: str | None, write: Callable[[], str]
 ) -> tuple[str, str | None, list[str]]:
-    """The card of a folder once it holds these files, the hash of the last one that we alone have written, and notes.
+    """The card of a folder once it holds these files, the hash of the last card that was ours alone, and notes.
 
-    name          of the model
-    quantized_by  who is named in the card
+    name          name of the model
+    quantized_by  the name in the card
     write         writes a card from the beginning
 
-    A card that somebody has edited stays, but for its list of files and for what was measured of files that are gone.
+    An edited card stays, except for its list of files, and for numbers of files that are gone.
     """
     listed = {f.name: f.sha256 for f in files}
     if folder.card is None or not folder.is_same:
@@ -111,14 +111,14 @@ def renewed_card(
 
 
 def _quants_of(files: Container[str], name: str) -> set[str]:
-    """What some files are quantized to; reports call an alias by the name of its original."""
+    """The quants of some files; reports call an alias by the name of its original."""
     return {q.alias_of or q.name for q in QUANTS.values() if file_name(name, q.name) in files}
 
 
 def card_with(card: str, name: str, files: Sequence[CardFile]) -> str | None:
     """A card with these files in its table and its command; None where it has no table of files.
 
-    name  of the model
+    name  name of the model
     """
     quants, more = words_for([f.quant for f in files])
     words = rf"\g<1>{shlex.quote(quants)}\g<2>{''.join(f' {word}' for word in more)}"
@@ -127,12 +127,12 @@ def card_with(card: str, name: str, files: Sequence[CardFile]) -> str | None:
 
 
 def card_digest(card: str) -> str:
-    """SHA-256 of a card, whatever line ends and mark at the beginning an editor has given it."""
+    """SHA-256 of a card without the line ends and the byte order mark that an editor may have given it."""
     return hashlib.sha256(card.removeprefix("\ufeff").replace("\r\n", "\n").encode()).hexdigest()
 
 
 def _files(manifest: Mapping[str, Any], folder: Path) -> tuple[CardFile, ...]:
-    """Raises ModelFileError for a file that is not what the manifest says."""
+    """Raises ModelFileError for a file that is not as the manifest says."""
     if changed := changed_files(folder, manifest):
         raise ModelFileError(f"is not what {MANIFEST} says. Make it again", path=folder / changed[0])
     return tuple(
@@ -149,6 +149,6 @@ def _files(manifest: Mapping[str, Any], folder: Path) -> tuple[CardFile, ...]:
 
 
 def _bits_per_weight(path: Path) -> float:
-    """For a manifest of older versions, which does not say it."""
+    """Bits per weight, which a manifest of older versions does not have."""
     tensors = open_gguf(path).tensors.values()
     return 8 * sum(t.n_bytes for t in tensors) / sum(t.n_weights for t in tensors)

@@ -1,6 +1,6 @@
-"""A folder of GGUF files, as found on disks and on the Hub: which of them is meant, by what each file holds.
+"""Finds the GGUF file that a user wants in any folder of them, by what each file holds.
 
-Knows no file name but to tell apart files that hold the same: a quant is what header and tensors say.
+A file's header and tensors tell its quant; its name only tells apart files that hold the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pythia_gguf.intake.mistaken import refuse_other_gguf
 from pythia_gguf.plan.meant import QuantFile, no_such_file, pick
 from pythia_gguf.plan.recognize import quants_of
 
-# Never quantized, so every file of a model has the same bytes of it.
+# This tensor is never quantized, so all files of a model have the same bytes of it.
 _SAME_IN_ALL = "output_norm.weight"
 
 
@@ -27,15 +27,15 @@ _SAME_IN_ALL = "output_norm.weight"
 class FolderFile(QuantFile):
     """A file in a folder.
 
-    said   what its keys say, which is another quant where no row was of whole blocks and nothing could be quantized
-    model  a hash of its name, its sizes and of weights that are never quantized
+    said   the quant in its keys; it is another one where no row had whole blocks, so that nothing could be quantized
+    model  a hash of its name, its sizes, and of weights that are never quantized
     """
 
     path: Path
 
 
 def files_in(folder: Path) -> tuple[tuple[FolderFile, ...], tuple[PythiaGGUFError, ...]]:
-    """The files of whole models, and why others are none: damaged, a part, an importance matrix, an adapter."""
+    """The files of whole models, and for each other file why it is none: damaged, a part, an importance matrix, ..."""
     files: list[FolderFile] = []
     faults: list[PythiaGGUFError] = []
     try:
@@ -57,9 +57,9 @@ def files_in(folder: Path) -> tuple[tuple[FolderFile, ...], tuple[PythiaGGUFErro
 
 
 def file_in(folder: Path, quant: str | None) -> Path | None:
-    """The file of a quant, or the only one; None where the folder has no such file.
+    """The file of a quant, or the only file; None where the folder has no such file.
 
-    Raises UsageError that says which files there are where it is not clear which one is meant
+    Raises UsageError that lists the files, where several could be meant.
     """
     found = pick(files_in(folder)[0], quant, where=str(folder), call=folder.name, are_equal=_are_equal)
     return None if found is None else found.path

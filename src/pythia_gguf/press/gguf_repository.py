@@ -1,6 +1,6 @@
-"""A repository of GGUF files: which one a name means, by the names that are listed, and that one alone on this machine.
+"""Finds the GGUF file that a name means in a repository, by the names of its files, and fetches that file alone.
 
-Knows no tensor. What a name says of a file's quant is compared with what the file holds once it is here.
+Once the file is here, the quant in its name is compared with its content.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pythia_gguf.press.manifest import MANIFEST, SUMS
 from pythia_gguf.press.source import UNQUANTIZED
 from pythia_gguf.progress import Progress
 
-# What says how a file is to be checked and run, where it lies beside it.
+# Files beside a GGUF that say how to check and run it.
 _BESIDE = (MANIFEST, SUMS, "config.json", "README.md")
 _PART = re.compile(r"(?P<whole>.+)-\d{5}-of-(?P<n>\d{5})\.gguf", re.IGNORECASE)
-# The end of a file's name as its maker says what it is, ours or not.
+# The end of a file's name that names its quant, one of ours or not.
 _END = re.compile(
     r"(?:^|[._-])(?P<quant>(?:UD-)?(?:I?Q\d\w*|TQ\d\w*|(?:MX|NV)FP4\w*|BF16|FP?16|FP?32))$", re.IGNORECASE
 )
@@ -35,10 +35,10 @@ _END = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedFile(QuantFile):
-    """A file of a repository, or of what is here of one; its name is the path there.
+    """A file of a repository, or of the part of one that is on this machine; its name is its path there.
 
-    content  the same for the same bytes
-    n_parts  that it is split into
+    content  a hash of its bytes
+    n_parts  number of parts that it is split into
     """
 
     content: str
@@ -46,7 +46,7 @@ class ListedFile(QuantFile):
 
 
 def repository_gguf(name: ModelName, revision: Revision, hub: Hub, progress: Progress | None = None) -> Path | None:
-    """Fetch the GGUF that a name means, with what tells of it; None and errors as `gguf_named`, `fetch`."""
+    """Fetch the GGUF that a name means, and files that say how to run it; None and errors as `gguf_named`, `fetch`."""
     file = gguf_named(name, revision)
     if file is None:
         return None
@@ -61,7 +61,7 @@ def gguf_named(name: ModelName, revision: Revision) -> str | None:
     """The GGUF that a name means in a repository; None where it means a checkpoint, or there are no GGUF files.
 
     In a repository that holds both, a name with a quant means the file of that quant if there is one.
-    Raises UsageError that says what there is
+    Raises UsageError that lists the files, where several could be meant.
     """
     files = _listed({path: file.sha256 or file.blob_id for path, file in revision.files.items()})
     is_checkpoint = holds_checkpoint(revision)
@@ -76,9 +76,9 @@ def gguf_named(name: ModelName, revision: Revision) -> str | None:
 
 
 def kept_gguf(name: ModelName, snapshot: Path) -> Path | None:
-    """The same of what an earlier run fetched, without a network; None where a checkpoint is meant.
+    """The same for files that an earlier run fetched, without a network; None where a checkpoint is meant.
 
-    Raises UnreachableError where only other GGUF files are here
+    Raises UnreachableError where only other GGUF files are here.
     """
     paths = [path for path in snapshot.rglob("*") if path.is_file()]
     files = _listed({path.relative_to(snapshot).as_posix(): os.path.realpath(path) for path in paths})
@@ -94,7 +94,7 @@ def kept_gguf(name: ModelName, snapshot: Path) -> Path | None:
 
 
 def _listed(contents: Mapping[str, str]) -> tuple[ListedFile, ...]:
-    """Files of whole models, each split one once; path -> what is the same for the same bytes."""
+    """Files of whole models, a split one once; `files` is path -> a hash of the bytes."""
     found: dict[str, ListedFile] = {}
     for path in sorted(filter(is_gguf_model, contents)):
         whole, n_parts = _whole(path)
@@ -108,13 +108,13 @@ def _listed(contents: Mapping[str, str]) -> tuple[ListedFile, ...]:
 
 
 def _whole(path: str) -> tuple[str, int]:
-    """What a file would be called that is not split, and into how many it is."""
+    """The name that a split file would have as a whole, and its number of parts."""
     part = _PART.fullmatch(path)
     return (f"{part['whole']}.gguf", int(part["n"])) if part and int(part["n"]) > 1 else (path, 1)
 
 
 def _named(quant: str) -> str:
-    """A quant as it is named here: F16 for fp16."""
+    """Our name of a quant: F16 for fp16."""
     return re.sub("^FP", "F", quant.upper())
 
 
@@ -123,14 +123,14 @@ def _where(name: ModelName) -> str:
 
 
 def _meant(name: ModelName, files: Sequence[ListedFile]) -> ListedFile | None:
-    """The file, or None; raises UsageError where it is not clear which one, or it is in parts."""
+    """The file that is meant, or None; raises UsageError where several could be, or where it is split."""
     where = _where(name)
     if name.file is not None:
         meant = next((file for file in files if file.name == _whole(str(name.file))[0]), None)
     else:
         quant = None if name.quant is None else _named(name.quant)
         meant = pick(files, quant, where=where, call=where, before=f"{where}:", are_equal=_are_equal)
-        # The only one may be it, whatever it is called.
+        # A file that is alone may be meant whatever its name.
         meant = files[0] if meant is None and len(files) == 1 and files[0].quant.lower().endswith(".gguf") else meant
     if meant is not None and meant.n_parts > 1:
         raise UsageError(

@@ -1,6 +1,6 @@
-"""manifest.json and SHA256SUMS: what was made from what, and how to check it.
+"""manifest.json and SHA256SUMS: which files were made from which source, and how to check them.
 
-The manifest has no time and no path of the machine in it, so the same input gives the same manifest.
+The manifest holds no time and no path of the machine, so the same input gives the same manifest.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def manifest_text(
 ) -> str:
     """The text of manifest.json.
 
-    made_from    what `source_entry` says
+    made_from    entry of the source, from `source_entry`
     sha256       file name -> hash, for every item
     tensors      (tensor name, format) -> hash of the encoded bytes
-    card_sha256  hash of the card as it was written: one that has another was edited since; None where that is not known
-    quantized_by who is named in the card
+    card_sha256  hash of the card as `quantize` wrote it, which tells whether it was edited since; None: not known
+    quantized_by the name in the card
     """
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -86,7 +86,7 @@ def _file_entry(item: MenuItem, sha256: str, tensors: Mapping[tuple[str, str], s
 
 
 def sha256_now(folder: Path, entry: Mapping[str, Any]) -> str:
-    """SHA-256 of a listed file as it lies there: the manifest's own, unless size or time say that it came later.
+    """SHA-256 of a listed file as it is now: the manifest's own, unless size or time show that the file is newer.
 
     The manifest is the last file of a run to get its place. Raises StorageError, ModelFileError.
     """
@@ -98,7 +98,7 @@ def sha256_now(folder: Path, entry: Mapping[str, Any]) -> str:
 
 
 def changed_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Listed files that are not what the manifest says; all of them must be there. Raises as `sha256_now`."""
+    """Listed files that differ from the manifest; all of them must exist. Raises as `sha256_now`."""
     return [entry["file"] for entry in manifest["files"] if sha256_now(folder, entry) != entry["sha256"]]
 
 

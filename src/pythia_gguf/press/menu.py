@@ -1,7 +1,4 @@
-"""What a run will write: for each quant its plan, its header and its exact size, before any weight is read.
-
-Knows no weights and writes nothing.
-"""
+"""The files that a run will write: each with its plan, its header and its exact size, before any weight is read."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ class MenuItem:
     quant     its name in the menu, or the plain format of an unquantized file
     file      file name
     alias_of  the item of this menu whose bytes it shares, or None
-    entries   what each tensor becomes, in file order
+    entries   the plan of each tensor, in file order
     metadata  keys, in file order
     n_bytes   exact size
     """
@@ -57,7 +54,7 @@ class MenuItem:
 
     @property
     def infos(self) -> tuple[TensorInfo, ...]:
-        """Where each tensor is in the file."""
+        """The place of each tensor in the file."""
         return _infos(self.entries, self.metadata)
 
     @property
@@ -66,7 +63,7 @@ class MenuItem:
         return header_bytes(self.metadata, self.infos)
 
     def output(self, folder: Path) -> OutputFile:
-        """The file as the pass writes it."""
+        """The file in the form that the pass takes."""
         return OutputFile(
             path=folder / self.file,
             header=self.header,
@@ -101,7 +98,7 @@ def plain_format(source: Source) -> str:
 
 
 def quantized_metadata(metadata: Metadata, quant: Quant) -> Metadata:
-    """Keys of a quantized file: the source's, with version and file type moved to the end.
+    """Keys of a quantized file: the source's keys, with version and file type moved to the end.
 
     Source llama.cpp 0c1e57098 src/llama-quant.cpp, `llama_model_quantize_impl`.
     """
@@ -127,7 +124,7 @@ def _imatrix_metadata(used: UsedMatrix | None) -> Metadata:
 
 
 def _cut(text: str) -> str:
-    """To 127 bytes of UTF-8, of whole characters."""
+    """Cut a text to at most 127 bytes of UTF-8, in whole characters."""
     return text.encode("utf-8", "replace")[:127].decode("utf-8", "ignore")
 
 

@@ -1,7 +1,7 @@
 """A GGUF file while it is being written: front to back, each byte hashed on its way, past the page cache.
 
 Gigabytes that are synced anyway gain nothing from the page cache, and filling it takes a good part of the processor
-time that encoding does (docs/log.md): whole buffers go straight to the disk where the file system allows that.
+time that encoding takes (docs/log.md). So whole buffers go straight to the disk where the file system allows that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from pythia_gguf.files import bypass_cache, storage_error
 from pythia_gguf.gguf.container import padded
 
-# What is written at once, a multiple of every disk's sector.
+# Bytes that are written at once, a multiple of every disk's sector.
 BUFFER_BYTES = 1 << 20
 
 
@@ -66,7 +66,7 @@ class FileWriter:
                 self._flush()
 
     def pad(self) -> None:
-        """Zeros up to the alignment, after the last byte of a tensor."""
+        """Append zeros up to the alignment, after the last byte of a tensor."""
         self.append(bytes(padded(self.n_bytes, self.output.alignment) - self.n_bytes))
 
     def finish(self) -> None:
@@ -76,7 +76,7 @@ class FileWriter:
 
     @property
     def sha256(self) -> str:
-        """Hash of all that was appended, 64 hexadecimal digits."""
+        """Hash of everything that was appended, 64 hexadecimal digits."""
         return self._digest.hexdigest()
 
     def _flush(self) -> None:
@@ -89,11 +89,11 @@ class FileWriter:
             raise storage_error(self.output.path, e) from e
 
     def _write(self, data: memoryview) -> int:
-        """As much as the file takes."""
+        """Write as much as the file takes."""
         try:
             return self._file.write(data)
         except OSError as e:
-            # A file system that takes the flag and not the write, or the rest of a write that took less.
+            # The file system took the flag but not the write, or this is the rest of a write that took less.
             if not self._is_direct or e.errno != errno.EINVAL:
                 raise
         self._through_cache()

@@ -1,8 +1,8 @@
-"""The pass: every slab of rows is read once, encoded once per format wanted, and handed to all who take it.
+"""The pass: it reads every slab of rows once, encodes it once per format, and hands the bytes to all takers.
 
-`encode_into` is the pass itself, whatever becomes of the bytes; `press` writes them to files. Worker threads read and
-encode slabs, others take them in order. So files are written from front to back, a byte is in memory for a moment
-only, and no result depends on the number of threads.
+`encode_into` is the pass itself, whatever becomes of the bytes; `press` writes them to files. Some threads read and
+encode slabs, others take them in order. So files are written from front to back, a byte is in memory only for a moment,
+and no result depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pythia_gguf.press.slabs import Slab, encode_in_order, slabs_of
 from pythia_gguf.press.source import Source
 from pythia_gguf.press.weights import WeightReader
 
-# Threads that hash and write: one may wait for the disk while the other hashes.
+# So many threads hash and write: one may wait for the disk while the other hashes.
 _WRITERS = 2
 
 Taker = Callable[[Slab, Mapping[str, memoryview]], None]
-"""Gets a slab as format -> bytes, which are valid until it returns; slabs of a tensor come front to back."""
+"""Takes a slab and its bytes by format, which are valid until it returns; slabs of a tensor come front to back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenFiles:
-    """What was written.
+    """The result of `press`.
 
     files    final name -> (bytes, SHA-256)
     tensors  (tensor name, format) -> SHA-256 of its encoded bytes, without padding
@@ -66,10 +66,11 @@ def encode_into(
     """Read tensors once and hand every slab to all takers, which run beside each other.
 
     wanted   tensor name -> formats, in the order in which tensors are read
-    threads  threads that read and encode, at least 1; with one, the caller's own does all
+    threads  number of threads that read and encode, at least 1; with one, the caller's own thread does everything
     advance  called with (tensor name, weights) as weights are finished
-    Raises   ModelFileError for weights that cannot be encoded, StorageError, and what a taker raises
+    Raises   ModelFileError for weights that cannot be encoded, StorageError, and everything that a taker raises
     """
+    # 1. The plan of the pass: slabs in the order of the files. It is lazy, and reads nothing.
     by_name = {tensor.name: tensor for tensor in source.tensors}
     importances = {name: source.imatrix.of(tensor) for name, tensor in by_name.items()} if source.imatrix else {}
     slabs = (
@@ -78,7 +79,9 @@ def encode_into(
         for slab in slabs_of(by_name[name], tuple(formats), importances.get(name))
     )
     with WeightReader(source) as reader, workers_of(min(threads, _WRITERS), "write") as pool:
+        # 2. Other threads read and encode ahead; slabs come out in order, whichever is ready first.
         for slab, encoded in encode_in_order(reader, slabs, threads):
+            # 3. Takers run beside each other, but all finish a slab before the next: its buffers are used again.
             for task in [pool.submit(take, slab, encoded) for take in takers]:
                 task.result()
             advance(slab.tensor.name, slab.n_weights)

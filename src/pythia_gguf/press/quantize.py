@@ -1,6 +1,6 @@
 """The main job: one checkpoint in, a folder of GGUF files with card, checksums and manifest out.
 
-`pressing.py` encodes a source, `folder.py` says what of an earlier run may stay; here both meet.
+`pressing.py` encodes a source, and `folder.py` says which files of an earlier run may stay; here both meet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PressFile:
     """One file of the menu.
 
     quant     name in the menu
-    path      where it is, or would be
+    path      its path, also in a forecast
     n_bytes   exact size
     bits_per_weight  storage of one weight, over all tensors, without the header
     sha256    of its bytes; None in a forecast
@@ -58,14 +58,14 @@ class PressFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PressResult:
-    """What a run made and kept, or with `dry_run` would make.
+    """The files that a run made and kept, or with `dry_run` would make.
 
     name       NAME of the files
-    folder     where they are
+    folder     the folder that holds them
     mix        edition of the quants
     n_weights  parameters of the model
-    files      in the order of the menu; those that an earlier run made for the same source are among them
-    notes      what the reader should know, one line each
+    files      in the order of the menu, including files that an earlier run made from the same source
+    notes      notes for the reader, one line each
     seconds    wall time of the run
     """
 
@@ -106,13 +106,13 @@ def quantize(
     quants        "all", or names of the menu, as a list or separated by commas; none for the unquantized file alone
     mix           "2026" (llama.cpp 0c1e57098) or "2024" (the rules of older published files)
     threads       worker threads; default one per CPU; the result does not depend on it
-    name          NAME of the files; default the source's own, or what of it can begin a file name
-    quantized_by  who goes into the card
+    name          NAME of the files; default the source's own name, or the part of it that can begin a file name
+    quantized_by  a name for the card
     dry_run       plan and sizes only: no weight is read, nothing is written
-    force         make these files anew, and replace whatever else is there and may not stay
-    keep_f16      also leave the unquantized file
-    keep_source   of a model of the Hub: fetch its weights into the cache, instead of reading each one once
-    imatrix       importance matrix, of `pythia imatrix` or llama.cpp's; the path goes into the files, as llama.cpp does
+    force         make these files anew, and replace other files there that may not stay
+    keep_f16      also keep the unquantized file
+    keep_source   for a model of the Hub: fetch its weights into the cache, instead of reading each one once
+    imatrix       importance matrix, from `pythia imatrix` or llama.cpp; its path goes into the files, as in llama.cpp
     progress      hears what is going on
     Raises        UsageError, ModelFileError, StorageError, LockedError, NetworkError; whatever happens, a final name
                   holds either what it held before or a whole file
@@ -146,12 +146,12 @@ def quantize(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What was asked for.
+    """The request for a run.
 
-    found       what the user has named
-    source      the same, opened
-    quants      those to be there in the end
-    keep_plain  whether the unquantized file is to be there too
+    found       location of the source that the user has named
+    source      the source, opened
+    quants      quants whose files the folder must hold in the end
+    keep_plain  whether it must hold the unquantized file too
     """
 
     found: SourceLocation
@@ -163,11 +163,11 @@ class _Run:
 
     @property
     def tool_version(self) -> str:
-        """Version of this package, which decides about bytes as the source does."""
+        """Version of this package: like the source, it decides the bytes of the files."""
         return installed.version("pythia-gguf")
 
     def menu(self, there: Container[str] = ()) -> tuple[MenuItem, ...]:
-        """The files that were asked for, and those of the source that an earlier run has left."""
+        """The files that were asked for, and files of the same source that an earlier run has left."""
         name = self.source.name
         quants = [q for q in QUANTS.values() if q in self.quants or file_name(name, q.name) in there]
         has_plain = self.keep_plain or file_name(name, plain_format(self.source)) in there
@@ -177,24 +177,24 @@ class _Run:
 def _fill(
     folder: Folder, run: _Run, items: Sequence[MenuItem], threads: int, progress: Progress
 ) -> tuple[dict[str, str], list[str]]:
-    """Check what is there, make what is missing; the hash of each file by its name, and notes."""
+    """Check existing files and make missing ones; returns the hash of each file by its name, and notes."""
     source = run.source
     by = run.quantized_by or (folder.quantized_by if folder.is_same else None)
-    # 1. What is missing at a glance has to fit on the disk. Encoders for it compile while the source is hashed.
+    # 1. Files that are obviously missing must fit on the disk. Their encoders compile while the source is hashed.
     folder.check_room(items)
     formats = {entry.format for item in folder.missing(items) for entry in item.entries}
     with CompilerThread(formats, is_weighted=source.imatrix is not None, threads=threads) as compiler:
         files = hash_source(source, progress)
         made_from = source_entry(source, files)
-        # 2. Only now can files of an earlier run be told to be of the same source, and what is missing is known.
+        # 2. With the source's hash we know whether existing files come from the same source, and so which are missing.
         folder.check(items, made_from, progress)
         missing = folder.missing(items)
         if missing:
             compiler.wait(progress)
-    # 3. New files are written where nobody looks, and aliases beside them.
+    # 3. Write new files into staging, where no reader finds a half-written one, and aliases beside them.
     made, tensors = _encode(source, missing, folder.staging.path, threads, progress)
     sums = folder.add(items, made)
-    # 4. Card, sums and manifest tell of all files; with the manifest everything gets its place.
+    # 4. Write card, sums and manifest, which list all files; the manifest is last, and with it all get their places.
     listed = card_files(items, sums)
     write = partial(card_text, source, listed, files, _card_run(run, items, by))
     card, card_sha256, card_notes = renewed_card(folder, source.name, listed, by, write)
@@ -227,7 +227,7 @@ def _card_run(run: _Run, items: Sequence[MenuItem], quantized_by: str | None) ->
 def _encode(
     source: Source, items: Sequence[MenuItem], folder: Path, threads: int, progress: Progress
 ) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
-    """Write files; the hash of each by its name, and of each encoded tensor by its name and format."""
+    """Write files; returns the hash of each by its name, and of each encoded tensor by its name and format."""
     sums: dict[str, str] = {}
     tensors: dict[tuple[str, str], str] = {}
     quantized = [item for item in items if item.quant not in UNQUANTIZED]
@@ -237,7 +237,7 @@ def _encode(
         (plain, source.file_order, "writing the unquantized file"),
     ):
         if some:
-            # Loaded here: without files to make, nobody needs kernels or the library that compiles them.
+            # The import stands here because a run without files to make needs neither kernels nor their compiler.
             from pythia_gguf.press.pressing import press
 
             progress.stage(stage, source.n_weights, "weights")
@@ -257,7 +257,7 @@ def _result(
     kept: Container[str] = (),
     notes: Iterable[str] = (),
 ) -> PressResult:
-    """The result of a run, or without `sums` what it would be."""
+    """The result of a run, or without `sums` a forecast of it."""
     source = run.source
     files = tuple(
         PressFile(

@@ -1,7 +1,6 @@
-"""Slabs of rows, read and encoded: the part of the pass that keeps the processors busy.
+"""Reads and encodes slabs of rows: the part of the pass that keeps the processors busy.
 
-Knows no files to write. A slab takes its memory from buffers that are used again and again: fresh pages would cost as
-much as the fast encoders do.
+A slab takes its memory from buffers that are used again and again: fresh pages would cost as much as the fast encoders.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from pythia_gguf.kernels.encode import ENCODABLE, encode
 from pythia_gguf.press.source import PressTensor
 from pythia_gguf.press.weights import WeightReader
 
-# Large enough that a slab outweighs the cost of handing it over, small enough that many fit into memory.
+# A slab is large enough to outweigh the cost of handing it over, and so small that many fit into memory.
 SLAB_WEIGHTS = 1 << 19
 # Kernels take groups of 1024 weights; slabs of whole groups leave no remainder.
 _GROUP_WEIGHTS = 1024
 # Every float16 field of a block is at most a few times the largest weight, so only larger ones can overflow it.
 _SAFE_MAGNITUDE = 4096.0
-# Slabs that wait to be written while others are encoded: they bridge the moments in which the disk is busy.
+# So many slabs may wait to be written while others are encoded: they bridge moments in which the disk is busy.
 _WAITING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slab:
-    """Rows start..stop of a tensor, the formats they are wanted in, and importances of its columns or None."""
+    """Rows start..stop of a tensor, the formats in which they are wanted, and importances of its columns or None."""
 
     tensor: PressTensor
     start: int
@@ -46,7 +45,7 @@ class Slab:
         return (self.stop - self.start) * self.tensor.n_columns
 
     def offset(self, name: str) -> int:
-        """Where the rows begin in the tensor as it is encoded in a format, in bytes."""
+        """Offset of the rows in the tensor encoded in a format, in bytes."""
         return FORMATS[name].row_bytes(self.start * self.tensor.n_columns)
 
     @property
@@ -70,7 +69,7 @@ class Buffers:
 
 
 def slabs_of(tensor: PressTensor, formats: Sequence[str], importance: np.ndarray | None) -> Iterator[Slab]:
-    """A tensor in slabs, front to back; importance f32 [n_columns]."""
+    """Cut a tensor into slabs, front to back; importance f32 [n_columns]."""
     whole = max(1, _GROUP_WEIGHTS // tensor.n_columns)
     step = max(1, SLAB_WEIGHTS // tensor.n_columns // whole) * whole
     wanted = tuple(dict.fromkeys(formats))
@@ -82,18 +81,22 @@ def slabs_of(tensor: PressTensor, formats: Sequence[str], importance: np.ndarray
 def encode_in_order(
     reader: WeightReader, slabs: Iterator[Slab], threads: int
 ) -> Iterator[tuple[Slab, dict[str, memoryview]]]:
-    """Encoded slabs in the order given, as format -> bytes; the bytes are valid until the next slab is asked for."""
+    """Encode slabs; yields each, in the order given, with its bytes by format, which are valid until the next one."""
     pending: deque[tuple[Slab, Buffers, Future[dict[str, memoryview]]]] = deque()
     free: list[Buffers] = []
     with workers_of(threads, "encode") as pool:
         try:
+            # 1. Give slabs to the threads, each with buffers that the consumer has finished with, or with new ones.
             for slab in slabs:
                 buffers = free.pop() if free else Buffers()
                 pending.append((slab, buffers, pool.submit(_encode_slab, reader, slab, buffers)))
+                # 2. With enough slabs on their way, yield the oldest first: that keeps order and bounds memory.
                 if len(pending) > threads + _WAITING:
                     yield from _finish(pending, free)
+            # 3. Yield the rest.
             while pending:
                 yield from _finish(pending, free)
+        # 4. If a slab fails or the consumer stops, do not start what still waits for a thread.
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -124,7 +127,7 @@ def _encode_slab(reader: WeightReader, slab: Slab, buffers: Buffers) -> dict[str
 
 
 def _keep(name: str, weights: np.ndarray, out: np.ndarray) -> None:
-    """Weights in a format without blocks: exact, or rounded to float16 where no block fits a row."""
+    """Store weights in a format without blocks: exact, or rounded to float16 where no block fits a row."""
     if name == "F32":
         out.view(np.float32)[:] = weights
     elif name == "F16":

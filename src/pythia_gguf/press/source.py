@@ -1,7 +1,4 @@
-"""A checkpoint or an unquantized GGUF, seen as what the press needs: GGUF tensors whose rows can be read as float32.
-
-Knows where bytes are; not which quants will be made.
-"""
+"""A checkpoint or an unquantized GGUF in the form that the press needs: GGUF tensors whose rows it reads as float32."""
 
 from __future__ import annotations
 
@@ -46,10 +43,10 @@ _ADAPTER_NOTE = f"{ADAPTER} was left out: the weights beside it are a whole mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PressTensor(SourceTensor):
-    """One tensor of the GGUF to be, and where its values are.
+    """One tensor of the future GGUF, and the place of its values.
 
-    format       what the unquantized GGUF holds: F16, BF16 or F32
-    stored       what the source file holds: F16, BF16 or F32
+    format       its format in the unquantized GGUF: F16, BF16 or F32
+    stored       its format in the source file: F16, BF16 or F32
     path, offset the source file and the position of the first value
     runs         row order, as (first row here, first row in the source, rows); None when it is the same
     source_name  its name in the source, for messages
@@ -63,7 +60,7 @@ class PressTensor(SourceTensor):
 
     @property
     def n_rows(self) -> int:
-        """Rows; each value of a vector counts as one."""
+        """Number of rows; each value of a vector is a row."""
         return self.shape[0]
 
     @property
@@ -82,7 +79,7 @@ class UsedMatrix:
     def of(self, tensor: PressTensor) -> np.ndarray | None:
         """Importances of a tensor's columns, f32 [n_columns]; None where the matrix has no entry.
 
-        Raises UsageError for an entry of another length; that of the embeddings is not looked at then, as in llama.cpp
+        Raises UsageError for an entry of another length; for the embeddings such an entry is ignored, as in llama.cpp.
         """
         entry = self.matrix.entries.get(tensor.name)
         if entry is None or (entry.sums.size != tensor.n_columns and tensor.role == "token_embd"):
@@ -97,11 +94,11 @@ class UsedMatrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What is to be pressed.
+    """A model that the press can read.
 
     path          as given
     kind          "safetensors", "torch", "neox" or "gguf"
-    architecture  of the model
+    architecture  the model's
     name          NAME of the files
     metadata      keys of the unquantized GGUF, in order
     tensors       in the order of a quantized file
@@ -110,13 +107,13 @@ class Source:
     readme        text of the original model card, or None
     repo_id       "EleutherAI/pythia-70m" when the source lies in a Hub cache, else None
     commit        the commit of that cache entry, or None
-    revision      the branch of it that was asked for by name, or None
+    revision      the branch that was asked for by name, or None
     hidden_act    the activation as config.json names it, for which a GGUF has no key; None: not known
-    special_tokens  what the manifest has to tell of them beside the keys; see `tokenizer.special_tokens`
+    special_tokens  facts about special tokens that no key holds; see `tokenizer.special_tokens`
     elsewhere     files that are not on this machine, by path
-    imatrix       importances of columns; None: without
-    copies        tensors that are another one again, by name: the matrix of tied embeddings
-    notes         what the user should know, one line each
+    imatrix       importances of columns, or None
+    copies        tensors that are a copy of another, and that other, by name: the matrix of tied embeddings
+    notes         notes for the user, one line each
     """
 
     path: Path
@@ -145,12 +142,12 @@ class Source:
 
     @property
     def beside(self) -> dict[str, Any]:
-        """What manifest.json beside a GGUF of it says because a GGUF has no key for it."""
+        """Facts for manifest.json beside a GGUF of it, because a GGUF has no key for them."""
         act = {} if self.hidden_act is None else {"hidden_act": self.hidden_act}
         return act | ({MANIFEST_KEY: dict(self.special_tokens)} if self.special_tokens else {})
 
     def refuse_folder(self, folder: Path) -> None:
-        """Raises UsageError for a folder that is a model's own: the card would be read as that of the model."""
+        """Raises UsageError for a folder that is a model's own: readers would take our card for the model's."""
         files = () if self.kind == "gguf" else (self.path / "config.json", *self.files)
         homes = {home for file in files for home in (file.parent, file.resolve().parent) if home.is_dir()}
         if holds_weights(folder) or (folder.is_dir() and any(map(folder.samefile, homes))):
@@ -160,7 +157,7 @@ class Source:
             )
 
     def refuse_files(self, paths: Iterable[Path]) -> None:
-        """Raises UsageError where one of the files to write is a file that the source is read from."""
+        """Raises UsageError where one of the files to write is a file of the source."""
         for path in paths:
             if any(path.exists() and file.exists() and file.samefile(path) for file in self.files):
                 raise UsageError(
@@ -180,9 +177,9 @@ def open_source(path: Path, name: str, place: NamedSource | None = None) -> Sour
     """Open a Hugging Face folder or an unquantized GGUF; headers only, no weights.
 
     place  where the path comes from, when it was given by a name of the Hub
-    Raises ModelFileError for what cannot be pressed, StorageError when nothing is there.
+    Raises ModelFileError for a model that cannot be pressed, StorageError when nothing is there.
     """
-    # os.path answers no where Path raises: a name too long, a folder that may not be searched.
+    # os.path says no where Path raises: for a name that is too long, in a folder that may not be searched.
     if os.path.isdir(path):
         return _open_folder(path, name, place)
     shown = one_line(str(path))
@@ -310,9 +307,9 @@ def _press_tensors(
 def _by_gguf_names(
     tensors: Iterable[LazyTensor], architecture: Architecture, config: ModelConfig
 ) -> tuple[dict[str, LazyTensor], dict[str, ModelFileError]]:
-    """The tensors of the model, in their order, and others by their own names, each with what is wrong with it.
+    """The tensors of the model, in their order, and other tensors by their own names, each with its fault.
 
-    Others are left out, as in transformers, unless tensors of the model are missing: then they may tell why.
+    Others are left out, as in transformers, unless tensors of the model are missing: then they may show why.
     """
     expected = architecture.tensor_shapes(config)
     found: dict[str, LazyTensor] = {}
@@ -346,7 +343,7 @@ def _by_gguf_names(
 
 
 def _left_out_notes(strangers: Collection[str], entries: Mapping[str, str]) -> list[str]:
-    """What is said of tensors that the model does not have, and of entries beside the tensors."""
+    """Notes on tensors that the model does not have, and on entries beside the tensors."""
     notes = []
     if strangers:
         names = ", ".join(one_line(name, 100) for name in list(strangers)[:_MOST_NAMED])
@@ -364,10 +361,10 @@ def _with_both_embeddings(
     folder: Path,
     notes: list[str],
 ) -> tuple[dict[str, LazyTensor], dict[str, str]]:
-    """The tensors with the one that tied embeddings lack, right after the other; and what is a copy of what.
+    """The tensors with the matrix that tied embeddings lack, right after the other one; and copy -> original.
 
-    A GGUF of this architecture has both. A checkpoint with both has two, even where config.json ties them: so computes
-    transformers 5; transformers 4 uses the embeddings for both then.
+    A GGUF of this architecture has both matrices. If a checkpoint has both, they count as two, even where config.json
+    ties them: transformers 5 does so, while transformers 4 then uses the embeddings for both.
     """
     is_tied = config.tied_embeddings
     there = [name for name in architecture.embeddings if name in found]

@@ -1,4 +1,4 @@
-"""What a result depends on, as the manifest and the card name it: the hash of every file that was read.
+"""Hashes of every file that a result depends on, for the manifest and the card.
 
 A file that is read from the Hub has the hash that the Hub lists.
 """
@@ -22,7 +22,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file that the result depends on: its name, size and SHA-256."""
+    """A file that a result depends on: its name, size and SHA-256."""
 
     name: str
     n_bytes: int
@@ -30,14 +30,14 @@ class SourceFile:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """The file in a manifest."""
+        """The file's entry in a manifest."""
         return {"file": self.name, "bytes": self.n_bytes, "sha256": self.sha256}
 
 
 def hash_source(source: Source, progress: Progress) -> tuple[SourceFile, ...]:
-    """Every file of a source; those that lie elsewhere first, by the hashes that are listed there.
+    """Hash every file of a source; first come files that are not on this machine, with the hashes that the Hub lists.
 
-    Raises ModelFileError for a file of huggingface_hub's cache that is not what its name says, StorageError
+    Raises ModelFileError for a file of huggingface_hub's cache whose content is not as its name says, StorageError
     """
     elsewhere = source.elsewhere
     with_sizes = [(path, path.stat().st_size) for path in source.files if path not in elsewhere]
@@ -60,7 +60,7 @@ def hash_source(source: Source, progress: Progress) -> tuple[SourceFile, ...]:
 
 
 def source_entry(source: Source, files: Sequence[SourceFile]) -> dict[str, Any]:
-    """What the manifest says of a source: its kind, its files, the importance matrix, and tensors that are copies."""
+    """The entry of a source in the manifest: kind, files, importance matrix, and tensors that are copies."""
     entry: dict[str, Any] = {"kind": source.kind, "files": [file.entry for file in files]}
     entry |= {"copies": dict(source.copies)} if source.copies else {}
     if source.imatrix is None:

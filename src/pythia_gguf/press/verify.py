@@ -1,7 +1,4 @@
-"""Checks files that were made before: headers, sizes, and every byte against manifest.json or SHA256SUMS.
-
-Knows nothing of how they were made.
-"""
+"""Checks existing files: headers, sizes, and every byte against manifest.json or SHA256SUMS."""
 
 from __future__ import annotations
 
@@ -27,10 +24,10 @@ _Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What was found about one file.
+    """The verdict on one file.
 
     state    "ok"; "damaged"; "missing": listed and not here; "unknown": here and not listed, though others are
-    fault    of what is damaged or missing, one line; else None
+    fault    one line for a damaged or missing file; else None
     checked  "every byte", "header and sizes" where nothing lists the file, or "nothing" where it is missing
     """
 
@@ -51,7 +48,7 @@ def verify(
     """Check a folder made by `quantize`, or one GGUF file.
 
     advance         called with (file name, bytes) as bytes are read
-    ignore_missing  leave out files that are listed and not here: for a folder of which some were fetched
+    ignore_missing  leave out files that are listed and not here, for a folder that was fetched in part
     Raises   StorageError when there is nothing to check, UsageError where nothing can be missing, ModelFileError for
              a damaged manifest; damaged and missing files are verdicts, so that one does not hide the next
     """
@@ -65,7 +62,7 @@ def verify(
 
 
 def files_to_check(path: Path, *, ignore_missing: bool) -> tuple[Path, list[str], dict[str, _Entry]]:
-    """The folder, names of the files in it that are to be checked, and what is listed of each; raises as `verify`."""
+    """The folder, names of the files to check in it, and the listed facts of each; raises as `verify`."""
     if not os.path.exists(path):  # unlike Path.exists, it answers no to a name that is too long
         raise StorageError(f"{one_line(str(path))}: no such file or folder")
     folder = path if path.is_dir() else path.parent
@@ -89,7 +86,7 @@ def files_to_check(path: Path, *, ignore_missing: bool) -> tuple[Path, list[str]
 
 
 def _listed(folder: Path) -> dict[str, _Entry]:
-    """What the manifest says of each file, or SHA256SUMS where there is none."""
+    """The entries of the manifest by file, or of SHA256SUMS where there is no manifest."""
     if manifest := read_manifest(folder):
         return {entry["file"]: entry for entry in manifest["files"]}
     return _read_sums(folder / SUMS) if (folder / SUMS).is_file() else {}
@@ -109,7 +106,7 @@ def _read_sums(path: Path) -> dict[str, _Entry]:
 
 
 def _verify_sums(path: Path, listed: dict[str, _Entry]) -> tuple[Verdict, ...]:
-    """A verdict where the sums say something else than the manifest, which has the word on the files."""
+    """A verdict where SHA256SUMS contradicts the manifest, which decides about the files."""
     try:
         sums = _read_sums(path)
         other = [name for name, entry in listed.items() if sums.get(name, {}).get("sha256") != entry["sha256"]]

@@ -1,7 +1,4 @@
-"""Rows of a source's tensors as float32, checked and rounded on the way.
-
-Knows where bytes are; not what becomes of them.
-"""
+"""Reads rows of a source's tensors as float32, and checks and rounds them on the way."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class WeightReader:
     """Reads rows of a source's tensors as float32; threads may share one."""
 
     def __init__(self, source: Source) -> None:
-        """Opens the files that hold tensors; raises StorageError when one has gone."""
+        """Open the files that hold tensors; raises StorageError when one has gone."""
         self._files: dict[Path, ReadableFile] = {}
         try:
             for tensor in source.tensors:
@@ -49,7 +46,7 @@ class WeightReader:
         self.close()
 
     def read(self, tensor: PressTensor, start: int, stop: int, raw: np.ndarray, weights: np.ndarray) -> float:
-        """Rows `start` to `stop`, rounded as the unquantized file holds them.
+        """Read rows `start` to `stop`, rounded as the unquantized file holds them.
 
         raw      u8 [n * bytes of a stored value]  scratch; n = (stop - start) * n_columns
         weights  f32 [n]                           result
