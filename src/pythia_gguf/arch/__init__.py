@@ -1,7 +1,7 @@
-"""What a model is: its sizes, tensor names and shapes, and the row order of fused weights.
+"""Kinds of models: their sizes, tensor names and shapes, and the row order of fused weights.
 
-`ARCHITECTURES` is the one list of the kinds of models that are read; everything outside this folder finds the value
-here, by `config.architecture`, and asks it.
+`ARCHITECTURES` is the one list of the kinds that we read; code outside this folder looks up the value here, by
+`config.architecture`, and asks it.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,8 @@ def config_from_hf(config: Mapping[str, object], path: PathLike) -> tuple[ModelC
     """Read the parsed config.json of a model.
 
     path    where it came from, for messages
-    Returns its sizes, and what the user should know of keys that were left out or mean something else to transformers
-            4, one line each
-    Raises  ModelFileError for a model of no architecture in the table, and whatever its architecture refuses.
+    Returns its sizes, and notes on keys that were left out or mean something else to transformers 4, one line each
+    Raises  ModelFileError for a model of no architecture in the table, and for everything its architecture refuses.
     """
     by_type = {a.hf_type: a for a in ARCHITECTURES.values()}
     return _found(Keys(config, path), "model_type", by_type).read_hf_keys(config, path)

@@ -1,4 +1,4 @@
-"""Names of activations: the formula that transformers means by each, and the one that the files beside a GGUF name.
+"""Names of activations: the formula that transformers means by each, and the name in the files beside a GGUF.
 
 A GGUF has no key for its activation, so it is read from manifest.json or config.json in the same folder.
 """
@@ -22,9 +22,9 @@ DEFAULT_ACT = "gelu"  # of transformers, and of every config in the suite
 
 
 def act_beside(place: Place) -> str | None:
-    """`hidden_act` of manifest.json, else of config.json, beside a GGUF; None where neither tells a GELU.
+    """`hidden_act` of manifest.json, else of config.json, beside a GGUF; None where neither names a GELU.
 
-    Raises ModelFileError where one of them is there and cannot be read: to take the usual GELU in silence would be a
+    Raises ModelFileError where one of the files exists and cannot be read: to take the usual GELU silently would be a
     guess that changes every number.
     """
     way_out = (", or say ", Argument("gelu", "erf"), " or tanh")

@@ -1,4 +1,4 @@
-"""What the rest of the program asks of a kind of model: one value answers all of it.
+"""The type that describes one kind of model: everything that the rest of the program asks about it.
 
 Tensor names follow gguf-py/gguf/tensor_mapping.py of llama.cpp 0c1e57098, their order (layer number, then name)
 src/llama-quant.cpp.
@@ -29,19 +29,19 @@ _GGUF_NAME = re.compile(rf"(?:blk\.{_LAYER}\.)?([a-z_]+)\.(weight|bias)")
 class Architecture:
     """A kind of model. A role says what a tensor is for, and is the stem of its name in a GGUF.
 
-    name              `general.architecture` of a GGUF, and what its other keys begin with
-    title             what people call it, for messages
+    name              `general.architecture` of a GGUF, and the first part of its other keys
+    title             its usual name, for messages
     families          models of that kind, for messages
     hf_type           `model_type` of config.json
-    hf_class          the class of transformers that is read and written
-    read_hf_keys      (keys of config.json, its path) -> sizes, and what the user should know of keys, one line each
+    hf_class          the class of transformers that we read and write
+    read_hf_keys      (keys of config.json, its path) -> sizes, and notes on keys, one line each
     read_gguf_keys    (keys of a GGUF, its path) -> sizes
     gguf_keys         sizes -> keys of a GGUF, in the order and with the types of llama.cpp's converter
-    hf_keys           sizes -> keys of config.json that say them, all but `hidden_act`
+    hf_keys           sizes -> keys of config.json that hold them, all but `hidden_act`
     modules           role -> Hugging Face module, outside the layers
     layer_modules     role -> module inside a layer
-    layers_prefix     what the names of modules inside a layer begin with, before its number
-    body_prefix       what all names but the output matrix's begin with; a model saved without that matrix lacks it
+    layers_prefix     beginning of the names of modules inside a layer, before its number
+    body_prefix       beginning of all names but the output matrix's; a model saved without that matrix lacks it
     other_modules     other name of a module -> role
     without_bias      roles that have a weight alone; all others have a weight and a bias
     buffers           ends of names of constants that old checkpoints carry along
@@ -91,7 +91,7 @@ class Architecture:
         return self._to_hf(gguf_name)
 
     def role_of(self, gguf_name: str) -> str:
-        """What a tensor is for; a bias has the role of its weight. Raises ValueError for a name of no such model."""
+        """Role of a tensor; a bias has the role of its weight. Raises ValueError for a name that no such model has."""
         return self._parsed(gguf_name)[1]
 
     def layer_of(self, gguf_name: str) -> int | None:
@@ -136,7 +136,7 @@ class Architecture:
         return names
 
     def _parse(self, gguf_name: str) -> tuple[int | None, str] | None:
-        """Layer and role of a name, or None when no such model has it."""
+        """Layer and role of a name; None when no such model has it."""
         match = _GGUF_NAME.fullmatch(gguf_name)
         if match is None:
             return None

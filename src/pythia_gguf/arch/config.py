@@ -12,11 +12,11 @@ MAX_LAYERS = 512  # LLAMA_MAX_LAYERS of llama.cpp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What a model is.
+    """Sizes and switches of a model.
 
     architecture       key of ARCHITECTURES
     n_context          positions it was trained for, in tokens
-    rotary_dims        first dimensions of each head that are rotated; even
+    rotary_dims        number of dimensions at the beginning of each head that are rotated; even
     rope_base          base of the rotation frequencies
     parallel_residual  attention and feed-forward both read the block's input
     hidden_act         activation as config.json names it; None from a GGUF, which has no key for it

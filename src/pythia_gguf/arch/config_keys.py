@@ -1,9 +1,9 @@
-"""The one list of what a config.json of GPT-NeoX may hold: each key is read, means nothing, or may only say one thing.
+"""The one list of keys that a config.json of GPT-NeoX may hold: we read it, or it means nothing, or it has one value.
 
-Knows no value that is read: arch/gpt_neox.py and arch/rotary.py read them, tokenizer/ the ids of tokens. Keys are those
-of transformers 4.57.6 and 5.24: GPTNeoXConfig, PretrainedConfig, GenerationConfig, and what code that all models share
-looks up in a config (cache_utils.py, masking_utils.py, modeling_utils.py). A key in none of them means nothing there
-either: it is left out and said, unless it looks like a misspelled one that is read and missing.
+arch/gpt_neox.py and arch/rotary.py read the values, and tokenizer/ the ids of tokens. The keys are those of
+transformers 4.57.6 and 5.24: GPTNeoXConfig, PretrainedConfig, GenerationConfig, and keys that the code of all models
+looks up (cache_utils.py, masking_utils.py, modeling_utils.py). A key in none of them means nothing to transformers
+either: we leave it out with a note, unless it looks like a misspelling of a key that we read and that is missing.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pythia_gguf.errors import one_line
 # Whether a value changes nothing, given all keys.
 _Harmless = Callable[[object, Mapping[str, object]], bool]
 
-# Read; null would be another value than the default, or none that transformers can compute with.
+# We read these. Null would be another value than the default, or a value that transformers cannot compute with.
 READ = frozenset(
     """model_type vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings
     hidden_act layer_norm_eps use_parallel_residual tie_word_embeddings rotary_pct rotary_emb_base""".split()  # noqa: SIM905 - else a line for each
 )
-# Read; null says nothing.
+# We read these; null says nothing.
 READ_OR_NULL = frozenset(
     """architectures rope_scaling rope_parameters rope_theta partial_rotary_factor bos_token_id eos_token_id
     pad_token_id sep_token_id unk_token_id cls_token_id mask_token_id _name_or_path""".split()  # noqa: SIM905 - else a line for each
 )
-# Nothing that a GPT-NeoX model computes depends on them.
+# No result of a GPT-NeoX model depends on these.
 MEANS_NOTHING = frozenset(
     """
     name_or_path transformers_version _commit_hash dtype torch_dtype tokenizer_class prefix task_specific_params
@@ -72,7 +72,7 @@ _OTHER_ATTENTION = (
     "a GGUF of this architecture attends to all tokens before, got {value}. Delete it if the model was trained without"
 )
 _PARTS = "names a part of a larger model, got {value}. Give the language model alone"
-# Only values that change nothing; else what it is, and the way out.
+# These may only have values that change nothing; for others, what the key means, and what the user can do.
 REFUSED: dict[str, tuple[_Harmless, str]] = {
     "quantization_config": (_ONLY_NULL, _QUANTIZED),
     "quantization": (_ONLY_NULL, _QUANTIZED),  # of MLX
@@ -102,10 +102,10 @@ _ALIKE = 0.85  # "rotary_pcts", "layer_norm_epsilon", but not "hidden_activation
 
 
 def check_keys(keys: Keys) -> tuple[str, ...]:
-    """What to say of keys that were left out, one line each.
+    """Notes on keys that were left out, one line each.
 
-    Raises ModelFileError for a key that may only say one thing and says another, for null where a value must be, and
-    for a misspelled key whose right spelling is missing.
+    Raises ModelFileError for a key with a value that it may not have, for null where a value must be, and for a
+    misspelled key whose right spelling is missing.
     """
     unknown: list[str] = []
     for key, value in keys.values.items():

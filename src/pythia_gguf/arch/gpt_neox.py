@@ -1,8 +1,7 @@
 """GPT-NeoX, the architecture of Pythia: its tensors, its row order, and its sizes in config.json and in a GGUF.
 
-What a GGUF of this architecture cannot say is refused by name. Keys of a GGUF are those of llama.cpp 0c1e57098
-(conversion/gptneox.py, src/models/gptneox.cpp), and so is the row order; those of a config.json are listed in
-config_keys.py.
+We refuse by name everything that a GGUF of this architecture cannot express. Keys of a GGUF and the row order are those
+of llama.cpp 0c1e57098 (conversion/gptneox.py, src/models/gptneox.cpp); config_keys.py lists the keys of a config.json.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ _EPSILONS = (1e-30, 1.0)  # more than 0 in float32 too
 def _read_hf_keys(config: Mapping[str, object], path: PathLike) -> tuple[ModelConfig, tuple[str, ...]]:
     """Read config.json as transformers 5 does, with the key names of 4, 5 or both.
 
-    Raises ModelFileError for another class, a missing or impossible value, a misspelled key, and what a GGUF cannot
-    express: no attention biases, scaled positions, no GELU.
+    Raises ModelFileError for another class, a missing or impossible value, a misspelled key, and features that a GGUF
+    cannot express: no attention biases, scaled positions, no GELU.
     """
     keys = Keys(config, path)
     notes = (*_check_class(keys), *check_keys(keys))
-    # Weights have the other sizes, and nobody means transformers' defaults for them, those of GPT-NeoX-20B.
+    # The weights show the other sizes; transformers' defaults, those of GPT-NeoX-20B, are nobody's intention.
     keys = Keys({"max_position_embeddings": _DEFAULT_CONTEXT} | dict(config), path)
     sizes = {field: keys.whole(key, 1, most) for field, (key, _, most) in _SIZES.items()}
     head_dim = _head_dim(keys, sizes, "num_attention_heads")
@@ -100,7 +99,7 @@ def _read_gguf_keys(metadata: Mapping[str, object], path: PathLike) -> ModelConf
 def _gguf_keys(config: ModelConfig) -> dict[str, bool | np.generic]:
     """The `gptneox.*` keys in the order and with the types of llama.cpp's converter.
 
-    `gptneox.rope.freq_base` is ours: llama.cpp reads it, but its converter never writes it, so a model with
+    `gptneox.rope.freq_base` is our addition: llama.cpp reads it, but its converter never writes it, so a model with
     another base than 10000 runs wrongly there. Only such models get the key; all others have the same keys.
     """
     keys: dict[str, bool | np.generic] = {
@@ -175,7 +174,7 @@ def _row_runs(config: ModelConfig) -> dict[str, RowRuns]:
 
 
 def _check_class(keys: Keys) -> list[str]:
-    """What is said of the class that the config names; transformers' AutoModelForCausalLM does not look at it."""
+    """A note on the class that the config names; transformers' AutoModelForCausalLM does not look at it."""
     names = keys.get("architectures", [])
     first = (names[0] if names else _CLASS) if isinstance(names, list) else None
     if not isinstance(first, str) or _OTHER_HEADS.fullmatch(first):
@@ -185,7 +184,7 @@ def _check_class(keys: Keys) -> list[str]:
 
 
 def _refuse_other_types(keys: Keys) -> None:
-    """Numbers of another GGUF type; what is no number is named where it is read."""
+    """Refuse numbers of another GGUF type; a value that is no number is refused where it is read."""
     for key, kind in _GGUF_TYPES.items():
         value = keys.get(key)
         if isinstance(value, np.generic) and not isinstance(value, kind):
@@ -193,7 +192,7 @@ def _refuse_other_types(keys: Keys) -> None:
 
 
 def _refuse_other_attention(keys: Keys, n_heads: int, head_dim: int) -> None:
-    """Keys that llama.cpp would follow and that are never otherwise in this architecture."""
+    """Refuse other values of keys that llama.cpp would follow, and that have one value in this architecture."""
     only = {
         "gptneox.attention.head_count_kv": n_heads,
         "gptneox.attention.key_length": head_dim,
@@ -265,7 +264,7 @@ GPT_NEOX = Architecture(
     },
     layers_prefix="gpt_neox.layers.",
     body_prefix="gpt_neox.",
-    # transformers 5 calls embed_out lm_head while it is in memory, and so does what torch.save makes of it.
+    # transformers 5 calls embed_out lm_head in memory, and so torch.save writes it under that name.
     other_modules={"lm_head": "output"},
     without_bias=("token_embd", "output"),
     # Causal masks and rotation frequencies.

@@ -1,7 +1,4 @@
-"""Typed reads from the keys of a user's file: right type, right range, or one line that names the wrong key.
-
-Knows no key by name.
-"""
+"""Typed reads from the keys of a user's file: right type, right range, or one line that names the wrong key."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The rotary keys of a config.json, in every spelling of transformers 4 and 5, with the one meaning of transformers 5.
 
-Knows no other key. Source: transformers 5.24, models/gpt_neox/configuration_gpt_neox.py `convert_rope_params_to_dict`:
-rope_scaling counts, else rope_parameters; what it leaves open say rotary_emb_base and rotary_pct. transformers 4.57.6
-asks those two alone. Neither follows rope_theta or partial_rotary_factor at the top, which 4 writes beside them.
+Source: transformers 5.24, models/gpt_neox/configuration_gpt_neox.py `convert_rope_params_to_dict`: it takes values from
+rope_scaling, or else from rope_parameters, and missing ones from rotary_emb_base and rotary_pct. transformers 4.57.6
+reads only the last two. Neither follows rope_theta or partial_rotary_factor at the top, which 4 writes beside them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pythia_gguf.errors import one_line
 DEFAULT_ROPE_BASE = 10000.0  # also what llama.cpp takes when a file has no key for it
 ROPE_BASES = (1.0, 1e12)
 _OBJECTS = ("rope_scaling", "rope_parameters")
-# (key inside of the objects, and at the top where nothing follows it; key at the top; default; limits)
+# (key inside the objects, ignored at the top; key at the top; default; limits)
 _VALUES = (
     ("rope_theta", "rotary_emb_base", DEFAULT_ROPE_BASE, ROPE_BASES),
     ("partial_rotary_factor", "rotary_pct", 0.25, (0.0, 1.0)),
@@ -28,9 +28,9 @@ _TYPES = ("rope_type", "type")
 class Rotary:
     """How positions are rotated.
 
-    base   of the frequencies
-    share  of each head's dimensions that are rotated
-    notes  what was left out, and where transformers 4 would compute something else; one line each
+    base   base of the frequencies
+    share  share of each head's dimensions that are rotated
+    notes  keys that were left out, and where transformers 4 would compute something else; one line each
     """
 
     base: float
@@ -39,7 +39,7 @@ class Rotary:
 
 
 def read_rotary(keys: Keys) -> Rotary:
-    """Raises ModelFileError for an impossible value and for scaled positions, which are not supported."""
+    """Read them; raises ModelFileError for an impossible value and for scaled positions, which are not supported."""
     objects = {name: _object(keys, name) for name in _OBJECTS}
     name = next((name for name, rope in objects.items() if rope), "rope_parameters")
     rope, notes = objects[name], []
@@ -72,7 +72,7 @@ def _object(keys: Keys, key: str) -> Mapping[str, object]:
 
 
 def _plain(keys: Keys, rope: Mapping[str, object], name: str) -> list[str]:
-    """Raise for positions that are scaled; else what is said of keys that mean nothing where they are not."""
+    """Refuse scaled positions; returns notes on keys that mean nothing without them."""
     factor = rope.get("factor")
     for key in _TYPES:
         kind = rope.get(key, "default")

@@ -1,6 +1,6 @@
-"""What is kept of earlier runs, and since when it is of no use; what may go, and what another process needs.
+"""The cache of earlier runs: what is in it, when it was last used, and what may be removed.
 
-Knows neither how anything was made nor the cache of huggingface_hub, which `hf cache` looks after.
+The cache of huggingface_hub is not part of it; `hf cache` looks after that one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pythia_gguf.models.kept import MODELS, lock_of, origin_of, origin_path, rem
 from pythia_gguf.press.manifest import read_manifest
 
 _KERNELS = re.compile("kernels-[0-9a-f]{16}")
-# Nothing locks compiled kernels: those that somebody has used just now are let be.
+# No lock protects compiled kernels, so we leave alone those that were used just now.
 _JUST_NOW_S = 3600
 
 
@@ -28,9 +28,9 @@ _JUST_NOW_S = 3600
 class CacheEntry:
     """A folder of the cache.
 
-    kind       "model": a file made of a model; "kernels": compiled code of one version
-    what       the model as it can be given again, where that is known; else the folder's name
-    n_bytes    on the disk, second names of a file not counted
+    kind       "model": a file made from a model; "kernels": compiled code of one version
+    what       the model, as a user can name it again, if that is known; else the folder's name
+    n_bytes    size on the disk, where further names of a file do not count
     last_used  seconds since 1970
     """
 
@@ -43,10 +43,10 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
-    """What `prune` did, or would do.
+    """The entries that `prune` removed, or would remove, and the others.
 
-    removed  oldest use first
-    spared   what should have gone too, each with the reason why it did not
+    removed  removed entries, oldest use first
+    spared   entries that should have gone too, each with the reason why it stayed
     kept     the rest
     """
 
@@ -56,7 +56,7 @@ class PruneResult:
 
 
 def kept() -> tuple[CacheEntry, ...]:
-    """All that is kept, oldest use first."""
+    """All entries, oldest use first."""
     root = cache_root()
     entries = [_model(path) for path in _folders(root / MODELS)]
     entries += [_entry("kernels", path.name, path) for path in _folders(root) if _KERNELS.fullmatch(path.name)]
@@ -64,14 +64,14 @@ def kept() -> tuple[CacheEntry, ...]:
 
 
 def prune(*, older_than_s: float | None = None, most_bytes: int | None = None, dry_run: bool = False) -> PruneResult:
-    """Remove what has not been used for long, or what was not used longest until the rest fits.
+    """Remove entries that nobody has used for long, or those with the oldest use until the rest fits.
 
-    older_than_s  remove what was last used before so many seconds
-    most_bytes    remove until no more is kept
-    dry_run       only tell
+    older_than_s  remove entries that were last used more than so many seconds ago
+    most_bytes    remove entries until the rest takes no more
+    dry_run       remove nothing, only tell
     Raises        ValueError when neither is given, StorageError when the disk refuses
 
-    What another process is making, removing or loading stays.
+    Entries that another process is making, removing or loading stay.
     """
     if older_than_s is None and most_bytes is None:
         raise ValueError("prune needs older_than_s or most_bytes")
@@ -132,7 +132,7 @@ def _entry(kind: str, what: str, path: Path) -> CacheEntry:
 
 
 def _remove(entry: CacheEntry, now: float, dry_run: bool) -> str:
-    """Remove a folder; "" when it is done, else why it is not."""
+    """Remove a folder; returns "" when it is gone, else the reason why not."""
     if entry.kind == "kernels":
         if now - entry.last_used < _JUST_NOW_S:
             return "used within the last hour"
@@ -154,7 +154,7 @@ def _remove(entry: CacheEntry, now: float, dry_run: bool) -> str:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what dead processes and deleted folders have left."""
+    """Remove files that dead processes and deleted folders have left."""
     with contextlib.suppress(OSError):
         for path in sorted(folder.glob("*.lock")):
             with contextlib.suppress(LockedError), lock(path):

@@ -1,7 +1,7 @@
-"""MODEL, as a user gives it, to a GGUF file: what is missing is fetched, pressed and kept for the next time.
+"""Turns MODEL, as a user gives it, into a GGUF file: a missing one is fetched, pressed and kept for the next time.
 
-Knows no kernel. What decides the bytes of a file is the key that it is kept under: for a name the commit, for a folder
-its place, and size and time of each file that counts. Deleting what is kept costs the time to make it again.
+Everything that decides the bytes of a file is in the key under which it is kept: for a name the commit, for a folder
+its place, and size and time of each file that matters. Deleting a kept file costs the time to make it again.
 """
 
 from __future__ import annotations
@@ -45,37 +45,41 @@ def find_gguf(
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """The file to run.
+    """Find the GGUF file to run, and make it if it is missing.
 
     model     a GGUF; a folder of them or a Hugging Face folder, with :QUANT or without; RUN@STEP[:QUANT] for a folder
-              of such folders, which are called stepN; NAME[@STEP][:QUANT] of the Hub, a checkpoint or a repository of
+              RUN that holds such folders, called stepN; NAME[@STEP][:QUANT] of the Hub, a checkpoint or a repository of
               GGUF files
-    revision  step of a run, branch or commit of a name that has none
-    quant     of the menu; without one the only file of a folder or repository, or the unquantized model
-    tell      hears in one line of what had to be made
+    revision  step of a run; branch or commit, for a name without one
+    quant     a quant of the menu; None: the only file of a folder or repository, or the unquantized model
+    tell      hears in one line which file had to be made
     Raises    UsageError, StorageError, ModelFileError, NetworkError
     """
+    # 1. A name of the Hub; anything that exists on this machine is a path.
     named = resolve(model, revision)
     if isinstance(named, ModelName):
         quant = only_one("quant", quant, named.file or named.quant)
         named = replace(named, quant=None if named.file else quant)
         return _Maker(named.quant, threads, progress, tell).of_name(named)
+    # 2. A file is the answer itself.
     path, quant = named.path, only_one("quant", quant, named.quant)
     if not path.is_dir():
         if quant is not None:
             raise UsageError(Argument("quant"), f": {one_line(str(path))}: a file is of one quant; leave it out")
         return path
+    # 3. A folder may hold the file already. If it holds only other GGUF files, no checkpoint is there to press.
     found = file_in(path, quant)
     if found is not None:
         return found
     if not (path / "config.json").is_file() and any(files_in(path)):
         raise no_such_quant(path, quant)
+    # 4. A checkpoint: press it, or take the file that an earlier run has kept.
     return _Maker(quant, threads, progress, tell).of_folder(path, named.step)
 
 
 @contextlib.contextmanager
 def found_gguf(model: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
-    """The same file, which stays while the block runs, whoever prunes the cache."""
+    """The same file; it stays while the block runs, even if another process prunes the cache."""
     while True:
         path = find_gguf(model, **options)
         with in_use(path) as is_there:
@@ -86,9 +90,9 @@ def found_gguf(model: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def found_path(place: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
-    """A file or folder that is here, as it is; else the file as `found_gguf` gives it.
+    """A file or folder of this machine, as it is; otherwise the file that `found_gguf` gives.
 
-    So it is for a name, for FOLDER:QUANT, and for a step of a run that is a checkpoint.
+    The second case is a name, FOLDER:QUANT, or a step of a run that is a checkpoint.
     """
     named = resolve(place)
     if isinstance(named, LocalModel) and named.quant is None and (named.step is None or any(files_in(named.path))):
@@ -99,7 +103,7 @@ def found_path(place: str | os.PathLike[str], **options: Any) -> Iterator[Path]:
 
 
 class _Maker:
-    """A quant that is wanted of a model, and how it is made where it is not there yet."""
+    """Gives one quant of any model: the file that an earlier run has kept, or a new one."""
 
     def __init__(
         self, quant: str | None, threads: int | None, progress: Progress | None, tell: Callable[[str], None]
@@ -109,7 +113,7 @@ class _Maker:
 
     @cached_property
     def wanted(self) -> str:
-        """The quant by its own name, or PLAIN; raises UsageError for what cannot be made."""
+        """The quant by its own name, or PLAIN; raises UsageError for a quant that cannot be made."""
         if self.is_plain:
             return PLAIN
         chosen = select_quants(self.quant or "", "quant")
@@ -118,9 +122,9 @@ class _Maker:
         return canonical(chosen[0].name)
 
     def of_folder(self, folder: Path, step: RunStep | None = None) -> Path:
-        """The file of a Hugging Face folder; raises as `open_source` for another.
+        """The file of a Hugging Face folder; raises as `open_source` for any other folder.
 
-        step  that the folder is of a run, where it was named so
+        step  the step, where the user has named the folder as a step of a run
         """
         name = name_of(folder) if step is None else step.base_name
         source = open_source(folder, legal_name(name))
@@ -137,25 +141,26 @@ class _Maker:
         return self._keep(folder, str(folder), None, home, {"folder": str(folder.resolve())})
 
     def of_name(self, name: ModelName) -> Path:
-        """The file of a model of the Hub; what is here already needs no network."""
+        """The file of a model of the Hub; a file that is here already needs no network."""
         if name.notice:
             self.tell(name.notice)
-        if (
-            name.model is not None and name.file is None
-        ):  # a checkpoint: a quant that cannot be made is refused before anything is asked
+        # 1. A checkpoint: refuse a quant that cannot be made before we ask the network anything.
+        if name.model is not None and name.file is None:
             _ = self.wanted
+        # 2. Ask the Hub for the commit, unless the name is one, and look for a GGUF in the repository.
         try:
             commit = name.revision if _COMMIT.fullmatch(name.revision) else Hub().commit_of(name.repo_id, name.revision)
             path = self._of_repository(name, commit)
         except UnreachableError as e:
             return self._without_network(name, e)
+        # 3. Without a GGUF it is a checkpoint: press it, or take the file that an earlier run has kept.
         if path is None:
             path = self._of_commit(name, commit)
         note_branch(name, commit)
         return path
 
     def _of_repository(self, name: ModelName, commit: str) -> Path | None:
-        """The GGUF of a repository that is meant, fetched; None where a checkpoint is, or its file was made before."""
+        """Fetch the GGUF that a name means; None where it means a checkpoint, or its file was made before."""
         if name.file is None and (name.model is not None or self._made(name, commit)):
             return None
         snapshot = kept_snapshot(name) if commit == name.revision else None
@@ -166,20 +171,20 @@ class _Maker:
         return repository_gguf(name, hub.commit(name.repo_id, commit), hub, self.progress)
 
     def _made(self, name: ModelName, commit: str) -> Path | None:
-        """The file that an earlier run made of a checkpoint."""
+        """The file that an earlier run made from a checkpoint."""
         is_of_menu = self.is_plain or str(self.quant).upper() in QUANTS
         return sound_file(_home_of_name(name, commit), self.wanted) if is_of_menu else None
 
     def _of_commit(self, name: ModelName, commit: str) -> Path:
         display = str(replace(name, quant=None))
         origin = {"repo_id": name.repo_id, "commit": commit, "revisions": [name.revision]}
-        # Of the commit that the key holds, whatever becomes of a branch.
+        # Press the commit that is in the key, even if the branch moves meanwhile.
         return self._keep(
             f"{name.repo_id}@{commit}", display, legal_name(name.base_name), _home_of_name(name, commit), origin
         )
 
     def _without_network(self, name: ModelName, unreachable: UnreachableError) -> Path:
-        """The file as it was made when the Hub could be reached, or made of what was fetched then."""
+        """The file that was made when the Hub could be reached, or one made from the files that were fetched then."""
         snapshot = kept_snapshot(name)
         commits = [snapshot.name] if snapshot else []
         commits += commits_of(cache_root(), name.repo_id, name.revision)
@@ -210,7 +215,7 @@ class _Maker:
 
         try:
             path = keep(home, self.wanted, make, wait)
-        except StorageError as e:  # of options for a place that are not this command's
+        except StorageError as e:  # it may name an option for the place, which our caller does not have
             raise StorageError(e.said(lambda argument: None)) from e
         note_origin(path.parent, origin)
         quant = self.wanted
@@ -229,6 +234,6 @@ def _home_of_name(name: ModelName, commit: str) -> Path:
 
 
 def _first_home(folder: Path) -> Path:
-    """Where version 0.1.0 at first kept what it made of a folder: its key held every file of it."""
+    """The place where version 0.1.0 at first kept files made from a folder: the key held every file of the folder."""
     files = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
     return home_of(cache_root(), folder.name, f"{folder.resolve()} {files}")

@@ -1,12 +1,12 @@
-"""Files that were made of models, kept for the next time: each whole or made again, once for all who want it.
+"""Keeps files that were made from models for the next time; one process makes a file, and others wait for it.
 
-Knows neither how a file is made nor which one is wanted. Below the cache's folder "models":
+The cache's folder "models" holds:
 
     NAME-<hash>-QUANT/             one file, with card and manifest
-    NAME-<hash>/                   several, as version 0.1.0 kept them at first
-    NAME-<hash>-QUANT.json         what it was made of: not inside, for it may name folders of this machine
-    NAME-<hash>-QUANT.lock         there while somebody makes it or removes it
-    NAME-<hash>-QUANT.use-*.lock   there while somebody loads it
+    NAME-<hash>/                   several files, as version 0.1.0 kept them at first
+    NAME-<hash>-QUANT.json         its source; not inside, because it may name folders of this machine
+    NAME-<hash>-QUANT.lock         exists while a process makes or removes the file
+    NAME-<hash>-QUANT.use-*.lock   exists while a process loads the file
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _MOST_LETTERS = 100
 
 
 def home_of(root: Path, name: str, state: str) -> Path:
-    """What the folders begin with that hold files of one state of a model.
+    """The beginning of the paths of folders that hold files of one state of a model.
 
-    root   the cache's
-    name   for people
-    state  says all that decides what is in the files
+    root   folder of the cache
+    name   a name for people
+    state  a text that holds everything that decides the content of the files
     """
     digest = hashlib.sha256(state.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return root / MODELS / f"{legal_name(name)[:_MOST_LETTERS]}-{digest}"
@@ -55,7 +55,7 @@ def entry_of(home: Path, quant: str) -> Path:
 
 
 def sound_file(home: Path, quant: str) -> Path | None:
-    """The file of a quant, or of PLAIN, by whichever version it was made; None where none is whole."""
+    """The file of a quant, or of PLAIN, whichever version made it; None where there is no whole one."""
     for folder in (entry_of(home, quant), home):
         if (found := sound_file_in(folder, quant)) is not None:
             return found
@@ -63,7 +63,7 @@ def sound_file(home: Path, quant: str) -> Path | None:
 
 
 def sound_file_in(folder: Path, quant: str) -> Path | None:
-    """The same in one folder: what the manifest lists, in its full size, with a header that can be read."""
+    """The same in one folder: a file that the manifest lists, in its full size, with a readable header."""
     try:
         manifest = read_manifest(folder)
     except (ModelFileError, StorageError, OSError):
@@ -79,11 +79,11 @@ def sound_file_in(folder: Path, quant: str) -> Path | None:
 
 
 def keep(home: Path, quant: str, make: Callable[[Path], object], wait: Callable[[str], None]) -> Path:
-    """The file of a quant, or of PLAIN, made unless it is there; what is there and damaged is made again.
+    """The file of a quant, or of PLAIN; a missing or damaged one is made first.
 
     make    writes the file into a folder
-    wait    hears who is making it, as "process 123"; then it is waited for
-    Raises  what `make` does, StorageError
+    wait    hears which process is making it, as "process 123", before we wait for that one
+    Raises  as `make`, and StorageError
     """
     found = sound_file(home, quant)
     if found is None:
@@ -102,12 +102,12 @@ def keep(home: Path, quant: str, make: Callable[[Path], object], wait: Callable[
 
 
 def lock_of(entry: Path) -> Path:
-    """The lock of whoever makes or removes a folder."""
+    """The lock that a process holds while it makes or removes a folder."""
     return entry.with_name(f"{entry.name}.lock")
 
 
 def remove(entry: Path) -> None:
-    """Whatever there is under the name of an entry; raises StorageError."""
+    """Remove everything under the name of an entry; raises StorageError."""
     try:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -119,7 +119,7 @@ def remove(entry: Path) -> None:
 
 @contextlib.contextmanager
 def in_use(path: Path) -> Iterator[bool]:
-    """While the block runs, nobody prunes the file; whether it is still there. Files elsewhere nobody prunes."""
+    """Protect a file from pruning while the block runs; yields whether it still exists. Other files need no lock."""
     entry = path.parent
     if entry.parent != cache_root() / MODELS:
         yield True
@@ -132,7 +132,7 @@ def in_use(path: Path) -> Iterator[bool]:
 
 
 def users(entry: Path) -> tuple[str, ...]:
-    """Processes that load from a folder, as "process 123"; what dead ones have left is removed."""
+    """Processes that load from a folder, as "process 123"; locks that dead processes have left are removed."""
     found = []
     for mark in sorted(entry.parent.glob(f"{entry.name}.use-*.lock")):
         try:
@@ -144,7 +144,7 @@ def users(entry: Path) -> tuple[str, ...]:
 
 
 def note_origin(entry: Path, origin: Mapping[str, Any]) -> None:
-    """Note what a folder was made of; revisions are added to those that were noted before."""
+    """Note the source of a folder; revisions are added to those that were noted before."""
     before = origin_of(entry)
     revisions = sorted({*before.get("revisions", []), *origin.get("revisions", [])})
     after = before | dict(origin) | ({"revisions": revisions} if revisions else {})
@@ -154,7 +154,7 @@ def note_origin(entry: Path, origin: Mapping[str, Any]) -> None:
 
 
 def origin_of(entry: Path) -> dict[str, Any]:
-    """What a folder was made of: "repo_id", "commit" and "revisions", or "folder"; nothing where that is not known."""
+    """The source of a folder: "repo_id", "commit" and "revisions", or "folder"; empty where it is not known."""
     try:
         return read_json_object(origin_path(entry), _ORIGIN_SHAPE)
     except (ModelFileError, StorageError):
@@ -162,14 +162,14 @@ def origin_of(entry: Path) -> dict[str, Any]:
 
 
 def origin_path(entry: Path) -> Path:
-    """Where that is noted."""
+    """The file that notes the source of a folder."""
     return entry.with_name(f"{entry.name}.json")
 
 
 def commits_of(root: Path, repo_id: str, revision: str) -> list[str]:
-    """Commits that a branch led to when files of it were made, the last one first.
+    """Commits to which a branch led when its files were made, the last one first.
 
-    root  the cache's
+    root  folder of the cache
     """
     found = []
     for path in (root / MODELS).glob("*.json"):

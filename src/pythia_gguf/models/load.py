@@ -1,4 +1,4 @@
-"""`pythia_gguf.load`: any model by file, folder or name. Knows neither how it is found nor how it runs."""
+"""`pythia_gguf.load`: any model by file, folder or name."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def load(
     cache: str = "auto",
     progress: Progress | None = None,
 ) -> Model:
-    """A model to run: `load("EleutherAI/pythia-70m-deduped", revision="step3000", quant="Q4_K_M")`.
+    """Load a model to run it: `load("EleutherAI/pythia-70m-deduped", revision="step3000", quant="Q4_K_M")`.
 
     model, revision, quant  as in `models.find.find_gguf`; or a model in memory, such as `encode_model` makes
     threads      default one per CPU; no result depends on it
     gelu         "erf", "tanh", or "auto": what the manifest or config.json beside the file says, else erf
-    activations  "int8" (32 values share a scale; fast), "float32" (the error of the weights alone) or "bf16x3" (nearly
-                 that, in three products of bfloat16 numbers; needs a processor with AMX)
+    activations  "int8" (32 values share a scale; fast), "float32" (no error but the weights' own) or "bf16x3" (nearly
+                 as exact, in three products of bfloat16 numbers; needs a processor with AMX)
     cache        keys and values: "f16", "f32", or "auto": f32 for F32 files
     progress     hears what is going on
     Raises       ModelFileError, StorageError, UsageError, NetworkError

@@ -1,7 +1,7 @@
-"""A folder onto the Hub: checked here and by the Hub before anything is made there, sent in one commit for each branch,
-and done only when whoever reads a branch gets what lies here.
+"""Publishes a folder on the Hub.
 
-Knows neither how files are made nor how they are sent.
+The folder is checked here and by the Hub before anything is created there. Each branch takes one commit, and a branch
+is done only when its readers get exactly the files of the folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pythia_gguf.press.source import open_source
 from pythia_gguf.press.verify import verify
 from pythia_gguf.progress import Progress, Silence
 
-# What the Hub files a quantized model by, and who made it; each with a line that says so.
+# Keys by which the Hub files a quantized model under its original, and tells who made it; each with an example line.
 CARD_KEYS = {
     "base_model": "OWNER/NAME",
     "base_model_relation": "quantized",
@@ -50,20 +50,20 @@ CARD_KEYS = {
     "quantized_by": "WHO",
 }
 WHOLE_BRANCH = "(the whole branch)"
-# Of tokenizers, which transformers may read and we do not.
+# Files of tokenizers that transformers may read and we do not.
 _COMPANIONS = ("merges.txt", "tokenizer.model", "vocab.json")
 _STEP = re.compile(r"step(\d+)")
-# The Hub's own, of every repository.
+# The Hub's own file, which every repository has.
 _GIT_FILE = ".gitattributes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchFile:
-    """A file of a branch and what becomes of it.
+    """A file of a branch, and its fate.
 
-    name   path in the repository; WHOLE_BRANCH of a step that this run has not
-    state  "new", "changed", "there" (the Hub lists the same hash), "deleted" (a reader would take it for a part of what
-           is sent) or "stays" (of the branch, and none of this run's)
+    name   path in the repository; WHOLE_BRANCH for a step that the folder does not have
+    state  "new", "changed", "there" (the Hub lists the same hash), "deleted" (a reader would take it for a part of the
+           model) or "stays" (on the branch, and not in the folder)
     """
 
     branch: str
@@ -74,12 +74,12 @@ class BranchFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Branch:
-    """What a branch will be.
+    """The content that a branch will have.
 
-    folder  whose files it gets
-    kind    of READERS
-    files   by their paths in the repository
-    quants  that there are, of a folder of GGUF files
+    folder  the branch gets files of this folder
+    kind    a key of READERS
+    files   path in the repository -> file here
+    quants  the quants in a folder of GGUF files
     """
 
     folder: Path
@@ -101,14 +101,15 @@ def publish(
 ) -> tuple[BranchFile, ...]:
     """Send a folder that `quantize` made, or a checkpoint; running again goes on where it ended.
 
-    Files of the branch that a reader would take for parts of the same model go in the same commit: a branch holds what
-    its folder holds.
+    The commit also deletes files of the branch that a reader would take for parts of the same model, so that the branch
+    holds what its folder holds.
 
     branches  the folder holds stepN folders, each a checkpoint or made by `quantize`: each becomes a branch, and main
-              is what the last one is
-    show      hears what will be sent, and what becomes of what is there, before anything is
-    Raises    UsageError, ModelFileError and StorageError for what is not fit to be sent, NetworkError
+              gets the last one
+    show      hears the fate of each file before anything is sent
+    Raises    UsageError, ModelFileError and StorageError for a folder that is not fit to be sent, NetworkError
     """
+    # 1. Refuse wrong names and folders before the long work begins.
     folder, hub, progress = Path(folder), hub or Hub(), progress or Silence()
     if is_page(repo_id):
         repo_id = name_on_page(repo_id, hub.endpoint)
@@ -123,10 +124,12 @@ def publish(
         raise StorageError(f"{one_line(str(folder))}: no such folder")
     if private and hub.is_public(repo_id):
         raise UsageError(Argument("private"), f" is for a new repository, and {repo_id} is there and public")
+    # 2. Check every folder, here and with the Hub, before anything is created there. Main has the last step's folder.
     folders = _branch_folders(folder) if branches else {MAIN: folder}
     of_folder = {part: _checked(part, progress) for part in dict.fromkeys(folders.values())}
     parts = {branch: of_folder[part] for branch, part in folders.items()}
     _check_with_hub(of_folder.values(), hub)
+    # 3. Compare hashes with the Hub's: only new and changed files are sent, so a run that broke off goes on.
     paths = {path for part in of_folder.values() for path in part.files.values()}
     progress.stage("hashing", sum(path.stat().st_size for path in paths), "bytes")
     hashes = {path: _hash(path, progress) for path in sorted(paths)}
@@ -136,6 +139,7 @@ def publish(
         others = [branch for branch in there if branch not in parts and _STEP.fullmatch(branch)]
         plan += tuple(BranchFile(branch=branch, name=WHOLE_BRANCH, n_bytes=0, state="stays") for branch in others)
     show(plan)
+    # 4. Send, then read every branch back as its readers will.
     if not dry_run:
         _send(repo_id, parts, plan, there, private, hub)
         for branch, part in parts.items():
@@ -154,7 +158,7 @@ def _branch_folders(folder: Path) -> dict[str, Path]:
 
 
 def _checked(folder: Path, progress: Progress) -> _Branch:
-    """The files to send of a folder that is in order."""
+    """Check a folder; returns the files to send."""
     manifest = read_manifest(folder)
     if manifest is None:
         return _checked_checkpoint(folder)
@@ -178,7 +182,7 @@ def _checked(folder: Path, progress: Progress) -> _Branch:
 
 
 def _checked_checkpoint(folder: Path) -> _Branch:
-    """The same of a folder that `quantize` did not make: what it reads, and what else readers would look for."""
+    """The same for a checkpoint: the files that `quantize` reads, and others that readers look for."""
     source = open_source(folder, legal_name(name_of(folder)))
     if source.kind == "gguf":
         raise UsageError(f"{one_line(str(folder))}: no folder of a model")
@@ -219,10 +223,10 @@ def _is_same(listed: HubFile | None, hashes: tuple[str, str]) -> bool:
 
 
 def _branches(repo_id: str, hub: Hub) -> dict[str, str]:
-    """The commits that branches lead to now; none where there is no repository yet."""
+    """The commits to which branches lead now; none where there is no repository yet."""
     try:
         return hub.branches(repo_id)
-    except NoRepositoryError:  # or it is not to be seen: then sending says so
+    except NoRepositoryError:  # or we may not see it: then sending fails and says so
         return {}
 
 
@@ -234,7 +238,7 @@ def _plan(
     there: Mapping[str, str],
     hub: Hub,
 ) -> Iterator[BranchFile]:
-    """What becomes of each file; a new branch begins as a copy of main, and nothing of that is its own."""
+    """The fate of each file; a new branch begins as a copy of main, and no file of that copy is to stay."""
     commit = there.get(branch, there.get(MAIN))
     listed = hub.commit(repo_id, commit).files if commit else {}
     is_new = branch != MAIN and commit == there.get(MAIN)
@@ -254,9 +258,9 @@ def _send(
     private: bool,
     hub: Hub,
 ) -> None:
-    """One commit for each branch that is not yet what it shall be; main, which new ones begin as, comes last.
+    """Send one commit to each branch that differs from its plan; main comes last, because new branches begin as main.
 
-    there  the commits that the plan is of: on others nothing is sent
+    there  the commits for which the plan was made; nothing is sent on top of others
     """
     with errors_as_one_line(repo_id):
         hub.api.create_repo(repo_id, private=private or None, exist_ok=True)
@@ -289,7 +293,7 @@ def _compare(repo_id: str, branch: str, part: _Branch, hashes: dict[Path, tuple[
 
 
 def _read(name: ModelName, part: _Branch, revision: Revision) -> set[str]:
-    """What readers take of a branch: transformers the weights, and all beside them; llama.cpp a file for each quant."""
+    """Files that readers take from a branch: transformers weights and files beside them, llama.cpp one per quant."""
     read = {file for file in revision.files if READERS[part.kind](file)}
     if holds_checkpoint(revision) and part.kind == "checkpoint":
         read |= set(weights_of(revision)[1])
