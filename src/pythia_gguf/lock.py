@@ -1,6 +1,6 @@
 """One at a time: a lock that the system takes back when its process dies, however it dies.
 
-Beside the lock file lies another with the process id, so that the others can be told who holds it.
+Another file beside the lock file holds the process id, so that others can say who holds the lock.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pythia_gguf.files import storage_error
 
 @contextlib.contextmanager
 def lock(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """While the block runs, nobody else enters one for this lock file, which is removed at the end.
+    """Hold a lock while the block runs; its file is removed at the end.
 
-    wait    hears once who holds it, as "process 123"; then this waits for the lock. None: do not wait
-    Raises  LockedError when somebody holds it and `wait` is None, StorageError when the file cannot be made
+    wait    hears once who holds the lock, as "process 123", before we wait for it; None: do not wait
+    Raises  LockedError when another holds it and `wait` is None, StorageError when the file cannot be made
     """
     held, owner = FileLock(path), path.with_suffix(".pid")
     try:
@@ -37,13 +37,13 @@ def lock(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[N
 
 
 def _tidy(held: FileLock, path: Path) -> None:
-    """Give the lock back and remove its files, also when it was being taken; leave that of somebody else."""
+    """Release the lock and remove its files, also when we were only taking it; leave the files of another holder."""
     with contextlib.suppress(Timeout, OSError):
         held.acquire(blocking=False)
     if held.is_locked:
         _remove(path.with_suffix(".pid"))
-        # While it is held: whoever waits for a file that is gone looks for another. One that is not empty is the marker
-        # of a file system without locks, which the library removes.
+        # We remove the file while we hold it: a process that waits for a file that is gone looks for a new one. A file
+        # that is not empty is the marker on a file system without locks, which the library removes.
         with contextlib.suppress(OSError):
             if path.stat().st_size == 0:
                 path.unlink()
@@ -51,7 +51,7 @@ def _tidy(held: FileLock, path: Path) -> None:
 
 
 def holder(path: Path) -> str:
-    """Who has a lock, as "process 123"."""
+    """The process that holds a lock, as "process 123"."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if (pid := path.with_suffix(".pid").read_text("ascii")).isdigit():
             return f"process {pid}"

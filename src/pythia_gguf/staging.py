@@ -1,8 +1,8 @@
-"""A folder whose files appear together: they lie in a hidden folder inside until every one of them is complete.
+"""A folder whose files appear together: they stay in a hidden folder inside it until every one of them is complete.
 
-Some of the files tell of the others. The last of these is written last and says that all are there; only then do they
-move to their places. A run that dies before leaves the folder as it was; one that dies while files move is finished by
-the next. So a final name always holds a whole file, and what tells of the files tells of them as they are.
+Some of the files are lists of the others. The last list is written last and says that all files are there; only then do
+they move to their places. A run that dies earlier leaves the folder as it was; the next run finishes the work of one
+that dies while files move. So a final name always holds a whole file, and the lists describe the files as they are.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from pythia_gguf.lock import lock
 
 
 class Staging:
-    """Where a run writes the files of a folder, which it has to itself while the block of `with` runs.
+    """The hidden folder in which a run writes files; the run is alone in it while the block of `with` runs.
 
-    folder  where they will be
-    path    where they are written, under the same names
+    folder  the files will move here
+    path    the files are written here, under the same names
     """
 
     def __init__(self, folder: Path, *, name: str, files: re.Pattern[str], lists: Sequence[str]) -> None:
-        """For a folder that exists.
+        """Take a folder that exists.
 
-        name   of the hidden folder; with ".lock" after it, of the lock
-        files  matches the names of files that a run may leave; anything else in the hidden folder is somebody else's
-        lists  names of the files that tell of the others; the last one says that all are there
+        name   name of the hidden folder, and with ".lock" after it, of the lock
+        files  matches the names of files that a run may leave; we touch nothing else in the hidden folder
+        lists  names of the files that list the others; the last one says that all are there
         """
         self.folder, self.path = folder, folder / name
         self._files, self._lists, self._last = files, tuple(lists), lists[-1]
 
     def __enter__(self) -> Self:
-        """Finish or clear away what killed runs have left; raises LockedError, and StorageError from the disk."""
+        """Finish or remove the work of killed runs; raises LockedError, and StorageError from the disk."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(lock(self.path.with_name(f"{self.path.name}.lock")))
             stack.callback(self._clear_incomplete)
@@ -57,13 +57,13 @@ class Staging:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Clear away what is not complete."""
+        """Remove files that are not complete."""
         self._held.close()
 
     def link(self, original: str, alias: str, *, or_copy: bool) -> None:
-        """Another name for the bytes of a file here or in its place, unless it is one.
+        """Give a second name to a file, here or in its place, unless it has that name already.
 
-        or_copy  where there are no hard links
+        or_copy  copy the file where the file system has no hard links
         """
         found = self.path / original if (self.path / original).exists() else self.folder / original
         if (self.folder / alias).exists() and os.path.samefile(found, self.folder / alias):
@@ -96,9 +96,9 @@ class Staging:
             )
 
     def publish(self, lists: Mapping[str, str]) -> None:
-        """Write the lists, name -> text, and give all files their places, which they get by this run or the next.
+        """Write the lists, name -> text, and move all files to their places; the next run finishes if this one dies.
 
-        Nothing is done where nothing is new. Raises StorageError when the disk refuses.
+        Does nothing where nothing is new. Raises StorageError when the disk refuses.
         """
         for name in self._lists[:-1]:
             if not self._is_in_place(name, lists[name]):
@@ -126,7 +126,7 @@ class Staging:
         return (self.path / self._last).exists()
 
     def _drop_older(self) -> None:
-        """Forget files in whose place somebody has put another after the run was killed."""
+        """Remove files whose place another file has taken since the run was killed."""
         killed = (self.path / self._last).stat().st_mtime_ns
         for name in os.listdir(self.path):
             place = self.folder / name
@@ -137,15 +137,15 @@ class Staging:
         try:
             files = sorted(name for name in os.listdir(self.path) if self._files.fullmatch(name))
             lists = [name for name in self._lists if (self.path / name).exists()]
-            # 1. Lists of what is replaced now go first, so that no list ever tells of files that are not there.
+            # 1. Remove old lists of the files that are replaced now, so that no list ever names missing files.
             for name in reversed(lists):
                 (self.folder / name).unlink(missing_ok=True)
             fsync_folder(self.folder)
-            # 2. The files, then the lists that tell of them.
+            # 2. Move the files, then the lists of them.
             for name in (*files, *lists[:-1]):
                 os.replace(self.path / name, self.folder / name)
             fsync_folder(self.folder)
-            # 3. The last list: from now on there is nothing left to move.
+            # 3. Move the last list: after it nothing is left to move.
             os.replace(self.path / self._last, self.folder / self._last)
             fsync_folder(self.folder)
         except OSError as e:
@@ -157,7 +157,7 @@ class Staging:
                 self._clear()
 
     def _clear(self) -> None:
-        """Remove the folder and what is ours in it."""
+        """Remove our files, and the folder if it is empty then."""
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.path):
                 if self._files.fullmatch(name) or name in self._lists or PARTIAL.fullmatch(name):

@@ -22,7 +22,7 @@ _HUB = "https://huggingface.co/"
 _URL_STARTS = ("http://", "https://", "ssh://")
 _HUB_REPO_URL = re.compile(r"https?://huggingface.co/([^/]+/[^/]+)")
 
-# Field -> the card's keys for it, best first. The order of fields is the order in the GGUF.
+# Field -> the card's keys for it, best first. Fields have the order of the GGUF.
 _CARD_KEYS = {
     "name": ("name", "model_name"),
     "author": ("author", "model_author", "model_creator"),
@@ -40,7 +40,7 @@ _CARD_KEYS = {
     "source.uuid": ("uuid", "model_uuid"),
     "source.repo_url": ("repo_url", "model_repo_url"),
 }
-# Key prefix -> the card's keys for it; only the first that is there counts.
+# Key prefix -> the card's keys for it; only the first one present counts.
 _ORIGINS = {
     "base_model": ("base_model", "base_models", "base_model_sources"),
     "dataset": ("datasets", "dataset", "dataset_sources"),
@@ -48,10 +48,10 @@ _ORIGINS = {
 _ORIGIN_FIELDS = (
     "name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url",
 )  # fmt: skip
-# Key -> the card's keys for it: all that are there are appended.
+# Key -> the card's keys for it; the values of all that are present are joined.
 _LISTS = {"general.tags": ("tags", "pipeline_tag"), "general.languages": ("languages", "language")}
 _UNITS = ((1e12, ("T", 1e-12)), (1e9, ("B", 1e-9)), (1e6, ("M", 1e-6)), (0, ("K", 1e-3)))
-# Key -> generation_config.json's keys for it, and the type it is written as.
+# Key -> generation_config.json's keys for it, and its type in the GGUF.
 _SAMPLING = {
     "sequence": (("sequence",), str),
     "top_k": (("top_k",), np.int32),
@@ -129,7 +129,7 @@ def _fields_of(parts: NameParts) -> dict[str, str]:
 
 
 def _card_fields(card: Mapping[str, object], readme: str) -> dict[str, str]:
-    """Fields that the card gives. An empty text counts as given: it keeps the others' guesses out."""
+    """Fields from the card. An empty text counts as given, so that no guess takes its place."""
     fields = {}
     for field, spellings in _CARD_KEYS.items():
         for key in spellings:
@@ -146,7 +146,7 @@ def _card_fields(card: Mapping[str, object], readme: str) -> dict[str, str]:
 def _origin_keys(
     prefix: str, spellings: tuple[str, ...], card: Mapping[str, object], n_params: int, readme: str
 ) -> Keys:
-    """The models or datasets that a model was made from."""
+    """Keys for the models or datasets that a model was made from."""
     key = next((key for key in spellings if key in card), None)
     if key is None:
         return {}

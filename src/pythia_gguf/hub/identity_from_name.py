@@ -1,6 +1,6 @@
 """A repository's name taken apart: "pythia-410m-deduped-v0" is a pythia of 410M, deduped, version v0.
 
-Knows no file. The rules are those of llama.cpp 0c1e57098, gguf-py/gguf/metadata.py (`get_model_id_components`).
+The rules are those of llama.cpp 0c1e57098, gguf-py/gguf/metadata.py (`get_model_id_components`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameParts:
-    """What a name says; None for what it does not say."""
+    """The parts of a name; None for a part that it does not have."""
 
     full_name: str
     organization: str | None = None
@@ -37,7 +37,7 @@ def title(name: str) -> str:
 def name_parts(repo_id: str, n_params: int) -> NameParts:
     """Take "organization/name" or "name" apart.
 
-    n_params  weights of the model: a size in the name that is far from it is no size but, say, a context length
+    n_params  weights of the model; a size in the name that is far from it is, say, a context length
     """
     if " " in repo_id:  # a sentence, not a repository's name
         return NameParts(full_name=repo_id)
@@ -61,7 +61,7 @@ def name_parts(repo_id: str, n_params: int) -> NameParts:
 
 
 def _tagged(i: int, word: str, n_params: int) -> tuple[str, str | None]:
-    """A word of a name as it is written in keys, and what it is; the first word is never a size or a tuning."""
+    """A word of a name as keys spell it, and its kind; the first word is never a size or a tuning."""
     if _VERSION.fullmatch(word):
         return word, "version"
     if _ENCODING.fullmatch(word):

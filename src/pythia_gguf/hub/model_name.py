@@ -1,8 +1,7 @@
-"""NAME[@STEP][:QUANT]: how a model of the Hub is named on a command line, or by the address of its page.
+"""Parses NAME[@STEP][:QUANT], the name of a model of the Hub, or the address of its page.
 
-Instead of a quant, a GGUF of the repository may stand there: OWNER/NAME[@STEP]:FILE.gguf.
-
-Knows no network: whether such a repository exists, it cannot say.
+Instead of a quant, a GGUF file of the repository may follow: OWNER/NAME[@STEP]:FILE.gguf. Nothing here asks the
+network, so such a repository need not exist.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ _NAME = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(?P<step>[^@:]+))?"
     r"(?::(?:(?P<file>(?!.*(?:^|/)\.\.?/)[^:/\\][^:\\]*\.(?i:gguf))|(?P<quant>[\w-]+)))?"
 )
-# As git names branches and commits, without what would lead out of a folder.
+# Names that git allows for branches and commits, without those that would lead out of a folder.
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,199}")
 _STEP = re.compile(r"(?:step)?(\d{1,9})")
-# As people write a step of the suite, whose branches are known.
+# Spellings of a step of the suite.
 _SPELLED_STEP = re.compile(r"(?:(?:global[-_ ]?)?step|iter(?:ation)?|checkpoint)?[-_ ]?(\d{1,9})", re.IGNORECASE)
-# Names that say with a dash or a slash what belongs after "@" or ":".
+# Names in which a dash or a slash stands where "@" or ":" belongs.
 _STUCK = re.compile(
     r"(?P<name>.+?)(?:[-_/.:](?P<step>step[-_]?\d+)|[-_/.](?P<quant>I?Q\d\w*|B?F16|F32))", re.IGNORECASE
 )
@@ -33,14 +32,14 @@ _SWAPPED = re.compile(r"(?P<name>[^@:]+):(?P<quant>[^@:]+)@(?P<step>[^@:]+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelName:
-    """What a name says.
+    """The parts of a name.
 
     repo_id   "EleutherAI/pythia-70m-deduped"
     revision  branch or commit, "main" when none is given
     quant     as given, or None
     file      path of a GGUF in the repository, or None
-    model     where the repository is one of the suite
-    notice    what the user should know, such as a newer name
+    model     the model of the suite, if the repository is one's
+    notice    a note for the user, such as a newer name
     """
 
     repo_id: str
@@ -57,18 +56,18 @@ class ModelName:
 
     @property
     def base_name(self) -> str:
-        """NAME of what is made from it: "pythia-70m-deduped-step3000"."""
+        """NAME of the files that are made from it: "pythia-70m-deduped-step3000"."""
         name = self.repo_id.split("/")[-1]
         return name if self.revision == MAIN else f"{name}-{self.revision.replace('/', '-')}"
 
 
 def parse_model_name(text: str, endpoint: str | None = None) -> ModelName:
-    """Take a name apart; raises UsageError for what is no name, no model of the suite, or none of its steps.
+    """Take a name apart; raises UsageError for a text that is no name, no model of the suite, or none of its steps.
 
-    A name without a slash is one of the suite; a step is "step3000", "3000", any branch or a commit. The address of a
-    model's page on the Hub is its name.
+    A name without a slash is a model of the suite; a step is "step3000", "3000", any branch or a commit. The address of
+    a model's page on the Hub counts as its name.
 
-    endpoint  of the hub that is asked; None: huggingface_hub's
+    endpoint  address of the hub; None: huggingface_hub's
     """
     text = text.strip()
     if is_page(text):
@@ -97,13 +96,13 @@ def parse_model_name(text: str, endpoint: str | None = None) -> ModelName:
 
 
 def step_number(text: str) -> int | None:
-    """N of a step as people write it: "step3000", "3000", "step_3000", "checkpoint-3000"; None where it is no step."""
+    """N of a step in any usual spelling: "step3000", "3000", "step_3000", "checkpoint-3000"; None for other texts."""
     match = _SPELLED_STEP.fullmatch(text)
     return int(match[1]) if match else None
 
 
 def names_a_file(text: str) -> bool:
-    """Whether a text can be the name of a GGUF of a repository, and not only a path."""
+    """Whether a text can name a GGUF file of a repository, rather than only a path."""
     match = _NAME.fullmatch(text)
     return match is not None and match["file"] is not None and "/" in match["name"]
 
@@ -115,7 +114,7 @@ def _endpoint() -> str:
 
 
 def _meant(text: str) -> str:
-    """A hint for a name whose step or quant stands where it is not looked for."""
+    """A hint for a name whose step or quant stands in the wrong place."""
     match = _SWAPPED.fullmatch(text) or _STUCK.fullmatch(text) if len(text) < 300 else None
     if match is None:
         return ""

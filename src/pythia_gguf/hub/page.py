@@ -1,4 +1,4 @@
-"""Addresses of pages of the Hub, as people paste them, as NAME[@STEP][:QUANT]."""
+"""Turns addresses of pages of the Hub, as people paste them, into NAME[@STEP][:QUANT]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _SCHEME = re.compile(r"(?P<scheme>https?|hf)://(?P<rest>.*)", re.IGNORECASE)
 _USER = re.compile(r"^(\w+://)[^/@]*@")  # may hold a token: never shown, and not needed
 _GIT = re.compile(r"(?:ssh://)?git@(?P<host>[\w.-]+)[:/](?P<rest>.*)", re.IGNORECASE)
-# Other things whose pages have addresses that begin like a model's.
+# First words of addresses that look like a model's and are pages of something else.
 _OTHER_PAGES = {
     "datasets": "a data set",
     "spaces": "a space",
@@ -33,11 +33,11 @@ def is_page(text: str) -> bool:
 
 
 def name_on_page(text: str, endpoint: str) -> str:
-    """The name of the model whose page it is: "OWNER/NAME[@REVISION][:QUANT]", where both may stand at its end.
+    """The name of the model whose page it is: "OWNER/NAME[@REVISION][:QUANT]"; the last two may follow the address.
 
-    The page of a GGUF, or the address that it is fetched from, is "OWNER/NAME@REVISION:FILE".
+    The page of a GGUF, or the address of the file itself, gives "OWNER/NAME@REVISION:FILE".
 
-    endpoint  of the hub that is asked; addresses of it and of huggingface.co are taken
+    endpoint  address of the hub; its pages and those of huggingface.co are accepted
     Raises    UsageError for other hosts, for pages of anything but a model, for any other file of a repository, and for
               two revisions
     """
@@ -74,7 +74,7 @@ def name_on_page(text: str, endpoint: str) -> str:
 
 
 def _path(text: str, shown: str, endpoint: str) -> str:
-    """What follows the host."""
+    """The path after the host."""
     if text.lower().startswith(f"{endpoint.lower()}/"):
         return text[len(endpoint) :]
     if git := _GIT.fullmatch(text):

@@ -1,6 +1,6 @@
-"""Fetches the files of a revision into huggingface_hub's own cache, and compares each one with its hash.
+"""Fetches the files of a model's revision into huggingface_hub's own cache, and compares each one with its hash.
 
-The names of files say which of them a model consists of.
+It chooses the files by their names.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WEIGHTS = (
 
 
 class NoWeightsError(NetworkError):
-    """A repository holds no weights that we read; `revision` says what it holds."""
+    """A repository holds no weights that we read; `revision` lists its files."""
 
     def __init__(self, revision: Revision) -> None:
         super().__init__(f"{revision.repo_id}: no weights here, neither model.safetensors nor pytorch_model.bin")
@@ -46,12 +46,12 @@ class NoWeightsError(NetworkError):
 
 
 def texts_of(files: Iterable[str]) -> list[str]:
-    """The files of a revision that say what the model is."""
+    """The text files of a revision that describe the model."""
     return sorted(filter(_TEXTS.fullmatch, files))
 
 
 def weights_of(revision: Revision) -> tuple[str, list[str]]:
-    """Kind and files of the weights that we read, safetensors before torch; an index is the last of them.
+    """Kind and files of the weights that we read, safetensors rather than torch; an index is the last file.
 
     Raises NetworkError where there are none.
     """
@@ -70,17 +70,18 @@ def holds_checkpoint(revision: Revision) -> bool:
 
 
 def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = None) -> Path:
-    """Fetch a model; returns the folder it lies in, where huggingface_hub and transformers find it too.
+    """Fetch a model; returns its folder, where huggingface_hub and transformers find it too.
 
     Files that are there already are not fetched again; without a network, they are used. New files are compared with
-    the hashes that the Hub lists; one that differs is deleted. All are of one commit, even if the branch moves.
-    Raises NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong hash
+    the hashes that the Hub lists; a file that differs is deleted. All files are of one commit, even if the branch
+    moves. Raises NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong
+    hash
     """
     return find(name, hub, keep=True, progress=progress).folder
 
 
 def kept_snapshot(name: ModelName) -> Path | None:
-    """The folder in which an earlier run put files of a revision; a branch means what it meant then."""
+    """The folder in which an earlier run put files of a revision; a branch leads where it led then."""
     folder = _repository_folder(name)
     commit = name.revision
     with contextlib.suppress(OSError):  # a commit needs no note of where it leads
@@ -98,7 +99,7 @@ def _repository_folder(name: ModelName) -> Path:
 
 
 def _kept(name: ModelName, unreachable: UnreachableError) -> Path:
-    """The folder of a model that is on this machine as a whole; raises UnreachableError where it is not."""
+    """The folder of a model that is completely on this machine; raises UnreachableError where it is not."""
     folder = kept_snapshot(name)
     if folder is None:
         raise unreachable
@@ -111,7 +112,7 @@ def _kept(name: ModelName, unreachable: UnreachableError) -> Path:
 
 
 def _has_weights(names: set[str]) -> bool:
-    """Whether the weights that would be read are among some files, every shard of them."""
+    """Whether all weights that we would read are among some files, every shard of them."""
     for _, single, shard in _WEIGHTS:
         if single in names:
             return True
@@ -123,9 +124,9 @@ def _has_weights(names: set[str]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedSource:
-    """A model of the Hub as something to read.
+    """A model of the Hub that can be read.
 
-    folder     with its files that are on this machine
+    folder     holds the files that are on this machine
     revision   the branch or commit that was asked for; None for "main"
     elsewhere  the other files, by name
     """
@@ -136,10 +137,10 @@ class NamedSource:
 
 
 def find(name: ModelName, hub: Hub | None = None, *, keep: bool, progress: Progress | None = None) -> NamedSource:
-    """A model to be read once: its texts are fetched, and its weights are read from the Hub when they are wanted.
+    """Find a model to read once: fetches its texts, and leaves its weights to be read from the Hub when needed.
 
-    keep    fetch the weights too, into the cache; this always happens unless they are safetensors in LFS that are not
-            there yet
+    keep    fetch the weights too, into the cache; that always happens, unless they are safetensors in LFS and not there
+            yet
     Raises  as `pull`
     """
     hub = hub or Hub()
@@ -189,9 +190,9 @@ def fetch(name: ModelName, revision: Revision, paths: list[str], hub: Hub, progr
 
 
 def note_branch(name: ModelName, commit: str) -> None:
-    """Note in huggingface_hub's cache where a branch led, as the library does, for times without a network.
+    """Note in huggingface_hub's cache where a branch leads, as the library does, for times without a network.
 
-    Without files of the commit there is nothing to note.
+    If the cache has no files of the commit, there is nothing to note.
     """
     folder = _repository_folder(name)
     path = folder / "refs" / name.revision
@@ -208,7 +209,7 @@ def _snapshot(name: ModelName, revision: Revision, hub: Hub, paths: list[str], p
     from huggingface_hub.utils import tqdm
 
     class ByteBar(tqdm):
-        """The library's bar: hears of bytes, shows nothing."""
+        """The library's progress bar: it hears of bytes and shows nothing."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             self._counts_bytes = options.get("unit") == "B"

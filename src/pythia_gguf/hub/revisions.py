@@ -1,4 +1,4 @@
-"""What a repository's branches hold, compared by the hashes that the Hub lists: nothing is downloaded.
+"""Compares the branches of a repository by the hashes that the Hub lists, and downloads nothing.
 
 It says which files are the same, never why. The weights of the last step and of "main" should be the same, and so
 should the weights of steps 0 and 1: the warm-up begins with a learning rate of zero (EleutherAI/pythia #83).
@@ -37,8 +37,8 @@ class Finding:
     """A difference from how the suite should be published.
 
     kind      "missing branch", "missing file", "same sha256" (of all weights) or "same sha256 of a shard"
-    branches  that it concerns
-    files     that it concerns
+    branches  the branches concerned
+    files     the files concerned
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionReport:
-    """How many branches were compared, and what was found."""
+    """The number of branches compared, and the findings."""
 
     repo_id: str
     n_branches: int
@@ -130,7 +130,7 @@ def _missing_files(branch: str, revision: Revision) -> list[Finding]:
 
 
 def _expected(branches: list[str], order: list[str]) -> list[str]:
-    """Among branches that are the same, those that should differ: none, or at least two."""
+    """Of branches with the same weights, those that should differ: none, or at least two."""
     steps = [b for b in order if _STEP.fullmatch(b)]
     last = steps[-1] if steps else None
     kinds = {(MAIN if b in (MAIN, last) else "first" if b in ("step0", "step1") else b) for b in branches}

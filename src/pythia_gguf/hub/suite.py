@@ -23,14 +23,14 @@ _EARLY_STEPS = (0, *(2**i for i in range(10)))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """What the models of a size have in common.
+    """The facts that all models of a size have in common.
 
     name         as in the models' names, "410m"
-    old_name     before January 2023, or None
+    old_name     name before January 2023, or None
     n_vocab      rows of the embeddings, padded: 50277 tokens rounded up to 128 times the model parallelism in training
     peak_lr      learning rate at the end of the warm-up, as in the configuration that ran
-    card_lr      as in the model card, where that says otherwise
-    is_4m        whether v0 was trained with batches of 4 M tokens, half as many iterations as its steps say
+    card_lr      learning rate in the model card, where it differs
+    is_4m        whether v0 was trained with batches of 4 M tokens, in half as many iterations as its steps say
     equivalents  models of the same size elsewhere, as in the model card
     """
 
@@ -52,12 +52,12 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """All parameters."""
         return self.non_embedding_parameters + 2 * self.n_vocab * self.hidden
 
 
-# name, old name, layers, width, heads, rows of the embeddings, peak learning rate, the card's where it is another,
-# batches of 4 M tokens in v0, equivalents
+# name, old name, layers, width, heads, rows of the embeddings, peak learning rate, the card's where it differs,
+# whether v0 had batches of 4 M tokens, equivalents
 _ROWS: tuple[tuple[str, str | None, int, int, int, int, float, float | None, bool, tuple[str, ...]], ...] = (
     ("14m", None, 6, 128, 4, 50304, 1e-3, None, False, ()),
     ("31m", None, 6, 256, 8, 50304, 1e-3, None, False, ()),
@@ -101,13 +101,13 @@ class SuiteModel:
 
     @property
     def name(self) -> str:
-        """As in its repository: "pythia-410m-deduped-v0"."""
+        """Its name in its repository: "pythia-410m-deduped-v0"."""
         deduped, version = "-deduped" if self.is_deduped else "", "-v0" if self.version == 0 else ""
         return f"pythia-{self.size.name}{deduped}{version}"
 
     @property
     def old_name(self) -> str | None:
-        """What it was called before January 2023."""
+        """Its name before January 2023."""
         return None if self.size.old_name is None else self.name.replace(self.size.name, self.size.old_name)
 
     @property
@@ -141,24 +141,24 @@ class Step:
 
     @property
     def iteration(self) -> int:
-        """Updates of the weights until then."""
+        """Updates of the weights so far."""
         return self.n // 2 if self.model.is_4m else self.n
 
     @property
     def sequences(self) -> int:
-        """Sequences of 2048 tokens that it has seen: the first so many of the shuffled data."""
+        """Number of sequences of 2048 tokens that it has seen, from the beginning of the shuffled data."""
         return self.n * STEP_SEQUENCES
 
     @property
     def tokens_seen(self) -> int:
-        """Tokens of them."""
+        """Number of tokens that it has seen."""
         return self.n * STEP_TOKENS
 
     @property
     def learning_rate(self) -> float:
-        """Of the update that follows it.
+        """Learning rate of the next update.
 
-        The cosine runs towards zero over all iterations and is held at a tenth of the peak; the two largest models of
+        The cosine runs towards zero over all iterations, with a floor at a tenth of the peak; the two largest models of
         v0 have no such floor.
         """
         model, peak = self.model, self.model.size.peak_lr
@@ -183,13 +183,13 @@ _BY_OLD_NAME = {model.old_name: model for model in MODELS.values() if model.old_
 
 
 def nearest_steps(n: int, steps: Iterable[int]) -> str:
-    """The one or two of some steps that are nearest to another, as a sentence without its full stop."""
+    """A sentence, without its full stop, with the one or two nearest steps."""
     near = [f"step{s}" for s in sorted(sorted(steps, key=lambda s: abs(s - n))[:2])]
     return f"The nearest {'is' if len(near) == 1 else 'are'} {' and '.join(near)}"
 
 
 def find_model(name: str) -> tuple[SuiteModel, str | None]:
-    """A model by its name, with or without "EleutherAI/", in any case; and a notice where the name is an old one.
+    """A model by its name, with or without "EleutherAI/", in any case; and a notice if the name is an old one.
 
     Raises UsageError with the nearest names.
     """
