@@ -100,11 +100,11 @@ class Batch(ProcessBound):
 
         The list is empty when the whole step went into prompts. Raises as `Sequences.step`; then no text has changed.
         """
-        # 1. Give waiting texts a sequence, as far as there is room.
+        # 1. Give waiting texts a sequence, as far as there is room, and the beginnings that other texts have read.
         self._admit()
         self._take_beginnings()
-        # 2. Texts that are being written go first, each with one token and its draft: their readers wait for them.
-        #    Prompts share what is left of the step.
+        # 2. Texts that are being written go first, each with one token and its draft, because users watch them grow.
+        #    Prompts share the rest of the step.
         parts = self._parts()
         if not parts:
             return []
@@ -112,7 +112,7 @@ class Batch(ProcessBound):
         rows, at, went_on = self._run([part for _, part in parts]), 0, []
         for member, part in parts:
             member.to_read = member.to_read[len(part.ids) :]
-        # Before a text leaves, those that begin like it take over what it has read.
+        # Before a text can leave, texts that begin like it take over the tokens that it has read.
         self._take_beginnings()
         for member, part in parts:
             if not member.to_read:
@@ -135,15 +135,16 @@ class Batch(ProcessBound):
             self._members.append(member)
 
     def _leader(self, prompt: list[int]) -> tuple[_Member | None, int]:
-        """The text whose prompt has the longest beginning in common with this one, and its length; the last token of a
-        prompt is read in any case, because its logits are wanted.
+        """The text whose prompt shares the longest beginning with this one, and the length of that beginning.
+
+        The last token of a prompt is never shared, because each text needs the logits after it.
         """
         lengths = [n_shared(member.prompt, prompt[:-1]) for member in self._members]
         longest = max(lengths, default=0)
         return (self._members[lengths.index(longest)], longest) if longest >= _LEAST_SHARED else (None, 0)
 
     def _take_beginnings(self) -> None:
-        """Texts that wait for a beginning take it over when it is there; if it never will be, they read it."""
+        """Let texts that wait for a beginning take it over once it is read; if it never will be, they read it."""
         for member in self._members:
             if (leader := member.leader) is None:
                 continue
