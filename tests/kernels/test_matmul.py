@@ -19,7 +19,7 @@ import pytest
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.encode import encode
 from pythia_gguf.kernels.matmul import known_activations, matmul, new_records, product_activations, quantizer_address
-from pythia_gguf.kernels.packed import Packed, new_packed, pack_rows
+from pythia_gguf.kernels.packed import PackedMatrix, new_packed, pack_rows
 from pythia_gguf.kernels.unpack import LAYOUTS
 
 PLAIN = {"F32": np.float32, "F16": np.float16}
@@ -29,7 +29,7 @@ N_COLUMNS = (256, 1280)
 
 
 @cache
-def weights(format_name: str, n_columns: int) -> tuple[Packed, np.ndarray]:
+def weights(format_name: str, n_columns: int) -> tuple[PackedMatrix, np.ndarray]:
     """Packed, and as float64 [N_ROWS, n_columns]."""
     values = np.random.default_rng(n_columns).standard_normal((N_ROWS, n_columns)).astype(np.float32)
     if format_name in PLAIN:

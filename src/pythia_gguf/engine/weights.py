@@ -17,7 +17,7 @@ from pythia_gguf.gguf.reader import decode_tensor
 from pythia_gguf.gguf.tensor_source import TensorSource
 from pythia_gguf.kernels.matmul import product_activations
 from pythia_gguf.kernels.memory import ALIGNMENT_BYTES, aligned
-from pythia_gguf.kernels.packed import Packed, new_packed, pack_rows, packed_bytes
+from pythia_gguf.kernels.packed import PackedMatrix, new_packed, pack_rows, packed_bytes
 from pythia_gguf.progress import Progress
 
 _EMBEDDING = "token_embd.weight"
@@ -28,7 +28,7 @@ _SLAB_BYTES = 4 << 20
 class Matrix:
     """A weight matrix, packed for products."""
 
-    packed: Packed
+    packed: PackedMatrix
 
     def activations(self, asked: str) -> str:
         """The form of activations that the product takes; unquantized weights take float32 instead of int8."""
@@ -82,7 +82,7 @@ def load_weights(source: TensorSource, n_threads: int, progress: Progress) -> We
         step = max(16, _SLAB_BYTES // info.row_bytes // 16 * 16)
         jobs += [(name, matrix.packed, at, min(at + step, info.n_rows)) for at in range(0, info.n_rows, step)]
 
-    def pack(job: tuple[str, Packed, int, int]) -> None:
+    def pack(job: tuple[str, PackedMatrix, int, int]) -> None:
         name, packed, start, stop = job
         rows = source.rows(name, start, stop)
         _check(source, name, start, rows)
@@ -101,7 +101,7 @@ def load_weights(source: TensorSource, n_threads: int, progress: Progress) -> We
     )
 
 
-def _rooms(source: TensorSource) -> dict[str, Packed]:
+def _rooms(source: TensorSource) -> dict[str, PackedMatrix]:
     """Room for every matrix in one piece of memory, in the order in which a step reads them.
 
     One piece, because NumPy asks for large pages only for large arrays, and with small ones reading is half as fast.

@@ -34,7 +34,7 @@ from pythia_gguf.kernels.matmul_float import (
 )
 from pythia_gguf.kernels.matmul_int8 import int8_product, int8_scratch_bytes
 from pythia_gguf.kernels.memory import aligned
-from pythia_gguf.kernels.packed import Packed
+from pythia_gguf.kernels.packed import PackedMatrix
 from pythia_gguf.kernels.unpack import LAYOUTS
 
 # The kernels that turn float32 rows into the form that products multiply.
@@ -110,7 +110,7 @@ def _records_shape(n_tokens: int, n_columns: int) -> tuple[int, int, int]:
     return -(-n_tokens // 32) * 32, -(-n_columns // 32), _RECORD_BYTES
 
 
-def matmul(packed: Packed, x: np.ndarray, activations: str, groups: range | None = None) -> np.ndarray:
+def matmul(packed: PackedMatrix, x: np.ndarray, activations: str, groups: range | None = None) -> np.ndarray:
     """x times the transposed weights: f32 [T, 16 * n_groups], where columns past n_rows are zeros.
 
     x       f32 [T, n_columns]

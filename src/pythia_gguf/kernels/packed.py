@@ -33,7 +33,7 @@ _PLAIN_COLUMNS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
+class PackedMatrix:
     """A matrix of weights.
 
     n_rows, n_columns  of the matrix
@@ -57,11 +57,11 @@ def block_columns(format_name: str) -> int:
 
 
 def packed_bytes(format_name: str, n_rows: int, n_columns: int) -> int:
-    """Size of `Packed.data`; raises ValueError when a row is not whole blocks."""
+    """Size of `PackedMatrix.data`; raises ValueError when a row is not whole blocks."""
     return int(np.prod(_shape(format_name, n_rows, n_columns)))
 
 
-def new_packed(format_name: str, n_rows: int, n_columns: int, memory: np.ndarray | None = None) -> Packed:
+def new_packed(format_name: str, n_rows: int, n_columns: int, memory: np.ndarray | None = None) -> PackedMatrix:
     """Room for a matrix; raises ValueError when a row is not whole blocks.
 
     Rows of F16, BF16 and F32 may have any length: they are filled up with zeros.
@@ -70,7 +70,7 @@ def new_packed(format_name: str, n_rows: int, n_columns: int, memory: np.ndarray
     """
     shape = _shape(format_name, n_rows, n_columns)
     data = aligned(shape, np.uint8) if memory is None else memory.reshape(shape)
-    return Packed(format=format_name, n_rows=n_rows, n_columns=n_columns, data=data)
+    return PackedMatrix(format=format_name, n_rows=n_rows, n_columns=n_columns, data=data)
 
 
 def _shape(format_name: str, n_rows: int, n_columns: int) -> tuple[int, int, int]:
@@ -79,7 +79,7 @@ def _shape(format_name: str, n_rows: int, n_columns: int) -> tuple[int, int, int
     return -(-n_rows // ROWS), -(-n_columns // block_columns(format_name)), n_bytes
 
 
-def pack_rows(packed: Packed, first_row: int, rows: np.ndarray) -> None:
+def pack_rows(packed: PackedMatrix, first_row: int, rows: np.ndarray) -> None:
     """Put encoded rows into their place.
 
     first_row  a multiple of 16
