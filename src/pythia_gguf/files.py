@@ -214,7 +214,7 @@ def remove_abandoned(folder: Path) -> None:
     """
     try:
         names = [name for name in os.listdir(folder) if PARTIAL.fullmatch(name)]
-    except OSError:  # whoever writes there will say it
+    except OSError:  # the next write there will fail and say why
         return
     for name in names:
         with contextlib.suppress(OSError):  # it is being written, or another process was first

@@ -44,14 +44,13 @@ def command(
     well, 65 when a file is damaged, 74 when some are missing and the others are sound.
 
     --against compares with a source instead of a list: SOURCE is what `pythia quantize` takes, and a file derives from
-    it when every tensor is what this source gives in that format. For each file it says which quant of which mix that
-    is, or what differs: tensors, keys, or the choice of formats. Exit code 65 for whatever is not the same byte for
-    byte.
+    it when every tensor is what this source gives in that format. For each file it names the quant and the mix, or what
+    differs: tensors, keys, or the choice of formats. Exit code 65 for whatever is not the same byte for byte.
 
     \b
     pythia verify pythia-70m-GGUF
     pythia verify pythia-70m-GGUF/pythia-70m.Q4_K_M.gguf
-    pythia verify --ignore-missing .                      a folder of which some files were fetched
+    pythia verify --ignore-missing .                      a folder that was fetched in part
     pythia verify pythia-70m-GGUF --against pythia-70m    whether the files are made of this checkpoint
     """
     if output_format == "json":

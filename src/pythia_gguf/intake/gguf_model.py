@@ -1,6 +1,6 @@
-"""A GGUF of a whole model: one answer, for whoever quantizes, runs or exports it, to whether it is one.
+"""Decides, for all commands that quantize, run or export one, whether a GGUF holds a whole model.
 
-Knows no weight, and no tokenizer but by its keys.
+It looks at keys and at names and shapes of tensors, never at weights.
 """
 
 from __future__ import annotations

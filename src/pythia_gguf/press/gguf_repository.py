@@ -94,7 +94,7 @@ def kept_gguf(name: ModelName, snapshot: Path) -> Path | None:
 
 
 def _listed(contents: Mapping[str, str]) -> tuple[ListedFile, ...]:
-    """Files of whole models, a split one once; `files` is path -> a hash of the bytes."""
+    """Files of whole models, a split one once; `contents` is path -> a hash of the bytes."""
     found: dict[str, ListedFile] = {}
     for path in sorted(filter(is_gguf_model, contents)):
         whole, n_parts = _whole(path)
