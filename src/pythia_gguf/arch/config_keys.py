@@ -1,4 +1,4 @@
-"""The one list of keys that a config.json of GPT-NeoX may hold: we read it, or it means nothing, or it has one value.
+"""The one list of keys in a config.json of GPT-NeoX: which we read, which mean nothing, which may have only one value.
 
 arch/gpt_neox.py and arch/rotary.py read the values, and tokenizer/ the ids of tokens. The keys are those of
 transformers 4.57.6 and 5.24: GPTNeoXConfig, PretrainedConfig, GenerationConfig, and keys that the code of all models

@@ -52,7 +52,7 @@ def _read_hf_keys(config: Mapping[str, object], path: PathLike) -> tuple[ModelCo
     """
     keys = Keys(config, path)
     notes = (*_check_class(keys), *check_keys(keys))
-    # The weights show the other sizes; transformers' defaults, those of GPT-NeoX-20B, are nobody's intention.
+    # Only the context has a default: transformers' defaults for the other sizes are those of GPT-NeoX-20B.
     keys = Keys({"max_position_embeddings": _DEFAULT_CONTEXT} | dict(config), path)
     sizes = {field: keys.whole(key, 1, most) for field, (key, _, most) in _SIZES.items()}
     head_dim = _head_dim(keys, sizes, "num_attention_heads")

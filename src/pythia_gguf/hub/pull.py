@@ -73,9 +73,9 @@ def pull(name: ModelName, hub: Hub | None = None, progress: Progress | None = No
     """Fetch a model; returns its folder, where huggingface_hub and transformers find it too.
 
     Files that are there already are not fetched again; without a network, they are used. New files are compared with
-    the hashes that the Hub lists; a file that differs is deleted. All files are of one commit, even if the branch
-    moves. Raises NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong
-    hash
+    the hashes that the Hub lists; a file that differs is deleted. All are of one commit, even if the branch moves.
+
+    Raises  NetworkError, UsageError for a revision that does not exist, StorageError, ModelFileError for a wrong hash
     """
     return find(name, hub, keep=True, progress=progress).folder
 

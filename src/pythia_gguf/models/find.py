@@ -55,7 +55,7 @@ def find_gguf(
     tell      hears in one line which file had to be made
     Raises    UsageError, StorageError, ModelFileError, NetworkError
     """
-    # 1. A name of the Hub; anything that exists on this machine is a path.
+    # 1. A text that names nothing on this machine is a name of the Hub.
     named = resolve(model, revision)
     if isinstance(named, ModelName):
         quant = only_one("quant", quant, named.file or named.quant)

@@ -58,7 +58,7 @@ class SourceLocation:
     """Where a source is.
 
     path   its folder or file
-    place  where files of a checkpoint of the Hub are that are not on this machine
+    place  the place on the Hub of those files of a checkpoint that are not on this machine
     model  the name by which it was given; None for a path
     """
 
