@@ -85,6 +85,7 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_sampling.py --save
 	$(BIN)/python bench/bench_press.py --save
 	$(BIN)/python bench/bench_engine.py --save
+	$(BIN)/python bench/bench_batch.py --save
 	$(BIN)/python bench/bench_measure.py --save
 	$(BIN)/python bench/bench_lm_eval.py --save
 

@@ -30,6 +30,7 @@ def filled(text: str) -> str:
         "weighted": weighted,
         "engine": engine,
         "more": more,
+        "batch": batch,
         "measure": measuring,
     }.items():
         pattern = re.compile(rf"(<!-- {name} start -->\n).*?(<!-- {name} end -->)", re.DOTALL)
@@ -136,6 +137,20 @@ def more() -> str:
     """What else was measured of files that run."""
     rows = [f"| {r['fact']} | {r['value']} |" for r in rows_of("engine_more")]
     return "\n".join(["| measured | value |", "|---|---|", *rows, ""])
+
+
+def batch() -> str:
+    """One row for each processor and quant."""
+    lines = [
+        "| processor, threads | quant | texts | one by one | side by side | times as fast |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['cpu']}, {r['threads']} | {r['quant']} | {r['requests']} | {float(r['one_by_one_s']):.0f} s"
+        f" | {float(r['batch_s']):.0f} s | {float(r['ratio']):.1f} |"
+        for r in rows_of("batch")
+    ]
+    return "\n".join([*lines, ""])
 
 
 def measuring() -> str:
