@@ -72,6 +72,9 @@ def test_budget_of_keys_and_values_is_kept_to(model: Model):
     """Two tiles: a step that needs a third is refused, and nothing has changed."""
     n_bytes = tile_bytes(model.config, model.cache)
     assert model.kv_bytes(1) == model.kv_bytes(LANES) == n_bytes == model.kv_bytes(LANES + 1) // 2
+    for n in (0, -1, n_bytes - 1):
+        with pytest.raises(UsageError, match=f"kv_bytes must be at least {n_bytes}, for the first 32 tokens"):
+            model.sequences(n_sequences=3, n_context=100, kv_bytes=n)
     session = model.sequences(n_sequences=3, n_context=100, kv_bytes=2 * n_bytes + 1)
     first, second, third = (session.open() for _ in range(3))
     ids = list(range(LANES))

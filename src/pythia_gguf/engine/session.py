@@ -66,6 +66,11 @@ class Session(ProcessBound):
         self.n_context = runner.n_context if n_context is None else n_context
         if n_sequences < 1 or not 1 <= self.n_context <= runner.n_context:
             raise ValueError(f"{n_sequences} sequences of {self.n_context} tokens; the model has {runner.n_context}")
+        if kv_bytes is not None and kv_bytes < (least := kv_bytes_of(runner, 1)):
+            raise UsageError(
+                Argument("kv_bytes"),
+                f" must be at least {least}, for the first {LANES} tokens of a text, got {kv_bytes}",
+            )
         require_memory(
             session_bytes(runner, n_sequences, self.n_context, kv_bytes),
             f"a session of {n_sequences} sequences of {self.n_context} tokens",
