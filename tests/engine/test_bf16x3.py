@@ -5,7 +5,6 @@ Products are looked at in tests/kernels/test_matmul.py, same bits in test_same_b
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cpu_kinds import environment
 from engine.nano import HELDOUT, nano_files
 from engine.toys import distance, hf_from_gguf, hf_logits, toy_model, write_gguf
 from pythia_gguf.engine.model import load
@@ -49,9 +49,8 @@ def test_rows_that_are_not_whole_tiles_are_refused(tmp_path: Path):
 
 
 def test_a_processor_without_tiles_says_so_in_one_line():
-    env = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c"}
     command = [sys.executable, "-m", "pythia_gguf", "score", str(nano_files()["F16"])]
     command += ["--prompt", "a", "--continuation", "b", "--activations", "bf16x3"]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, env=environment("haswell"), capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.strip().splitlines()[-1].endswith(NEEDS_AMX)

@@ -1,6 +1,6 @@
 """What kernels get from the processor that they are compiled for, in words.
 
-kernels/words.py and kernels/amx.py say which instructions they use where the processor has them.
+kernels/dots.py, kernels/words.py and kernels/amx.py say which instructions they use where the processor has them.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pythia_gguf.kernels.amx import has_tiles
+from pythia_gguf.kernels.dots import dot_kind
 from pythia_gguf.kernels.numba_private import cpu_context, target_of
 from pythia_gguf.kernels.simd import has_feature
 
 # Of those that kernels make something of, the ones that people ask for.
-_FEATURES = ("avx", "avx2", "fma", "f16c", "gfni", "avx512f", "avx512bw", "avx512vnni", "amx-bf16", "neon")
+_FEATURES = ("avx", "avx2", "fma", "f16c", "gfni", "avxvnni", "avx512f", "avx512bw", "avx512vnni", "amx-bf16", "neon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,6 @@ def cpu_kind() -> CpuKind:
         name=str(target_of(context)[1]),
         features=features,
         vectors=next((kind for name, kind in kinds.items() if name in features), "baseline"),
-        products="VNNI" if "avx512vnni" in features else "16-bit products",
+        products=dot_kind(context),
         has_amx=has_tiles(),
     )

@@ -13,18 +13,21 @@ columns at a time so that they stay in the first cache, and tokens, unsigned, pa
 activation serves 32 rows. Codes of these tokens are 128 too large; `base` = -128 * sum of weights corrects that before
 the first product. An unpacked block of 32 columns is a record of vectors: 8 of codes, then a base, a scale and a
 minimum for each scale that 32 columns have.
+
+Where the processor multiplies large bytes by sign (kernels/dots.py), the offset of codes and the 128 of activations are
+subtracted before the products, and the base is zero. The sums are the same.
 """
 
 import numpy as np
 
 from pythia_gguf.kernels.activations import MANY_TOKENS, MINUS_HIGH, MINUS_LOW, MINUS_SUM, D
+from pythia_gguf.kernels.dots import Dots, dot4, dots_of
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.memory import f32_at, i32_at, u8_at
 from pythia_gguf.kernels.simd import load16, store
 from pythia_gguf.kernels.unpack import Layout
 from pythia_gguf.kernels.words import (
     as_floats,
-    dot4,
     floats,
     fused,
     lowered,
@@ -65,25 +68,41 @@ def _joiner(layout: Layout):
     return join
 
 
-def _direct(layout: Layout):
+def _lowered_codes(layout: Layout):
+    """Make the function that reads codes of a format minus its offset."""
+    codes_of, offset = layout.codes, layout.offset
+
+    @inlined
+    def codes(data, at, sub):
+        c0, c1, c2, c3, c4, c5, c6, c7 = codes_of(data, at, sub)
+        return (
+            lowered(c0, offset),
+            lowered(c1, offset),
+            lowered(c2, offset),
+            lowered(c3, offset),
+            lowered(c4, offset),
+            lowered(c5, offset),
+            lowered(c6, offset),
+            lowered(c7, offset),
+        )
+
+    return codes
+
+
+def _direct(layout: Layout, dots: Dots):
     """Make the functions for one and for four tokens against one group, from packed data."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
-    codes_of, scales_of, minima_of, n_scales = layout.codes, layout.scales, layout.minima, layout.n_scales
-    has_offset, offset = layout.offset != 0, np.float32(layout.offset)
+    scales_of, minima_of, n_scales, dot16 = layout.scales, layout.minima, layout.n_scales, dots.few
+    codes_of = _lowered_codes(layout) if dots.by_sign else layout.codes
+    # An offset that has been taken off already is zero here, times a sum that is NaN where an activation is.
+    has_offset, offset = layout.offset != 0, np.float32(0 if dots.by_sign else layout.offset)
     sub_bytes, join = n_bytes // n_subs, _joiner(layout)
 
     @inlined
     def add(total, codes, s, m, x, at):
         """32 columns of one token."""
-        a = dot4(no_words(), codes[0], spread(x, at))
-        a = dot4(a, codes[1], spread(x, at + 1))
-        a = dot4(a, codes[2], spread(x, at + 2))
-        a = dot4(a, codes[3], spread(x, at + 3))
-        b = no_words() if n_scales == 2 else a
-        b = dot4(b, codes[4], spread(x, at + 4))
-        b = dot4(b, codes[5], spread(x, at + 5))
-        b = dot4(b, codes[6], spread(x, at + 6))
-        b = dot4(b, codes[7], spread(x, at + 7))
+        a = dot16(no_words(), codes[0], codes[1], codes[2], codes[3], x, at)
+        b = dot16(no_words() if n_scales == 2 else a, codes[4], codes[5], codes[6], codes[7], x, at + 4)
         v, w = floats(a if n_scales == 2 else b), floats(b)
         if has_offset:
             v = fused(no_floats() + offset, number(x, at + (MINUS_LOW if n_scales == 2 else MINUS_SUM)), v)
@@ -121,7 +140,7 @@ def _direct(layout: Layout):
     return direct, direct_four
 
 
-def _unpacker(layout: Layout):
+def _unpacker(layout: Layout, by_sign: bool):
     """Make the function that writes blocks of a group into scratch."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     n_scales, has_min, offset = layout.n_scales, layout.has_min, layout.offset
@@ -138,13 +157,14 @@ def _unpacker(layout: Layout):
                 sums = no_words()
                 for j in range(8):
                     if n_scales == 2 and j == 4:
-                        store(room, i + 128, no_words() - (sums << 7))
+                        store(room, i + 128, no_words() if by_sign else no_words() - (sums << 7))
                         sums = no_words()
                     signed = lowered(codes[j], offset)
                     store(room, i + j * 16, signed)
                     sums = dot4(sums, no_words() + ONES, signed)
                 scales, minima = scales_of(data, place, sub), minima_of(data, place, sub)
-                store(room, i + (144 if n_scales == 2 else 128), no_words() - (sums << 7))
+                base = no_words() if by_sign else no_words() - (sums << 7)
+                store(room, i + (144 if n_scales == 2 else 128), base)
                 store(factors, i + 160, scales[0])
                 if n_scales == 2:
                     store(factors, i + 176, scales[1])
@@ -157,7 +177,7 @@ def _unpacker(layout: Layout):
 
 
 @inlined
-def _half(p, q, room, i, j, x, at, token):
+def _half_at_once(p, q, room, i, j, x, at, token):
     """Add four dot products of four tokens for both groups: columns of vectors j .. j + 3 of the records at i."""
     p0, p1, p2, p3 = p
     q0, q1, q2, q3 = q
@@ -174,6 +194,28 @@ def _half(p, q, room, i, j, x, at, token):
     return (p0, p1, p2, p3), (q0, q1, q2, q3)
 
 
+def _half_by_token(dot):
+    """Make the same function for one token and one group after the other: few sums are in registers at a time."""
+
+    @inlined
+    def group(p, room, i, x, at, token):
+        w0, w1, w2, w3 = load16(room, i), load16(room, i + 16), load16(room, i + 32), load16(room, i + 48)
+        return (
+            dot(p[0], w0, w1, w2, w3, x, at),
+            dot(p[1], w0, w1, w2, w3, x, at + token),
+            dot(p[2], w0, w1, w2, w3, x, at + 2 * token),
+            dot(p[3], w0, w1, w2, w3, x, at + 3 * token),
+        )
+
+    @inlined
+    def half(p, q, room, i, j, x, at, token):
+        i += j * 16
+        p = group(p, room, i, x, at + j, token)
+        return p, group(q, room, i + ROOM_WORDS // 2, x, at + j, token)
+
+    return half
+
+
 @inlined
 def _floats(p):
     """Four vectors of integers as float32."""
@@ -187,10 +229,11 @@ def _bases(room, i):
     return base, base, base, base
 
 
-def _tiles(layout: Layout):
+def _tiles(layout: Layout, dots: Dots):
     """Make the functions for one and for four tokens against two unpacked groups."""
     n_scales, join = layout.n_scales, _joiner(layout)
     step, other = RECORD_VECTORS * 16, ROOM_WORDS // 2
+    dot16, half = dots.many, _half_by_token(dots.many) if dots.token_by_token else _half_at_once
 
     @inlined
     def joined(total, v, w, room, i, x, at):
@@ -215,11 +258,11 @@ def _tiles(layout: Layout):
         d = (load16(sums, at + 16), load16(sums, at + 48), load16(sums, at + 80), load16(sums, at + 112))
         for k in range(n_blocks):
             i, place = k * step, first + k * 16
-            p, q = _half(_bases(room, i + 128), _bases(room, i + other + 128), room, i, 0, x, place, token)
+            p, q = half(_bases(room, i + 128), _bases(room, i + other + 128), room, i, 0, x, place, token)
             if n_scales == 2:
                 v, w = _floats(p), _floats(q)
                 p, q = _bases(room, i + 144), _bases(room, i + other + 144)
-            p, q = _half(p, q, room, i, 4, x, place, token)
+            p, q = half(p, q, room, i, 4, x, place, token)
             if n_scales == 1:
                 v, w = _floats(p), _floats(q)
             c = joined_all(c, v, _floats(p), room, i, x, place, token)
@@ -229,16 +272,17 @@ def _tiles(layout: Layout):
             store(sums, at + t * 32 + 16, d[t])
 
     @inlined
+    def row(p, room, i, x, at):
+        return dot16(p, load16(room, i), load16(room, i + 16), load16(room, i + 32), load16(room, i + 48), x, at)
+
+    @inlined
     def single(c, room, i, x, at):
         """32 columns of one token against one group."""
-        p = load16(room, i + 128)
-        for k in range(4):
-            p = dot4(p, spread(x, at + k), load16(room, i + k * 16))
+        p = row(load16(room, i + 128), room, i, x, at)
         v = floats(p)
         if n_scales == 2:
             p = load16(room, i + 144)
-        for k in range(4, 8):
-            p = dot4(p, spread(x, at + k), load16(room, i + k * 16))
+        p = row(p, room, i + 64, x, at + 4)
         if n_scales == 1:
             v = floats(p)
         return joined(c, v, floats(p), room, i, x, at)
@@ -263,8 +307,9 @@ def int8_scratch_bytes(n_tokens: int) -> int:
 def int8_product(format_name: str, layout: Layout) -> CKernel:
     """The product for a format of blocks."""
     columns, n_bytes = layout.columns, layout.n_bytes
-    (direct, direct_four), unpack = _direct(layout), _unpacker(layout)
-    one, four = _tiles(layout)
+    dots = dots_of(layout.most, layout.offset)
+    (direct, direct_four), unpack = _direct(layout, dots), _unpacker(layout, dots.by_sign)
+    one, four = _tiles(layout, dots)
 
     @inlined
     def few(data, start, x, n_tokens, n_columns, result, stride, at):

@@ -47,6 +47,7 @@ LANES = 32
 _LLVM_ELEMENTS: dict[Any, ir.Type] = {
     types.float32: ir.FloatType(),
     types.int32: ir.IntType(32),
+    types.int16: ir.IntType(16),
     types.uint16: ir.IntType(16),
     types.uint8: ir.IntType(8),
     types.boolean: ir.IntType(1),

@@ -20,6 +20,7 @@ from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.words import floats, halves, levels, moved, no_floats, signed, small, words
 
 LEVELS_64 = np.tile((LEVELS.astype(np.int32) + 128).astype(np.uint8), 4)
+_MOST_LEVEL = int(LEVELS_64.max())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Layout:
 
     columns   columns of a block
     n_bytes   bytes of a packed block of 16 rows
+    most      the largest code
     offset    to subtract from a code
     n_scales  scales of 32 columns: 1 or 2
     has_min   whether the format has minima
@@ -35,6 +37,7 @@ class Layout:
 
     columns: int
     n_bytes: int
+    most: int
     offset: int
     n_scales: int
     has_min: bool
@@ -228,10 +231,11 @@ def _iq4_xs_scales(data, at, sub):
     return s, s
 
 
-def _layout(columns, n_bytes, offset, n_scales, codes, scales, minima=_no_minima):
+def _layout(columns, n_bytes, most, offset, n_scales, codes, scales, minima=_no_minima):
     return Layout(
         columns=columns,
         n_bytes=n_bytes,
+        most=most,
         offset=offset,
         n_scales=n_scales,
         has_min=minima is not _no_minima,
@@ -242,16 +246,16 @@ def _layout(columns, n_bytes, offset, n_scales, codes, scales, minima=_no_minima
 
 
 LAYOUTS = {
-    "Q4_0": _layout(32, 288, 8, 1, _four_bit_codes(32), _d),
-    "Q4_1": _layout(32, 320, 0, 1, _four_bit_codes(64), _d, _m_minima),
-    "Q5_0": _layout(32, 352, 16, 1, _five_bit_codes(32), _d),
-    "Q5_1": _layout(32, 384, 0, 1, _five_bit_codes(64), _d, _m_minima),
-    "Q8_0": _layout(32, 544, 128, 1, _byte_codes, _d),
-    "Q2_K": _layout(256, 1344, 0, 2, _two_bit_codes(320), _q2_k_scales, _q2_k_minima),
-    "Q3_K": _layout(256, 1824, 4, 2, _three_bit_codes(288), _signed_pair_scales),
-    "Q4_K": _layout(256, 2368, 0, 1, _four_bit_codes(320), _k_scales, _k_minima),
-    "Q5_K": _layout(256, 2880, 0, 1, _five_bit_codes(320), _k_scales, _k_minima),
-    "Q6_K": _layout(256, 3360, 32, 2, _six_bit_codes(288), _signed_pair_scales),
-    "IQ4_NL": _layout(32, 288, 128, 1, _level_codes(32), _d),
-    "IQ4_XS": _layout(256, 2208, 128, 1, _level_codes(160), _iq4_xs_scales),
+    "Q4_0": _layout(32, 288, 15, 8, 1, _four_bit_codes(32), _d),
+    "Q4_1": _layout(32, 320, 15, 0, 1, _four_bit_codes(64), _d, _m_minima),
+    "Q5_0": _layout(32, 352, 31, 16, 1, _five_bit_codes(32), _d),
+    "Q5_1": _layout(32, 384, 31, 0, 1, _five_bit_codes(64), _d, _m_minima),
+    "Q8_0": _layout(32, 544, 255, 128, 1, _byte_codes, _d),
+    "Q2_K": _layout(256, 1344, 3, 0, 2, _two_bit_codes(320), _q2_k_scales, _q2_k_minima),
+    "Q3_K": _layout(256, 1824, 7, 4, 2, _three_bit_codes(288), _signed_pair_scales),
+    "Q4_K": _layout(256, 2368, 15, 0, 1, _four_bit_codes(320), _k_scales, _k_minima),
+    "Q5_K": _layout(256, 2880, 31, 0, 1, _five_bit_codes(320), _k_scales, _k_minima),
+    "Q6_K": _layout(256, 3360, 63, 32, 2, _six_bit_codes(288), _signed_pair_scales),
+    "IQ4_NL": _layout(32, 288, _MOST_LEVEL, 128, 1, _level_codes(32), _d),
+    "IQ4_XS": _layout(256, 2208, _MOST_LEVEL, 128, 1, _level_codes(160), _iq4_xs_scales),
 }

@@ -1,4 +1,4 @@
-"""Vectors of 16 lanes of 32 bits, one lane a row of weights, and the dot product of bytes of matrix products.
+"""Vectors of 16 lanes of 32 bits, one lane a row of weights, for matrix products.
 
 Sixteen rows lie side by side: a vector of words holds four consecutive columns of each, one byte a column.
 
@@ -10,7 +10,6 @@ Sixteen rows lie side by side: a vector of words holds four consecutive columns 
     floats(v), as_floats(v)  int32 lanes -> float32: the same number, the same bits
     as_words(v)              the bits of float32 lanes
     spread(x, i)             x[i], int32, in every lane
-    dot4(t, u, s)            t + sum of four products in every lane: unsigned bytes of u, signed bytes of s
     lowered(w, n)            every byte of w minus n
     moved(i, n, j)(w)        bits i .. i + n - 1 of every byte of w, at j .. j + n - 1; all else zero
     fused(a, b, c)           a * b + c, a and b vectors or scalars; rounded once where the processor can, else twice
@@ -21,12 +20,12 @@ Sixteen rows lie side by side: a vector of words holds four consecutive columns 
     store_pair(x, i, a, b)   two vectors one after the other, from x[i]
     levels(table, w)         table[b] for every byte b < 16 of the words
 
-`+ - * & | << >>` work as in kernels/simd.py. dot4 is exact: VNNI's instruction where there is one, else 16-bit products
-that LLVM knows how to add in pairs.
+`+ - * & | << >>` work as in kernels/simd.py. Dot products of bytes are in kernels/dots.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -54,6 +53,38 @@ def _load(builder: ir.IRBuilder, at: ir.Value, kind: ir.Type) -> ir.Value:
     value = builder.load(builder.bitcast(at, kind.as_pointer()))
     value.align = 1
     return value
+
+
+def register_bytes(context: Any) -> int:
+    """Size of the registers in which the processor that is compiled for works on bytes: 64, 32, or 0 without AVX2."""
+    if has_feature(context, "avx512bw"):
+        return 64
+    return 32 if has_feature(context, "avx2") else 0
+
+
+def by_register(builder: ir.IRBuilder, name: str, n_bytes: int, element: ir.Type, *values: ir.Value) -> ir.Value:
+    """A function of LLVM that takes registers of `n_bytes`, 64 or 32, called with vectors of 64 bytes.
+
+    element  of the result
+    """
+    if n_bytes == 32:
+        parts = [by_register(builder, name, 64, element, *_parts(builder, values, i)) for i in (0, 1)]
+        n = 2 * parts[0].type.count
+        return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(_WORD, n), list(range(n))))
+    first = values[0].type
+    result = ir.VectorType(element, first.count * first.element.width // element.width)
+    kind = ir.FunctionType(result, [v.type for v in values])
+    return builder.call(get_or_insert_function(builder.module, kind, name), values)
+
+
+def _parts(builder: ir.IRBuilder, values: Iterable[ir.Value], which: int) -> list[ir.Value]:
+    """The lower or the upper half of vectors."""
+    halves = []
+    for v in values:
+        n = v.type.count // 2
+        order = ir.Constant(ir.VectorType(_WORD, n), list(range(which * n, which * n + n)))
+        halves.append(builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), order))
+    return halves
 
 
 def _reader(result: Vector, convert: Any) -> Any:
@@ -111,18 +142,6 @@ def as_words(typing_context, value):
     return I32X16(value), lambda context, builder, sig, args: builder.bitcast(args[0], I32X16.llvm)
 
 
-def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Products of 32 int16 lanes, neighbours added: 16 int32 lanes. LLVM makes it one instruction (pmaddwd)."""
-    wide = ir.VectorType(_WORD, 32)
-    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
-    undefined = ir.Constant(wide, ir.Undefined)
-    even, odd = (
-        builder.shuffle_vector(products, undefined, ir.Constant(I32X16.llvm, list(range(start, 32, 2))))
-        for start in (0, 1)
-    )
-    return builder.add(even, odd)
-
-
 def _spread(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(_WORD, 0))
@@ -138,28 +157,6 @@ def spread(typing_context, x, index):
         return _spread(builder, builder.load(at), 16)
 
     return I32X16(x, index), emit
-
-
-@intrinsic
-def dot4(typing_context, total, unsigned, signed):
-    """total + u0 s0 + u1 s1 + u2 s2 + u3 s3 lane by lane, exact; bytes u unsigned, bytes s signed."""
-
-    def emit(context, builder, sig, args):
-        if has_feature(context, "avx512vnni"):
-            kind = ir.FunctionType(I32X16.llvm, [I32X16.llvm, _BYTES, _BYTES])
-            function = get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-            as_bytes = [builder.bitcast(v, _BYTES) for v in args[1:]]
-            return builder.call(function, [args[0], *as_bytes])
-        pairs = ir.VectorType(_HALF, 32)
-        u, s = builder.bitcast(args[1], pairs), builder.bitcast(args[2], pairs)
-        eight = _constant(pairs, 8)
-        even = _pair_products(
-            builder, builder.and_(u, _constant(pairs, 255)), builder.ashr(builder.shl(s, eight), eight)
-        )
-        odd = _pair_products(builder, builder.lshr(u, eight), builder.ashr(s, eight))
-        return builder.add(args[0], builder.add(even, odd))
-
-    return I32X16(total, unsigned, signed), emit
 
 
 @intrinsic
@@ -266,10 +263,10 @@ def levels(typing_context, table, value):
     def emit(context, builder, sig, args):
         at = pointer_to(context, builder, table, args[0], ir.Constant(ir.IntType(64), 0))
         entries, index = _load(builder, at, _BYTES), builder.bitcast(args[1], _BYTES)
-        if has_feature(context, "avx512bw"):
-            kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES])
-            function = get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pshuf.b.512")
-            return builder.bitcast(builder.call(function, [entries, index]), I32X16.llvm)
+        n_bytes = register_bytes(context)
+        if n_bytes:
+            name = "llvm.x86.avx512.pshuf.b.512" if n_bytes == 64 else "llvm.x86.avx2.pshuf.b"
+            return builder.bitcast(by_register(builder, name, n_bytes, _BYTE, entries, index), I32X16.llvm)
         # Four choices between neighbours, bit by bit of the index; LLVM has no permutation of bytes without SSSE3.
         found = [
             builder.shuffle_vector(entries, ir.Constant(_BYTES, ir.Undefined), _constant(ir.VectorType(_WORD, 64), i))

@@ -1,0 +1,226 @@
+"""Exact dot products of bytes, by the best instructions that the processor has for them.
+
+A vector of words holds four bytes of each of 16 rows, see kernels/words.py.
+
+    dot4(t, u, s)    t + sum of four products in every lane: unsigned bytes of u, signed bytes of s
+    pairs(u, s)      sums of two neighbouring products, 32 int16: exact while they fit
+    sign_pairs(w, a) the same of signed bytes, no byte of a being -128
+    add_pairs(t, p)  t + both sums of a lane
+
+VNNI and AVX-VNNI have one instruction for four products of any bytes. AVX2 multiplies bytes and adds neighbours as
+int16, which saturates, so how large the bytes get decides how many vectors of sums are added before they are widened:
+
+    codes of                    up to   few tokens: 2 * code * 128     many: 2 * 255 * largest of code - offset
+    Q2_K, Q3_K                  3, 7    768, 1792      4 vectors       1530, 2040     4 vectors
+    Q4_0, Q4_1 and Q4_K         15      3840           4               4080, 7650     4
+    Q5_0, Q5_1 and Q5_K         31      7936           4               8160, 15810    4, 2
+    Q6_K                        63      16128          2               16320          2
+    Q8_0, IQ4_NL and IQ4_XS     255, 241               by sign                        by sign
+
+The sum of so many vectors is at most 32767. By sign, the absolute value of the weight is multiplied with the activation
+that has got the weight's sign: 2 * 128 * 127 fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from pythia_gguf.kernels.jit import inlined
+from pythia_gguf.kernels.numba_private import cpu_context
+from pythia_gguf.kernels.simd import Vector, has_feature
+from pythia_gguf.kernels.words import I32X16, by_register, lowered, register_bytes, spread
+
+VNNI, AVX_VNNI, BYTE_PAIRS, WORD_PAIRS = "VNNI", "AVX-VNNI", "pairs of bytes", "16-bit products"
+PAIRS = Vector(types.int16, 32)
+_BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_BYTES = ir.VectorType(_BYTE, 64)
+_MOST_INT16 = 32767
+# The largest size of an activation as a signed byte, and as an unsigned one.
+_MOST_SIGNED, _MOST_UNSIGNED = 128, 255
+
+
+def dot_kind(context: Any) -> str:
+    """The instructions that dot products of bytes are made of on the processor that is compiled for."""
+    if has_feature(context, "avx512vnni"):
+        return VNNI
+    if has_feature(context, "avxvnni"):
+        return AVX_VNNI
+    return BYTE_PAIRS if has_feature(context, "avx2") else WORD_PAIRS
+
+
+def _constant(kind: ir.VectorType, value: int) -> ir.Constant:
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def _as_bytes(builder: ir.IRBuilder, values: list[ir.Value]) -> list[ir.Value]:
+    return [builder.bitcast(v, _BYTES) for v in values]
+
+
+def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Products of 32 int16 lanes, neighbours added: 16 int32 lanes. LLVM makes one instruction of it (pmaddwd)."""
+    wide = ir.VectorType(_WORD, 32)
+    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    undefined = ir.Constant(wide, ir.Undefined)
+    even, odd = (
+        builder.shuffle_vector(products, undefined, ir.Constant(I32X16.llvm, list(range(start, 32, 2))))
+        for start in (0, 1)
+    )
+    return builder.add(even, odd)
+
+
+@intrinsic
+def dot4(typing_context, total, unsigned, signed):
+    """total + u0 s0 + u1 s1 + u2 s2 + u3 s3 lane by lane, exact; bytes u unsigned, bytes s signed."""
+
+    def emit(context, builder, sig, args):
+        kind = dot_kind(context)
+        if kind in (VNNI, AVX_VNNI):
+            name, n_bytes = ("512", 64) if kind == VNNI else ("256", 32)
+            as_bytes = _as_bytes(builder, args[1:])
+            return by_register(builder, f"llvm.x86.avx512.vpdpbusd.{name}", n_bytes, _WORD, args[0], *as_bytes)
+        halves = PAIRS.llvm
+        u, s = builder.bitcast(args[1], halves), builder.bitcast(args[2], halves)
+        eight = _constant(halves, 8)
+        even = _pair_products(
+            builder, builder.and_(u, _constant(halves, 255)), builder.ashr(builder.shl(s, eight), eight)
+        )
+        odd = _pair_products(builder, builder.lshr(u, eight), builder.ashr(s, eight))
+        return builder.add(args[0], builder.add(even, odd))
+
+    return I32X16(total, unsigned, signed), emit
+
+
+def _byte_pairs(context: Any, builder: ir.IRBuilder, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+    """vpmaddubsw."""
+    n_bytes = register_bytes(context)
+    name = "llvm.x86.avx512.pmaddubs.w.512" if n_bytes == 64 else "llvm.x86.avx2.pmadd.ub.sw"
+    return by_register(builder, name, n_bytes, _HALF, unsigned, signed)
+
+
+@intrinsic
+def pairs(typing_context, unsigned, signed):
+    """u0 s0 + u1 s1, u2 s2 + u3 s3 of every lane; needs AVX2."""
+
+    def emit(context, builder, sig, args):
+        return _byte_pairs(context, builder, *_as_bytes(builder, args))
+
+    return PAIRS(unsigned, signed), emit
+
+
+@intrinsic
+def sign_pairs(typing_context, weights, activations):
+    """`pairs` of signed bytes, those of the second vector above -128."""
+
+    def emit(context, builder, sig, args):
+        w, a = _as_bytes(builder, args)
+        zero = _constant(_BYTES, 0)
+        is_negative = builder.icmp_signed("<", w, zero)
+        size = builder.select(is_negative, builder.sub(zero, w), w)
+        if register_bytes(context) == 64:  # which have no vpsignb
+            signed = builder.select(is_negative, builder.sub(zero, a), a)
+        else:
+            signed = by_register(builder, "llvm.x86.avx2.psign.b", 32, _BYTE, a, w)
+        return _byte_pairs(context, builder, size, signed)
+
+    return PAIRS(weights, activations), emit
+
+
+@intrinsic
+def add_pairs(typing_context, total, sums):
+    """Each lane plus its two int16; needs AVX2."""
+
+    def emit(context, builder, sig, args):
+        n_bytes = register_bytes(context)
+        name = "llvm.x86.avx512.pmaddw.d.512" if n_bytes == 64 else "llvm.x86.avx2.pmadd.wd"
+        return builder.add(args[0], by_register(builder, name, n_bytes, _WORD, args[1], _constant(PAIRS.llvm, 1)))
+
+    return I32X16(total, sums), emit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dots:
+    """Dot products for a format on the processor that is compiled for, each f(t, w0, w1, w2, w3, x, at).
+
+    They add to t the products of 16 columns: weights in four vectors, activations from word `at` of x.
+
+    few           codes as they are, but less the offset where `by_sign`; activations signed
+    many          codes less the offset; activations 128 too large, which is made good here only where `by_sign`
+    by_sign       whether bytes are too large for AVX2 unless both are signed
+    token_by_token  whether registers are too few for the sums of four tokens at once
+    """
+
+    few: Callable
+    many: Callable
+    by_sign: bool
+    token_by_token: bool
+
+
+def dots_of(most: int, offset: int) -> Dots:
+    """The dot products for a format.
+
+    most    its largest code
+    offset  what is subtracted from codes
+    """
+    kind = dot_kind(cpu_context())
+    if kind != BYTE_PAIRS:
+        return Dots(few=_few_by_four, many=_many_by_four, by_sign=False, token_by_token=kind == AVX_VNNI)
+    few_run = run_of(most, _MOST_SIGNED)
+    many_run = run_of(_MOST_UNSIGNED, max(offset, most - offset))
+    if few_run and many_run:
+        few, many = _by_pairs(few_run, pairs), _by_pairs(many_run, _unsigned_activations)
+        return Dots(few=few, many=many, by_sign=False, token_by_token=True)
+    few, many = _by_pairs(1, sign_pairs), _by_pairs(1, _raised_activations)
+    return Dots(few=few, many=many, by_sign=True, token_by_token=True)
+
+
+def run_of(most_unsigned: int, most_signed: int) -> int:
+    """How many vectors of sums of two products can be added as int16, 4, 2 or 1; 0 where not even one fits."""
+    return next((n for n in (4, 2, 1) if n * 2 * most_unsigned * most_signed <= _MOST_INT16), 0)
+
+
+@inlined
+def _few_by_four(t, w0, w1, w2, w3, x, at):
+    t = dot4(t, w0, spread(x, at))
+    t = dot4(t, w1, spread(x, at + 1))
+    t = dot4(t, w2, spread(x, at + 2))
+    return dot4(t, w3, spread(x, at + 3))
+
+
+@inlined
+def _many_by_four(t, w0, w1, w2, w3, x, at):
+    t = dot4(t, spread(x, at), w0)
+    t = dot4(t, spread(x, at + 1), w1)
+    t = dot4(t, spread(x, at + 2), w2)
+    return dot4(t, spread(x, at + 3), w3)
+
+
+@inlined
+def _unsigned_activations(w, a):
+    return pairs(a, w)
+
+
+@inlined
+def _raised_activations(w, a):
+    return sign_pairs(w, lowered(a, 128))
+
+
+def _by_pairs(run: int, product: Callable) -> Callable:
+    """By `product` of weights and activations, where so many vectors of it may be added as int16."""
+
+    @inlined
+    def dot(t, w0, w1, w2, w3, x, at):
+        p0, p1 = product(w0, spread(x, at)), product(w1, spread(x, at + 1))
+        p2, p3 = product(w2, spread(x, at + 2)), product(w3, spread(x, at + 3))
+        if run == 4:
+            return add_pairs(t, (p0 + p1) + (p2 + p3))
+        if run == 2:
+            return add_pairs(add_pairs(t, p0 + p1), p2 + p3)
+        return add_pairs(add_pairs(add_pairs(add_pairs(t, p0), p1), p2), p3)
+
+    return dot

@@ -1,0 +1,82 @@
+"""Dot products of bytes with the largest bytes that there are; run as a program for other kinds of CPU.
+
+python dots_elsewhere.py Q4_K,Q8_0    prints for each format its name and the number of sums that are wrong, of few and
+of many tokens, then "too many" and the same where more vectors than allowed are added as int16
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from pythia_gguf.kernels import dots
+from pythia_gguf.kernels.numba_private import cpu_context
+from pythia_gguf.kernels.simd import load16, store
+from pythia_gguf.kernels.unpack import LAYOUTS
+
+CASES = 64
+
+
+def caller(dot: Callable) -> Callable:
+    """A function of weights i32 [n, 4, 16], activations i32 [n, 4] and results i32 [n, 16], all flat."""
+
+    @njit
+    def call(w, x, out):
+        for i in range(x.size // 4):
+            v = (load16(w, i * 64), load16(w, i * 64 + 16), load16(w, i * 64 + 32), load16(w, i * 64 + 48))
+            store(out, i * 16, dot(load16(out, i * 16), v[0], v[1], v[2], v[3], x, i * 4))
+
+    return call
+
+
+def numbers(low: int, high: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """int64 from low to high; in the first quarter all low, in the second all high, in the third one of both."""
+    rng = np.random.default_rng(seed)
+    result = rng.integers(low, high + 1, shape)
+    quarter = len(result) // 4
+    result[:quarter], result[quarter : 2 * quarter] = low, high
+    result[2 * quarter : 3 * quarter] = rng.choice([low, high], result[2 * quarter : 3 * quarter].shape)
+    return result
+
+
+def wrong(dot: Callable, w: np.ndarray, x: np.ndarray, x_true: np.ndarray) -> int:
+    """Sums that are not those of int64: weights [n, 4, 16, 4], activations [n, 4, 4] as bytes and as what they mean."""
+    out = np.full((len(w), 16), 1000, np.int32)
+    words = [values.astype(np.uint8).view(np.int32).reshape(-1) for values in (w, x)]
+    caller(dot)(*words, out.reshape(-1))
+    return int((out != 1000 + np.einsum("nkrb,nkb->nr", w, x_true)).sum())
+
+
+def wrong_sums(format_name: str, few: Callable, many: Callable, by_sign: bool) -> tuple[int, int]:
+    """For few and for many tokens."""
+    layout, shape = LAYOUTS[format_name], (CASES, 4, 16, 4)
+    raised = layout.offset if by_sign else 0
+    # Activations go through their four kinds within each kind of codes.
+    codes = numbers(0, layout.most, shape, 0)
+    signed = np.tile(numbers(-127, 127, (CASES // 4, 4, 4), 1), (4, 1, 1))
+    unsigned = signed + 128
+    return (
+        wrong(few, codes - raised, signed, signed),
+        wrong(many, codes - layout.offset, unsigned, signed if by_sign else unsigned),
+    )
+
+
+def main() -> None:
+    """Print the counts."""
+    for name in sys.argv[1].split(","):
+        layout = LAYOUTS[name]
+        made = dots.dots_of(layout.most, layout.offset)
+        print(name, *wrong_sums(name, made.few, made.many, made.by_sign))
+        if dots.dot_kind(cpu_context()) == dots.BYTE_PAIRS:
+            few = 2 * dots.run_of(layout.most, 128) or 1
+            many = 2 * dots.run_of(255, max(layout.offset, layout.most - layout.offset)) or 1
+            if max(few, many) <= 4:
+                beyond = dots._by_pairs(few, dots.pairs), dots._by_pairs(many, dots._unsigned_activations)
+                print("too many", *wrong_sums(name, *beyond, by_sign=False))
+
+
+if __name__ == "__main__":
+    main()
