@@ -1,7 +1,8 @@
 """Dot products of bytes with the largest bytes that there are; run as a program for other kinds of CPU.
 
 python dots_elsewhere.py Q4_K,Q8_0    prints for each format its name and the number of sums that are wrong, of few and
-of many tokens, then "too many" and the same where more vectors than allowed are added as int16
+of many tokens; then "too many", name, "few" or "many", and the number where more vectors than allowed are added as
+int16
 """
 
 from __future__ import annotations
@@ -73,9 +74,11 @@ def main() -> None:
         if dots.dot_kind(cpu_context()) == dots.BYTE_PAIRS:
             few = 2 * dots.run_of(layout.most, 128) or 1
             many = 2 * dots.run_of(255, max(layout.offset, layout.most - layout.offset)) or 1
-            if max(few, many) <= 4:
-                beyond = dots._by_pairs(few, dots.pairs), dots._by_pairs(many, dots._unsigned_activations)
-                print("too many", *wrong_sums(name, *beyond, by_sign=False))
+            for run, which, product in ((few, 0, dots.pairs), (many, 1, dots._unsigned_activations)):
+                if run <= 4:  # the most that there is anyway
+                    beyond = dots._by_pairs(run, product)
+                    n_wrong = wrong_sums(name, beyond, beyond, by_sign=False)[which]
+                    print("too many", name, ("few", "many")[which], n_wrong)
 
 
 if __name__ == "__main__":
