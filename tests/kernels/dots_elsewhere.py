@@ -8,7 +8,7 @@ int16
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numba import njit
@@ -65,20 +65,25 @@ def wrong_sums(format_name: str, few: Callable, many: Callable, by_sign: bool) -
     )
 
 
+def wrong_beyond(format_name: str) -> Iterator[tuple[str, int]]:
+    """Where one can add more vectors as int16 than is allowed: "few" or "many", and sums that are wrong then."""
+    layout = LAYOUTS[format_name]
+    few = dots.run_of(layout.most, 128), dots.pairs
+    many = dots.run_of(255, max(layout.offset, layout.most - layout.offset)), dots._unsigned_activations
+    for which, (run, product) in enumerate((few, many)):
+        if run < 4:
+            beyond = dots._by_pairs(2 * run or 1, product)
+            yield ("few", "many")[which], wrong_sums(format_name, beyond, beyond, by_sign=False)[which]
+
+
 def main() -> None:
     """Print the counts."""
     for name in sys.argv[1].split(","):
-        layout = LAYOUTS[name]
-        made = dots.dots_of(layout.most, layout.offset)
+        made = dots.dots_of(LAYOUTS[name].most, LAYOUTS[name].offset)
         print(name, *wrong_sums(name, made.few, made.many, made.by_sign))
         if dots.dot_kind(cpu_context()) == dots.BYTE_PAIRS:
-            few = 2 * dots.run_of(layout.most, 128) or 1
-            many = 2 * dots.run_of(255, max(layout.offset, layout.most - layout.offset)) or 1
-            for run, which, product in ((few, 0, dots.pairs), (many, 1, dots._unsigned_activations)):
-                if run <= 4:  # the most that there is anyway
-                    beyond = dots._by_pairs(run, product)
-                    n_wrong = wrong_sums(name, beyond, beyond, by_sign=False)[which]
-                    print("too many", name, ("few", "many")[which], n_wrong)
+            for which, n_wrong in wrong_beyond(name):
+                print("too many", name, which, n_wrong)
 
 
 if __name__ == "__main__":
