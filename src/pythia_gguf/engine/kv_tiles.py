@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pythia_gguf.arch import ModelConfig
+from pythia_gguf.engine.workspace import rounded_up
 from pythia_gguf.errors import UsageError
 from pythia_gguf.kernels.memory import Pages
 from pythia_gguf.kernels.simd import LANES
@@ -127,7 +128,7 @@ def n_tiles_of(n_tokens: int) -> int:
 
 
 def _width(config: ModelConfig) -> int:
-    return -(-config.head_dim // LANES) * LANES
+    return rounded_up(config.head_dim, LANES)
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

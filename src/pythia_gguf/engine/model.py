@@ -20,10 +20,11 @@ from pythia_gguf.engine.generation import Completion, Generation
 from pythia_gguf.engine.points import HookPlace, matrix_at, point_names
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Part
-from pythia_gguf.engine.runner import Runner, workers_for
+from pythia_gguf.engine.runner import Runner
 from pythia_gguf.engine.scoring import Score, request_of, score_requests
 from pythia_gguf.engine.session import Session, kv_bytes_of, session_bytes
 from pythia_gguf.engine.weights import Weights, load_weights, matrix_formats, weights_bytes
+from pythia_gguf.engine.workers import Workers
 from pythia_gguf.engine.workspace import rounded_up, scratch_bytes
 from pythia_gguf.engine.writing import options_of
 from pythia_gguf.errors import Argument, UsageError, one_line
@@ -273,7 +274,7 @@ def load(
         path=Path(gguf.name),
         config=config,
         weights=load_weights(gguf, n_threads, progress),
-        workers=workers_for(config, activations, n_threads),
+        workers=Workers(n_threads, scratch),
         gelu=gelu_beside(gguf.beside) if gelu == "auto" else gelu,
         activations=activations,
         cache=cache,

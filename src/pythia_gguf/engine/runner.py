@@ -9,8 +9,6 @@ from pythia_gguf.arch import ModelConfig
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.weights import Weights
 from pythia_gguf.engine.workers import Workers
-from pythia_gguf.engine.workspace import rounded_up, scratch_bytes
-from pythia_gguf.kernels.simd import LANES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +46,3 @@ class Runner(ProcessBound):
     def threads(self) -> int:
         """Threads that a step runs on."""
         return self.workers.n_threads
-
-
-def workers_for(config: ModelConfig, activations: str, n_threads: int) -> Workers:
-    """Threads with enough scratch memory for any step of a model of these sizes."""
-    return Workers(n_threads, scratch_bytes(config, rounded_up(config.n_context, LANES), activations))

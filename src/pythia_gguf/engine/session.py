@@ -132,6 +132,7 @@ class Session(ProcessBound):
         new = self.open()
         self._tiles_of[new] = self._tiles_of[seq][: n_tiles_of(n_tokens)]
         self._tiles.share(self._tiles_of[new])
+        self._note_places(new)
         self._lengths[new] = n_tokens
         return new
 
@@ -189,8 +190,15 @@ class Session(ProcessBound):
             tiles, written = self._tiles_of[seq], self._tile_written(seq)
             if written is not None and self._tiles.n_users(written) > 1:
                 tiles[self.length(seq) // LANES] = self._tiles.copy_of(written)
-            tiles += [self._tiles.take() for _ in range(n - len(tiles))]
-            self._places[seq, : len(tiles)] = self._tiles.places(tiles)
+                self._note_places(seq)
+            if n > len(tiles):
+                tiles += [self._tiles.take() for _ in range(n - len(tiles))]
+                self._note_places(seq)
+
+    def _note_places(self, seq: int) -> None:
+        """Tell the kernels where the tiles of a sequence are; called whenever it has got other ones."""
+        tiles = self._tiles_of[seq]
+        self._places[seq, : len(tiles)] = self._tiles.places(tiles)
 
     def _tile_written(self, seq: int) -> int | None:
         """The tile in which a sequence goes on; None where its next token begins a tile."""

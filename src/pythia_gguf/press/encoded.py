@@ -10,16 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pythia_gguf.arguments import checked, texts
+from pythia_gguf.arguments import checked
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.errors import Argument, one_line
 from pythia_gguf.gguf.tensor_source import MemoryGGUF
 from pythia_gguf.kernels.compiling import compile_all
 from pythia_gguf.kernels.encode import ENCODABLE, encoder_jobs
 from pythia_gguf.machine import require_memory
-from pythia_gguf.plan.quants import find_mix, select_quants
+from pythia_gguf.plan.quants import find_mix
 from pythia_gguf.press.find_source import find_source, open_location
-from pythia_gguf.press.menu import MenuItem, make_menu, plain_item
+from pythia_gguf.press.menu import MenuItem, make_menu, quants_asked
 from pythia_gguf.press.pressing import Taker, encode_into
 from pythia_gguf.press.slabs import Slab
 from pythia_gguf.press.source import Source
@@ -50,13 +50,12 @@ def encode_model(
     progress  hears what is going on
     Raises    UsageError, also if the result does not fit into memory; ModelFileError, StorageError, NetworkError
     """
-    names = ",".join(texts("quants", quants))
-    chosen = select_quants(names) if names or not keep_f16 else ()
+    chosen = quants_asked(quants, with_plain=keep_f16)
     find_mix(mix)
     n_threads = threads_of(threads)
     progress = progress or Silence()
     opened = open_to_encode(source, name=name, imatrix=imatrix, progress=progress)
-    items = (*make_menu(opened, chosen, mix), *([plain_item(opened)] if keep_f16 else []))
+    items = make_menu(opened, chosen, mix, with_plain=keep_f16)
     return encode_items(opened, items, threads=n_threads, progress=progress)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pythia_gguf.arguments import texts
 from pythia_gguf.gguf.container import Metadata, TensorInfo, alignment_of
 from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
 from pythia_gguf.plan.planner import PlanEntry, keep_plan, make_plan
-from pythia_gguf.plan.quants import Quant
+from pythia_gguf.plan.quants import Quant, select_quants
 from pythia_gguf.press.conversion import QUANTIZATION_VERSION
 from pythia_gguf.press.file_names import file_name
 from pythia_gguf.press.output import OutputFile
@@ -72,8 +73,17 @@ class MenuItem:
         )
 
 
-def make_menu(source: Source, quants: Sequence[Quant], mix: str) -> tuple[MenuItem, ...]:
-    """The items of some quants, in the order given."""
+def quants_asked(quants: str | Iterable[str], *, with_plain: bool) -> tuple[Quant, ...]:
+    """The quants that a caller names, as a list or separated by commas; none are needed beside the unquantized file.
+
+    Raises UsageError for an unknown quant, TypeError for anything but texts
+    """
+    names = ",".join(texts("quants", quants))
+    return select_quants(names) if names or not with_plain else ()
+
+
+def make_menu(source: Source, quants: Sequence[Quant], mix: str, *, with_plain: bool = False) -> tuple[MenuItem, ...]:
+    """The items of some quants, in the order given, and with `with_plain` the unquantized file behind them."""
     tensors = source.tensors
     names = {quant.name for quant in quants}
     items = []
@@ -82,7 +92,7 @@ def make_menu(source: Source, quants: Sequence[Quant], mix: str) -> tuple[MenuIt
         alias_of = quant.alias_of if quant.alias_of in names else None
         metadata = quantized_metadata(source.metadata, quant) | _imatrix_metadata(source.imatrix)
         items.append(_item(source, quant.name, entries, metadata, alias_of))
-    return tuple(items)
+    return (*items, *([plain_item(source)] if with_plain else []))
 
 
 def plain_item(source: Source) -> MenuItem:

@@ -13,12 +13,12 @@ from functools import partial
 from importlib import metadata as installed
 from pathlib import Path
 
-from pythia_gguf.arguments import checked, texts
+from pythia_gguf.arguments import checked
 from pythia_gguf.card.card import CardRun
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.files import check_folder_place
-from pythia_gguf.plan.quants import QUANTS, Quant, find_mix, select_quants
+from pythia_gguf.plan.quants import QUANTS, Quant, find_mix
 from pythia_gguf.press.account import card_files, card_text, command_text, imatrix_text, notes_of, other_model_note
 from pythia_gguf.press.compiler_thread import CompilerThread
 from pythia_gguf.press.file_names import file_name
@@ -26,7 +26,7 @@ from pythia_gguf.press.find_source import SourceLocation, find_source, open_loca
 from pythia_gguf.press.folder import Folder, open_folder
 from pythia_gguf.press.folder_card import renewed_card
 from pythia_gguf.press.manifest import CARD, MANIFEST, SUMS, manifest_text, sums_text
-from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, plain_item
+from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, quants_asked
 from pythia_gguf.press.source import UNQUANTIZED, Source
 from pythia_gguf.press.source_hashes import hash_source, source_entry
 from pythia_gguf.progress import Progress, Silence
@@ -119,8 +119,7 @@ def quantize(
     """
     started = time.perf_counter()
     progress = progress or Silence()
-    names = ",".join(texts("quants", quants))
-    chosen = select_quants(names) if names or not keep_f16 else ()
+    chosen = quants_asked(quants, with_plain=keep_f16)
     find_mix(mix)
     n_threads = threads_of(threads)
     if out is not None and not dry_run:
@@ -171,7 +170,7 @@ class _Run:
         name = self.source.name
         quants = [q for q in QUANTS.values() if q in self.quants or file_name(name, q.name) in there]
         has_plain = self.keep_plain or file_name(name, plain_format(self.source)) in there
-        return (*make_menu(self.source, quants, self.mix), *([plain_item(self.source)] if has_plain else []))
+        return make_menu(self.source, quants, self.mix, with_plain=has_plain)
 
 
 def _fill(
