@@ -73,7 +73,7 @@ def _told(c: Comparison, imatrix: Path | None) -> Iterator[str]:
     if c.fault is not None:
         yield c.fault
     if c.fits and c.state != "differs":
-        yield f"every tensor is that of {_fits_text(c.fits)}" if c.fault else _fits_text(c.fits)
+        yield f"every tensor is the one that {_fits_text(c.fits)} has" if c.fault else _fits_text(c.fits)
     if c.state == "differs" and c.imatrix is not None and imatrix is None:
         yield f"its keys name the importance matrix {one_line(c.imatrix, 100)}: give it with --imatrix"
 
