@@ -21,6 +21,7 @@ PYTHON_ONLY = {
     "ids": "tokens; commands take texts",
     "quant": "commands take MODEL:QUANT",
     "revision": "commands take NAME@STEP",
+    "kv_bytes": "a budget in bytes for one session; commands take lengths",
     "hidden_act": "the name for config.json; the command takes the form of the GELU",
     "apply_chat_template": "an option of lm_eval.simple_evaluate",
 }
