@@ -62,6 +62,11 @@ def register_bytes(context: Any) -> int:
     return 32 if has_feature(context, "avx2") else 0
 
 
+def has_wide_registers(context: Any) -> bool:
+    """Whether 32 vectors fit into the registers (AVX-512: 2 KiB); elsewhere 8 do (AVX2 and NEON: 512 bytes)."""
+    return has_feature(context, "avx512f")
+
+
 def by_register(builder: ir.IRBuilder, name: str, n_bytes: int, element: ir.Type, *values: ir.Value) -> ir.Value:
     """A function of LLVM that takes registers of `n_bytes`, 64 or 32, called with vectors of 64 bytes.
 
