@@ -162,13 +162,15 @@ def in_stages(source: Path, out: Path, threads: int) -> dict[str, float]:
     timed(weights.WeightReader, "read", "read and widen")
     timed(slabs, "encode", "encode")
     timed(output.FileWriter, "_write", "write")
-    timed(output.FileWriter, "append", "write and hash files")
-    timed(pressing._TensorDigests, "update", "hash tensors")
+    timed(output.FileWriter, "append", "copy and write")
+    timed(pressing.FileBytes, "take", "hash, copy and write")
+    timed(pressing.TensorHashes, "take", "hash tensors")
     timed(os, "fsync", "sync")
     started = time.perf_counter()
     quantize(source, out, quants=list(DISTINCT), threads=threads)
     spent["wall"] = time.perf_counter() - started
-    spent["hash files"] = spent.pop("write and hash files") - spent["write"]
+    spent["hash files"] = spent.pop("hash, copy and write") - spent["copy and write"]
+    spent["copy"] = spent.pop("copy and write") - spent["write"]
     return {name: round(s, 2) for name, s in sorted(spent.items(), key=lambda item: -item[1])}
 
 

@@ -20,7 +20,8 @@ from pythia_gguf.machine import require_memory
 from pythia_gguf.plan.quants import find_mix
 from pythia_gguf.press.find_source import find_source, open_location
 from pythia_gguf.press.menu import MenuItem, make_menu, quants_asked
-from pythia_gguf.press.pressing import Taker, encode_into
+from pythia_gguf.press.pipeline import Taker
+from pythia_gguf.press.pressing import encode_into
 from pythia_gguf.press.slabs import Slab
 from pythia_gguf.press.source import Source
 from pythia_gguf.progress import Progress, Silence

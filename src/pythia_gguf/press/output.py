@@ -1,4 +1,4 @@
-"""A GGUF file while it is being written: front to back, each byte hashed on its way, past the page cache.
+"""A GGUF file while it is being written: front to back, past the page cache.
 
 Gigabytes that are synced anyway gain nothing from the page cache, and filling it takes a good part of the processor
 time that encoding takes (docs/log.md). So whole buffers go straight to the disk where the file system allows that.
@@ -7,7 +7,6 @@ time that encoding takes (docs/log.md). So whole buffers go straight to the disk
 from __future__ import annotations
 
 import errno
-import hashlib
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 
 from pythia_gguf.files import bypass_cache, storage_error
-from pythia_gguf.gguf.container import padded
 
 # Bytes that are written at once, a multiple of every disk's sector.
 BUFFER_BYTES = 1 << 20
@@ -40,22 +38,17 @@ class OutputFile:
 
 
 class FileWriter:
-    """One file while it is being written: descriptor, running hash, size."""
+    """One file while it is being written: descriptor, and the buffer that is written next."""
 
-    def __init__(self, output: OutputFile, file: BinaryIO) -> None:
-        self.output = output
-        self._file = file
-        self._digest = hashlib.sha256()
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        """Take a new, empty file, and the name that it will have in the end, for messages."""
+        self._path, self._file = path, file
         self._buffer = np.frombuffer(mmap.mmap(-1, BUFFER_BYTES), np.uint8)  # begins on a page
         self._filled = 0
         self._is_direct = bypass_cache(file, on=True)
-        self.n_bytes = 0
-        self.append(output.header)
 
     def append(self, data: bytes | memoryview) -> None:
-        """Hash, and write once a buffer is full; raises StorageError when the disk refuses."""
-        self._digest.update(data)
-        self.n_bytes += len(data)
+        """Write the bytes that follow, once a buffer is full; raises StorageError when the disk refuses."""
         left = np.frombuffer(data, np.uint8)
         while left.size:
             part = left[: BUFFER_BYTES - self._filled]
@@ -65,19 +58,10 @@ class FileWriter:
             if self._filled == BUFFER_BYTES:
                 self._flush()
 
-    def pad(self) -> None:
-        """Append zeros up to the alignment, after the last byte of a tensor."""
-        self.append(bytes(padded(self.n_bytes, self.output.alignment) - self.n_bytes))
-
     def finish(self) -> None:
         """Write what is left in the buffer; raises StorageError when the disk refuses."""
         self._through_cache()  # the rest is no whole sector
         self._flush()
-
-    @property
-    def sha256(self) -> str:
-        """Hash of everything that was appended, 64 hexadecimal digits."""
-        return self._digest.hexdigest()
 
     def _flush(self) -> None:
         left = self._buffer[: self._filled].data
@@ -86,7 +70,7 @@ class FileWriter:
             while len(left):
                 left = left[self._write(left) :]
         except OSError as e:
-            raise storage_error(self.output.path, e) from e
+            raise storage_error(self._path, e) from e
 
     def _write(self, data: memoryview) -> int:
         """Write as much as the file takes."""

@@ -1,8 +1,8 @@
 """The pass: it reads every slab of rows once, encodes it once per format, and hands the bytes to all takers.
 
-`encode_into` is the pass itself, whatever becomes of the bytes; `press` writes them to files. Some threads read and
-encode slabs, others take them in order. So files are written from front to back, a byte is in memory only for a moment,
-and no result depends on the number of threads.
+`encode_into` is the pass itself, whatever becomes of the bytes; `press` hashes them and writes them to files. Every
+hash and every file is a taker of its own, so they wait for the encoders and for nothing else. Files are written from
+front to back, a byte is in memory only for a moment, and no result depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -11,21 +11,15 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from pythia_gguf.cpus import workers_of
 from pythia_gguf.files import write_beside
+from pythia_gguf.gguf.container import padded
 from pythia_gguf.press.output import FileWriter, OutputFile
-from pythia_gguf.press.slabs import Slab, encode_in_order, slabs_of
+from pythia_gguf.press.pipeline import Pipeline, Taker, Watch
+from pythia_gguf.press.slabs import Slab, slabs_of
 from pythia_gguf.press.source import Source
 from pythia_gguf.press.weights import WeightReader
-
-# So many threads hash and write: one may wait for the disk while the other hashes.
-_WRITERS = 2
-
-Taker = Callable[[Slab, Mapping[str, memoryview]], None]
-"""Takes a slab and its bytes by format, which are valid until it returns; slabs of a tensor come front to back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +34,42 @@ class WrittenFiles:
     tensors: Mapping[tuple[str, str], str]
 
 
-class _TensorDigests:
-    """Hashes of every tensor in every format, slab by slab."""
+class TensorHashes:
+    """Hashes of every tensor in one format; its `take` is a taker of the pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, format_name: str) -> None:
+        self.format = format_name
         self.done: dict[tuple[str, str], str] = {}
-        self._open: dict[str, hashlib._Hash] = {}
+        self._digest = hashlib.sha256()
 
-    def update(self, slab: Slab, encoded: Mapping[str, memoryview]) -> None:
-        for name, data in encoded.items():
-            self._open.setdefault(name, hashlib.sha256()).update(data)
+    def take(self, slab: Slab, encoded: Mapping[str, memoryview]) -> None:
+        """Hash a slab, if its tensor is wanted in the format."""
+        if self.format not in encoded:
+            return
+        self._digest.update(encoded[self.format])
         if slab.is_last:
-            self.done |= {(slab.tensor.name, name): digest.hexdigest() for name, digest in self._open.items()}
-            self._open = {}
+            self.done[slab.tensor.name, self.format] = self._digest.hexdigest()
+            self._digest = hashlib.sha256()
+
+
+class FileBytes:
+    """Cuts the bytes of one file out of the pass, from header to padding; its `take` is a taker of the pass."""
+
+    def __init__(self, output: OutputFile, append: Callable[[bytes | memoryview], None]) -> None:
+        """Take what appends bytes to the file, or to its hash."""
+        self.output, self._append = output, append
+        self.n_bytes = 0
+        self._add(output.header)
+
+    def take(self, slab: Slab, encoded: Mapping[str, memoryview]) -> None:
+        """Append a slab, and after the last one of a tensor zeros up to the alignment."""
+        self._add(encoded[self.output.formats[slab.tensor.name]])
+        if slab.is_last:
+            self._add(bytes(padded(self.n_bytes, self.output.alignment) - self.n_bytes))
+
+    def _add(self, data: bytes | memoryview) -> None:
+        self._append(data)
+        self.n_bytes += len(data)
 
 
 def encode_into(
@@ -62,29 +79,26 @@ def encode_into(
     *,
     threads: int,
     advance: Callable[[str, int], None],
+    watch: Watch | None = None,
 ) -> None:
     """Read tensors once and hand every slab to all takers, which run beside each other.
 
     wanted   tensor name -> formats, in the order in which tensors are read
     threads  number of threads that read and encode, at least 1; with one, the caller's own thread does everything
-    advance  called with (tensor name, weights) as weights are finished
+    advance  called in the caller's thread with (tensor name, weights) as weights are finished
+    watch    surrounds every task of the pass, for measurements
     Raises   ModelFileError for weights that cannot be encoded, StorageError, and everything that a taker raises
     """
-    # 1. The plan of the pass: slabs in the order of the files. It is lazy, and reads nothing.
     by_name = {tensor.name: tensor for tensor in source.tensors}
     importances = {name: source.imatrix.of(tensor) for name, tensor in by_name.items()} if source.imatrix else {}
+    # The plan of the pass, slabs in the order of the files, is lazy and reads nothing.
     slabs = (
         slab
         for name, formats in wanted.items()
         for slab in slabs_of(by_name[name], tuple(formats), importances.get(name))
     )
-    with WeightReader(source) as reader, workers_of(min(threads, _WRITERS), "write") as pool:
-        # 2. Other threads read and encode ahead; slabs come out in order, whichever is ready first.
-        for slab, encoded in encode_in_order(reader, slabs, threads):
-            # 3. Takers run beside each other, but all finish a slab before the next: its buffers are used again.
-            for task in [pool.submit(take, slab, encoded) for take in takers]:
-                task.result()
-            advance(slab.tensor.name, slab.n_weights)
+    with WeightReader(source) as reader:
+        Pipeline(reader, takers, threads=threads, watch=watch).run(slabs, advance)
 
 
 def press(
@@ -94,26 +108,28 @@ def press(
     order: Sequence[str],
     threads: int,
     advance: Callable[[str, int], None],
+    watch: Watch | None = None,
 ) -> WrittenFiles:
     """Write all files; each appears under its final name only when all of it is on disk.
 
     order            tensor names as they follow each other in the files
-    threads, advance as for `encode_into`
+    threads, advance, watch  as for `encode_into`
     Raises           ModelFileError for weights that cannot be encoded, StorageError when the disk refuses
     """
     wanted = {name: [output.formats[name] for output in outputs] for name in order}
-    digests = _TensorDigests()
+    formats = dict.fromkeys(format_name for names in wanted.values() for format_name in names)
+    tensors = [TensorHashes(format_name) for format_name in formats]
+    digests = [hashlib.sha256() for _ in outputs]
+    hashes = [FileBytes(output, digest.update) for output, digest in zip(outputs, digests, strict=True)]
     with ExitStack() as stack:
-        writers = [FileWriter(o, stack.enter_context(write_beside(o.path))) for o in outputs]
-        takers: list[Taker] = [digests.update, *(partial(_append, writer) for writer in writers)]
-        encode_into(takers, source, wanted, threads=threads, advance=advance)
+        writers = [FileWriter(o.path, stack.enter_context(write_beside(o.path))) for o in outputs]
+        files = [FileBytes(output, writer.append) for output, writer in zip(outputs, writers, strict=True)]
+        # What has most to do stands first: the bytes of files, then their hashes.
+        takers = [*(file.take for file in (*files, *hashes)), *(tensor.take for tensor in tensors)]
+        encode_into(takers, source, wanted, threads=threads, advance=advance, watch=watch)
         for writer in writers:
             writer.finish()
-        files = {w.output.path: (w.n_bytes, w.sha256) for w in writers}
-    return WrittenFiles(files=files, tensors=digests.done)
-
-
-def _append(writer: FileWriter, slab: Slab, encoded: Mapping[str, memoryview]) -> None:
-    writer.append(encoded[writer.output.formats[slab.tensor.name]])
-    if slab.is_last:
-        writer.pad()
+    return WrittenFiles(
+        files={h.output.path: (h.n_bytes, d.hexdigest()) for h, d in zip(hashes, digests, strict=True)},
+        tensors={key: digest for taker in tensors for key, digest in taker.done.items()},
+    )

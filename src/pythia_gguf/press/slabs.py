@@ -1,18 +1,15 @@
-"""Reads and encodes slabs of rows: the part of the pass that keeps the processors busy.
+"""Cuts tensors into slabs of rows, and reads and encodes a slab: the work that keeps the processors busy.
 
 A slab takes its memory from buffers that are used again and again: fresh pages would cost as much as the fast encoders.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_gguf.cpus import workers_of
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.encode import ENCODABLE, encode
@@ -25,8 +22,6 @@ SLAB_WEIGHTS = 1 << 19
 _GROUP_WEIGHTS = 1024
 # Every float16 field of a block is at most a few times the largest weight, so only larger ones can overflow it.
 _SAFE_MAGNITUDE = 4096.0
-# So many slabs may wait to be written while others are encoded: they bridge moments in which the disk is busy.
-_WAITING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,38 +73,11 @@ def slabs_of(tensor: PressTensor, formats: Sequence[str], importance: np.ndarray
         yield Slab(tensor=tensor, start=start, stop=stop, formats=wanted, importance=importance)
 
 
-def encode_in_order(
-    reader: WeightReader, slabs: Iterator[Slab], threads: int
-) -> Iterator[tuple[Slab, dict[str, memoryview]]]:
-    """Encode slabs; yields each, in the order given, with its bytes by format, which are valid until the next one."""
-    pending: deque[tuple[Slab, Buffers, Future[dict[str, memoryview]]]] = deque()
-    free: list[Buffers] = []
-    with workers_of(threads, "encode") as pool:
-        try:
-            # 1. Give slabs to the threads, each with buffers that the consumer has finished with, or with new ones.
-            for slab in slabs:
-                buffers = free.pop() if free else Buffers()
-                pending.append((slab, buffers, pool.submit(_encode_slab, reader, slab, buffers)))
-                # 2. With enough slabs on their way, yield the oldest first: that keeps order and bounds memory.
-                if len(pending) > threads + _WAITING:
-                    yield from _finish(pending, free)
-            # 3. Yield the rest.
-            while pending:
-                yield from _finish(pending, free)
-        # 4. If a slab fails or the consumer stops, do not start what still waits for a thread.
-        finally:
-            pool.shutdown(cancel_futures=True)
+def encode_slab(reader: WeightReader, slab: Slab, buffers: Buffers) -> dict[str, memoryview]:
+    """Read and encode a slab; returns its bytes by format, which lie in the buffers.
 
-
-def _finish(
-    pending: deque[tuple[Slab, Buffers, Future[dict[str, memoryview]]]], free: list[Buffers]
-) -> Iterator[tuple[Slab, dict[str, memoryview]]]:
-    slab, buffers, future = pending.popleft()
-    yield slab, future.result()
-    free.append(buffers)
-
-
-def _encode_slab(reader: WeightReader, slab: Slab, buffers: Buffers) -> dict[str, memoryview]:
+    Raises ModelFileError for weights that cannot be encoded, StorageError
+    """
     raw = buffers.take("raw", slab.n_weights * FORMATS[slab.tensor.stored].block_bytes)
     weights = buffers.take("weights", slab.n_weights * 4).view(np.float32)
     largest = reader.read(slab.tensor, slab.start, slab.stop, raw, weights)
