@@ -13,7 +13,7 @@ from gguf.craft import draft, keys, tensors
 from gguf.toy import TINY
 from pythia_gguf.gguf.container import Metadata, Value, type_name
 from pythia_gguf.gguf.reader import open_gguf
-from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
+from pythia_gguf.gguf.writer import KeyBytes, file_bytes, header_bytes, layout
 
 SPECS = (("norm", "F32", (8,)), ("blocks", "Q4_0", (3, 32)), ("last", "F16", (3, 4)))
 
@@ -33,6 +33,17 @@ def test_alignment_of_the_metadata_is_the_alignment_of_the_file(alignment: int) 
     assert len(header_bytes(metadata, infos)) % alignment == file_bytes(metadata, infos) % alignment == 0
     with pytest.raises(ValueError, match="not laid out for the alignment of 32"):
         header_bytes(TINY, layout(SPECS, 128))
+
+
+def test_headers_that_share_values_are_those_made_alone() -> None:
+    """Also where a key has another value in the next header, and where that value is equal but of another type."""
+    infos, keys_made = layout(SPECS), KeyBytes()
+    for other in (np.uint32(1), np.uint32(2), np.uint64(2), True, "2", np.uint32(1)):
+        metadata = TINY | {"general.file_type": other}
+        assert header_bytes(metadata, infos, keys_made) == header_bytes(metadata, infos)
+        assert file_bytes(metadata, infos, keys_made) == file_bytes(metadata, infos)
+    tokens = ["a", "b"]
+    assert keys_made.of("tokens", tokens) is keys_made.of("tokens", tokens)
 
 
 def test_file_without_tensors_is_its_header() -> None:

@@ -54,13 +54,29 @@ def layout(
     return tuple(infos.values())
 
 
-def header_bytes(metadata: Metadata, infos: Sequence[TensorInfo]) -> bytes:
+class KeyBytes:
+    """Bytes of keys with their values, made once where several headers have the same value: tokens take their time."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Value, bytes]] = {}
+
+    def of(self, key: str, value: Value) -> bytes:
+        """The bytes of a key; raises ValueError as `header_bytes` does."""
+        made = self._made.get(key)
+        if made is None or made[0] is not value:
+            made = self._made[key] = (value, _key_bytes(key, value))
+        return made[1]
+
+
+def header_bytes(metadata: Metadata, infos: Sequence[TensorInfo], keys_made: KeyBytes | None = None) -> bytes:
     """Everything before the data: magic, counts, keys, tensor infos of `layout`, zeros up to the alignment.
 
+    keys_made  for several headers with the same values; the values must not change meanwhile
     Raises ValueError for illegal keys, values without a GGUF type, and infos that `layout` would place
     elsewhere under the metadata's alignment.
     """
-    keys = b"".join(_key_bytes(key, value) for key, value in metadata.items())
+    keys_made = keys_made or KeyBytes()
+    keys = b"".join(keys_made.of(key, value) for key, value in metadata.items())
     alignment = alignment_of(metadata)
     if layout(((info.name, info.format, info.shape) for info in infos), alignment) != tuple(infos):
         raise ValueError(f"tensors are not laid out for the alignment of {alignment} that the metadata says")
@@ -69,9 +85,9 @@ def header_bytes(metadata: Metadata, infos: Sequence[TensorInfo]) -> bytes:
     return header.ljust(padded(len(header), alignment), b"\0")
 
 
-def file_bytes(metadata: Metadata, infos: Sequence[TensorInfo]) -> int:
-    """Exact size of the finished file; raises ValueError as `header_bytes` does."""
-    header = len(header_bytes(metadata, infos))
+def file_bytes(metadata: Metadata, infos: Sequence[TensorInfo], keys_made: KeyBytes | None = None) -> int:
+    """Exact size of the finished file; arguments and errors as of `header_bytes`."""
+    header = len(header_bytes(metadata, infos, keys_made))
     last = infos[-1].offset + infos[-1].n_bytes if infos else 0
     return header + padded(last, alignment_of(metadata))
 

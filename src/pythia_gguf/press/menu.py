@@ -11,7 +11,7 @@ import numpy as np
 
 from pythia_gguf.arguments import texts
 from pythia_gguf.gguf.container import Metadata, TensorInfo, alignment_of
-from pythia_gguf.gguf.writer import file_bytes, header_bytes, layout
+from pythia_gguf.gguf.writer import KeyBytes, file_bytes, header_bytes, layout
 from pythia_gguf.plan.planner import PlanEntry, keep_plan, make_plan
 from pythia_gguf.plan.quants import Quant, select_quants
 from pythia_gguf.press.conversion import QUANTIZATION_VERSION
@@ -38,6 +38,7 @@ class MenuItem:
     entries   the plan of each tensor, in file order
     metadata  keys, in file order
     n_bytes   exact size
+    keys_made  bytes of the keys, which items of one source share
     """
 
     quant: str
@@ -46,6 +47,7 @@ class MenuItem:
     entries: tuple[PlanEntry, ...]
     metadata: Metadata
     n_bytes: int
+    keys_made: KeyBytes
 
     @property
     def bits_per_weight(self) -> float:
@@ -61,7 +63,7 @@ class MenuItem:
     @property
     def header(self) -> bytes:
         """Everything before the data."""
-        return header_bytes(self.metadata, self.infos)
+        return header_bytes(self.metadata, self.infos, self.keys_made)
 
     def output(self, folder: Path) -> OutputFile:
         """The file in the form that the pass takes."""
@@ -147,7 +149,8 @@ def _item(
         alias_of=alias_of,
         entries=entries,
         metadata=metadata,
-        n_bytes=file_bytes(metadata, _infos(entries, metadata)),
+        n_bytes=file_bytes(metadata, _infos(entries, metadata), source.keys_made),
+        keys_made=source.keys_made,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata as installed
@@ -18,15 +18,16 @@ from pythia_gguf.card.card import CardRun
 from pythia_gguf.cpus import threads_of
 from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.files import check_folder_place
+from pythia_gguf.formats import FORMATS
 from pythia_gguf.plan.quants import QUANTS, Quant, find_mix
 from pythia_gguf.press.account import card_files, card_text, command_text, imatrix_text, notes_of, other_model_note
-from pythia_gguf.press.compiler_thread import CompilerThread
 from pythia_gguf.press.file_names import file_name
 from pythia_gguf.press.find_source import SourceLocation, find_source, open_location
 from pythia_gguf.press.folder import Folder, open_folder
 from pythia_gguf.press.folder_card import renewed_card
 from pythia_gguf.press.manifest import CARD, MANIFEST, SUMS, manifest_text, sums_text
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, quants_asked
+from pythia_gguf.press.side_task import SideTask
 from pythia_gguf.press.source import UNQUANTIZED, Source
 from pythia_gguf.press.source_hashes import hash_source, source_entry
 from pythia_gguf.progress import Progress, Silence
@@ -135,7 +136,7 @@ def quantize(
     if dry_run:
         return _result(run, path, asked, started)
     with open_folder(path, force=force) as folder:
-        items = run.menu(folder.there)
+        items = run.menu(folder.there) if folder.there else asked
         opened.refuse_files(path / item.file for item in items)
         anew = [item.file for item in asked]
         folder.look(items, tool_version=run.tool_version, name=opened.name, mix=mix, anew=anew)
@@ -182,17 +183,22 @@ def _fill(
     # 1. Files that are obviously missing must fit on the disk. Their encoders compile while the source is hashed.
     folder.check_room(items)
     formats = {entry.format for item in folder.missing(items) for entry in item.entries}
-    with CompilerThread(formats, is_weighted=source.imatrix is not None, threads=threads) as compiler:
-        files = hash_source(source, progress)
-        made_from = source_entry(source, files)
+    compile_encoders = partial(_compile_encoders, formats, source.imatrix is not None, threads)
+    with (
+        SideTask(partial(hash_source, source), threads=threads) as hashing,
+        SideTask(compile_encoders, threads=threads) as compiling,
+    ):
         # 2. With the source's hash we know whether existing files come from the same source, and so which are missing.
-        folder.check(items, made_from, progress)
+        #    Where none may stay the hash is for the manifest only, and the pass begins without it.
+        if folder.is_same or threads == 1:
+            folder.check(items, source_entry(source, hashing.wait(progress)), progress)
         missing = folder.missing(items)
         if missing:
-            compiler.wait(progress)
-    # 3. Write new files into staging, where no reader finds a half-written one, and aliases beside them.
-    made, tensors = _encode(source, missing, folder.staging.path, threads, progress)
-    sums = folder.add(items, made)
+            compiling.wait(progress)
+        # 3. Write new files into staging, where no reader finds a half-written one, and aliases beside them.
+        made, tensors = _encode(source, missing, folder.staging.path, threads, progress, hashing.raise_failure)
+        sums = folder.add(items, made)
+        files = hashing.wait(Silence())
     # 4. Write card, sums and manifest, which list all files; the manifest is last, and with it all get their places.
     listed = card_files(items, sums)
     write = partial(card_text, source, listed, files, _card_run(run, items, by))
@@ -202,7 +208,7 @@ def _fill(
         items,
         tool_version=run.tool_version,
         mix=run.mix,
-        made_from=made_from,
+        made_from=source_entry(source, files),
         sha256=sums,
         tensors=folder.tensors | tensors,
         card_sha256=card_sha256,
@@ -223,10 +229,34 @@ def _card_run(run: _Run, items: Sequence[MenuItem], quantized_by: str | None) ->
     )
 
 
+def _compile_encoders(formats: Container[str], is_weighted: bool, threads: int, progress: Progress) -> None:
+    """Compile the encoders of some formats, or load them from the cache."""
+    names = [name for name, block in FORMATS.items() if name in formats and block.block_weights > 1]
+    if names:
+        # The import stands here because even importing the compiler takes its time.
+        from pythia_gguf.kernels.compiling import compile_all
+        from pythia_gguf.kernels.encode import encoder_jobs
+
+        compile_all(encoder_jobs(names, is_weighted=is_weighted), progress, threads)
+
+
 def _encode(
-    source: Source, items: Sequence[MenuItem], folder: Path, threads: int, progress: Progress
+    source: Source,
+    items: Sequence[MenuItem],
+    folder: Path,
+    threads: int,
+    progress: Progress,
+    look_aside: Callable[[], None],
 ) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
-    """Write files; returns the hash of each by its name, and of each encoded tensor by its name and format."""
+    """Write files; returns the hash of each by its name, and of each encoded tensor by its name and format.
+
+    look_aside  is called now and then; what it raises ends the work
+    """
+
+    def advance(tensor: str, n_weights: int) -> None:
+        look_aside()
+        progress.advance(tensor, n_weights)
+
     sums: dict[str, str] = {}
     tensors: dict[tuple[str, str], str] = {}
     quantized = [item for item in items if item.quant not in UNQUANTIZED]
@@ -241,7 +271,7 @@ def _encode(
 
             progress.stage(stage, source.n_weights, "weights")
             outputs = [item.output(folder) for item in some]
-            written = press(source, outputs, order=order, threads=threads, advance=progress.advance)
+            written = press(source, outputs, order=order, threads=threads, advance=advance)
             tensors |= written.tensors
             sums |= {path.name: digest for path, (_, digest) in written.files.items()}
     return sums, tensors

@@ -20,6 +20,7 @@ from pythia_gguf.errors import Argument, ModelFileError, StorageError, UsageErro
 from pythia_gguf.files import FileElsewhere
 from pythia_gguf.gguf.container import Metadata
 from pythia_gguf.gguf.imatrix import ImportanceMatrix, read_imatrix
+from pythia_gguf.gguf.writer import KeyBytes
 from pythia_gguf.hub.pull import NamedSource
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.intake.mistaken import (
@@ -114,6 +115,7 @@ class Source:
     imatrix       importances of columns, or None
     copies        tensors that are a copy of another, and that other, by name: the matrix of tied embeddings
     notes         notes for the user, one line each
+    keys_made     bytes that keys have in headers
     """
 
     path: Path
@@ -134,6 +136,7 @@ class Source:
     imatrix: UsedMatrix | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    keys_made: KeyBytes = field(default_factory=KeyBytes)
 
     @property
     def n_weights(self) -> int:
