@@ -57,7 +57,7 @@ class FileBytes:
 
     def __init__(self, output: OutputFile, append: Callable[[bytes | memoryview], None]) -> None:
         """Take what appends bytes to the file, or to its hash."""
-        self.output, self._append = output, append
+        self.output, self.append = output, append
         self.n_bytes = 0
         self._add(output.header)
 
@@ -68,7 +68,7 @@ class FileBytes:
             self._add(bytes(padded(self.n_bytes, self.output.alignment) - self.n_bytes))
 
     def _add(self, data: bytes | memoryview) -> None:
-        self._append(data)
+        self.append(data)
         self.n_bytes += len(data)
 
 
