@@ -84,6 +84,7 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_encoders.py --weighted --save
 	$(BIN)/python bench/bench_sampling.py --save
 	$(BIN)/python bench/bench_press.py --save
+	$(BIN)/python bench/trace_press.py --save
 	$(BIN)/python bench/bench_engine.py --save
 	$(BIN)/python bench/bench_batch.py --save
 	$(BIN)/python bench/bench_measure.py --save

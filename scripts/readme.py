@@ -26,6 +26,7 @@ def filled(text: str) -> str:
     for name, table in {
         "headline": headline,
         "press": press,
+        "many": many,
         "encoders": encoders,
         "weighted": weighted,
         "engine": engine,
@@ -84,6 +85,13 @@ def press() -> str:
         ratio = f"{r['ratio']} ({r['ratio_min']} to {r['ratio_max']})"
         lines.append(f"| {r['files']} | {float(r['ours_s']):.1f} s | {float(r['llama_cpp_s']):.0f} s | {ratio} |")
     return "\n".join(lines) + "\n"
+
+
+def many() -> str:
+    """The press on many processors: what was measured, and what its trace says about others."""
+    rows = rows_of("press_many_cores")
+    lines = ["| 16 files of a 410M model | value |", "|---|---|", *(f"| {r['fact']} | {r['value']} |" for r in rows)]
+    return "\n".join(lines) + f"\n\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
 
 
 def encoders() -> str:
