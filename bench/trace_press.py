@@ -164,7 +164,8 @@ def told(run: dict[str, Any], disk: float) -> dict[str, float]:
         "longest chain once the pass has begun, s": chain - run["before_s"],
         **{f"replayed on {n} processors, disk of 1.8 GB/s, s": seconds(n, DISK_BYTES_PER_S) for n in PROCESSORS},
     }
-    print("longest chain: " + "; ".join([*names[:3], f"... {len(names) - 4} more", names[-1]]))
+    shown = names if len(names) < 8 else [*names[:3], f"{len(names) - 4} more", names[-1]]
+    print("longest chain: " + "; ".join(shown))
     return {name: round(value, 3) for name, value in facts.items()}
 
 
