@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import statistics
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,7 @@ def filled(text: str) -> str:
         "encoders": encoders,
         "weighted": weighted,
         "engine": engine,
+        "kinds": kinds,
         "more": more,
         "batch": batch,
         "measure": measuring,
@@ -131,13 +133,32 @@ def engine() -> str:
         for kind in ("prefill", "decode"):
             cells += [r[kind], r[f"{kind}_llama_cpp"], r[f"{kind}_ratio"]]
         lines.append(f"| {' | '.join(cells)} | {float(r['decode_of_limit']):.0%} |")
-    quantized = [r for r in rows if r["quant"] != "F16"]
+    prefill, decode, share = (_mean(rows, name) for name in ("prefill_ratio", "decode_ratio", "decode_of_limit"))
+    lines.append(f"| geometric mean of 16 | | | {prefill:.2f} | | | {decode:.2f} | {share:.0%} |")
+    return "\n".join(lines) + f"\n\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
 
-    def mean(column: str) -> float:
-        return math.exp(sum(math.log(float(r[column])) for r in quantized) / len(quantized))
 
-    means = f"| geometric mean of 16 | | | {mean('prefill_ratio'):.2f} | | | {mean('decode_ratio'):.2f} |"
-    lines.append(f"{means} {mean('decode_of_limit'):.0%} |")
+def _mean(rows: list[dict[str, str]], column: str) -> float:
+    """Geometric mean over the quantized files."""
+    return math.exp(statistics.mean(math.log(float(r[column])) for r in rows if r["quant"] != "F16"))
+
+
+def kinds() -> str:
+    """Both compiled for other kinds of CPU: tokens per second and ratios, a block of columns for each kind."""
+    rows = rows_of("engine_kinds")
+    cpus = list(dict.fromkeys(r["compiled_for"] for r in rows))
+    of_cpu = {cpu: {r["quant"]: r for r in rows if r["compiled_for"] == cpu} for cpu in cpus}
+    titles = [f"{cpu}: {kind} | llama.cpp | ratio" for cpu in cpus for kind in ("prefill", "decode")]
+    lines = [f"| file | {' | '.join(titles)} |", "|---" * (1 + 3 * len(titles)) + "|"]
+    for quant in dict.fromkeys(r["quant"] for r in rows):
+        cells = [quant]
+        for cpu in cpus:
+            r = of_cpu[cpu].get(quant)
+            for kind in ("prefill", "decode"):
+                cells += [r[kind], r[f"{kind}_llama_cpp"], r[f"{kind}_ratio"]] if r else [""] * 3
+        lines.append(f"| {' | '.join(cells)} |")
+    means = [_mean(list(of_cpu[cpu].values()), f"{kind}_ratio") for cpu in cpus for kind in ("prefill", "decode")]
+    lines.append(f"| geometric mean without F16 | {' | '.join(f'| | {mean:.2f}' for mean in means)} |")
     return "\n".join(lines) + f"\n\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
 
 
