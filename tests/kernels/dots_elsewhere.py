@@ -51,17 +51,17 @@ def wrong(dot: Callable, w: np.ndarray, x: np.ndarray, x_true: np.ndarray) -> in
     return int((out != 1000 + np.einsum("nkrb,nkb->nr", w, x_true)).sum())
 
 
-def wrong_sums(format_name: str, few: Callable, many: Callable, by_sign: bool) -> tuple[int, int]:
+def wrong_sums(format_name: str, made: dots.Dots) -> tuple[int, int]:
     """For few and for many tokens."""
     layout, shape = LAYOUTS[format_name], (CASES, 4, 16, 4)
-    raised = layout.offset if by_sign else 0
+    raised = layout.offset if made.few_signed else 0
     # Activations go through their four kinds within each kind of codes.
     codes = numbers(0, layout.most, shape, 0)
     signed = np.tile(numbers(-127, 127, (CASES // 4, 4, 4), 1), (4, 1, 1))
     unsigned = signed + 128
     return (
-        wrong(few, codes - raised, signed, signed),
-        wrong(many, codes - layout.offset, unsigned, signed if by_sign else unsigned),
+        wrong(made.few, codes - raised, signed, signed),
+        wrong(made.many, codes - layout.offset, unsigned, signed if made.many_signed else unsigned),
     )
 
 
@@ -73,14 +73,14 @@ def wrong_beyond(format_name: str) -> Iterator[tuple[str, int]]:
     for which, (run, product) in enumerate((few, many)):
         if run < 4:
             beyond = dots._by_pairs(2 * run or 1, product)
-            yield ("few", "many")[which], wrong_sums(format_name, beyond, beyond, by_sign=False)[which]
+            made = dots.Dots(few=beyond, many=beyond, few_signed=False, many_signed=False, token_by_token=True)
+            yield ("few", "many")[which], wrong_sums(format_name, made)[which]
 
 
 def main() -> None:
     """Print the counts."""
     for name in sys.argv[1].split(","):
-        made = dots.dots_of(LAYOUTS[name].most, LAYOUTS[name].offset)
-        print(name, *wrong_sums(name, made.few, made.many, made.by_sign))
+        print(name, *wrong_sums(name, dots.dots_of(LAYOUTS[name].most, LAYOUTS[name].offset)))
         if dots.dot_kind(cpu_context()) == dots.BYTE_PAIRS:
             for which, n_wrong in wrong_beyond(name):
                 print("too many", name, which, n_wrong)

@@ -14,8 +14,8 @@ activation serves 32 rows. Codes of these tokens are 128 too large; `base` = -12
 the first product. An unpacked block of 32 columns is a record of vectors: 8 of codes, then a base, a scale and a
 minimum for each scale that 32 columns have.
 
-Where the processor multiplies large bytes by sign (kernels/dots.py), the offset of codes and the 128 of activations are
-subtracted before the products, and the base is zero. The sums are the same.
+Where the processor multiplies only signed bytes exactly (kernels/dots.py), the offset of codes and the 128 of
+activations are subtracted before the products, and the base is zero. The sums are the same.
 """
 
 import numpy as np
@@ -93,9 +93,9 @@ def _direct(layout: Layout, dots: Dots):
     """Make the functions for one and for four tokens against one group, from packed data."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     scales_of, minima_of, n_scales, dot16 = layout.scales, layout.minima, layout.n_scales, dots.few
-    codes_of = _lowered_codes(layout) if dots.by_sign else layout.codes
+    codes_of = _lowered_codes(layout) if dots.few_signed else layout.codes
     # An offset that has been taken off already is zero here, times a sum that is NaN where an activation is.
-    has_offset, offset = layout.offset != 0, np.float32(0 if dots.by_sign else layout.offset)
+    has_offset, offset = layout.offset != 0, np.float32(0 if dots.few_signed else layout.offset)
     sub_bytes, join = n_bytes // n_subs, _joiner(layout)
 
     @inlined
@@ -140,7 +140,7 @@ def _direct(layout: Layout, dots: Dots):
     return direct, direct_four
 
 
-def _unpacker(layout: Layout, by_sign: bool):
+def _unpacker(layout: Layout, many_signed: bool):
     """Make the function that writes blocks of a group into scratch."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     n_scales, has_min, offset = layout.n_scales, layout.has_min, layout.offset
@@ -157,13 +157,13 @@ def _unpacker(layout: Layout, by_sign: bool):
                 sums = no_words()
                 for j in range(8):
                     if n_scales == 2 and j == 4:
-                        store(room, i + 128, no_words() if by_sign else no_words() - (sums << 7))
+                        store(room, i + 128, no_words() if many_signed else no_words() - (sums << 7))
                         sums = no_words()
                     signed = lowered(codes[j], offset)
                     store(room, i + j * 16, signed)
                     sums = dot4(sums, no_words() + ONES, signed)
                 scales, minima = scales_of(data, place, sub), minima_of(data, place, sub)
-                base = no_words() if by_sign else no_words() - (sums << 7)
+                base = no_words() if many_signed else no_words() - (sums << 7)
                 store(room, i + (144 if n_scales == 2 else 128), base)
                 store(factors, i + 160, scales[0])
                 if n_scales == 2:
@@ -308,7 +308,7 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
     """The product for a format of blocks."""
     columns, n_bytes = layout.columns, layout.n_bytes
     dots = dots_of(layout.most, layout.offset)
-    (direct, direct_four), unpack = _direct(layout, dots), _unpacker(layout, dots.by_sign)
+    (direct, direct_four), unpack = _direct(layout, dots), _unpacker(layout, dots.many_signed)
     one, four = _tiles(layout, dots)
 
     @inlined
