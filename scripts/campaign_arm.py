@@ -38,6 +38,7 @@ OTHER_FILES += ("Q6_K", "IQ4_NL", "IQ4_XS")
 DOTS = "kernels/dots_elsewhere.py"
 GOLDEN = "kernels/encode_golden.py"
 LOGITS = "engine/logits_elsewhere.py"
+ROTATIONS = "engine/rotation_elsewhere.py"
 
 
 def main() -> None:
@@ -73,6 +74,7 @@ def cases() -> list[tuple[str, Callable[[str], bool]]]:
         *((f"bytes {name}", prints(GOLDEN, name, f"{name} 0")) for name in FORMATS),
         *(logits(quant, mode) for quant in FIRST_FILES for mode in modes),
         *((f"sums {name}", prints(DOTS, name, f"{name} 0 0")) for name in ("Q4_K", "Q6_K", "Q8_0", "IQ4_NL")),
+        ("rotations", has_same_rotations),
         ("bytes Q8_0, compiled there", compiles_by_itself),
         *((f"bytes {name} weighted", prints(GOLDEN, f"{name} weighted", f"{name} weighted 0")) for name in FORMATS),
         *(logits(quant, mode) for quant in OTHER_FILES for mode in modes),
@@ -87,6 +89,11 @@ def has_same_logits(cpu: str, quant: str, activations: str) -> bool:
         run_here(*arguments, here)
         run_python(WORK, cpu, kernels(cpu), *arguments, there)
         return np.load(here).tobytes() == np.load(there).tobytes()
+
+
+def has_same_rotations(cpu: str) -> bool:
+    """Whether the tables of cosines and sines, which NumPy makes, are those of this machine."""
+    return run_python(WORK, cpu, kernels(cpu), test_program(ROTATIONS)) == run_here(test_program(ROTATIONS))
 
 
 def compiles_by_itself(cpu: str) -> bool:
@@ -109,11 +116,12 @@ def sample_files() -> Path:
     return folder
 
 
-def run_here(*arguments: str, cache: Path | None = None) -> None:
-    """Run a Python program on this machine."""
+def run_here(*arguments: str, cache: Path | None = None) -> str:
+    """Run a Python program on this machine and return what it prints."""
     paths = os.pathsep.join(str(ROOT / name) for name in ("src", "tests"))
     environment = os.environ | {"PYTHONPATH": paths} | ({"PYTHIA_GGUF_CACHE": str(cache)} if cache else {})
-    subprocess.run([sys.executable, *arguments], env=environment, check=True)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def kernels(cpu: str) -> Path:

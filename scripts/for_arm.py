@@ -1,8 +1,7 @@
 """Compiles kernels for a 64-bit ARM CPU on this machine, whatever it is; nothing is run.
 
-    python scripts/for_arm.py neoverse-n1 all             every kernel, into the cache that PYTHIA_GGUF_CACHE names
-    python scripts/for_arm.py apple-m1 Q4_K int8          the assembly of the product of a format
-    python scripts/for_arm.py apple-m1 attention_f16      that of another op of the engine
+    python scripts/for_arm.py neoverse-n1 all                   all kernels, into the cache of PYTHIA_GGUF_CACHE
+    python scripts/for_arm.py apple-m1 Q4_K:int8 attention_f16   the assembly of a product and of another op
 
 Numba asks LLVM for the machine that it is on; here it gets another answer before the first kernel is imported. The name
 of machine code in the cache has that answer in it, so a program on such a CPU, or under an emulator, finds it there.
@@ -61,12 +60,13 @@ def compile_all() -> None:
     warmup.compile_all_kernels(Silence(), threads=1)
 
 
-def assembly(name: str, activations: str | None) -> str:
-    """The machine code of a product, or of another op."""
+def assembly(kernel: str) -> str:
+    """The machine code of a product, as in "Q4_K:int8", or of another op of the engine."""
     from pythia_gguf.kernels import driver, matmul
 
-    kernel = matmul._kernel(name, activations) if activations else driver._ALL_OPS[name]
-    return kernel._compiled._library.get_asm_str()
+    name, _, activations = kernel.partition(":")
+    compiled = matmul._kernel(name, activations) if activations else driver._ALL_OPS[name]
+    return compiled._compiled._library.get_asm_str()
 
 
 if __name__ == "__main__":
@@ -74,4 +74,5 @@ if __name__ == "__main__":
     if sys.argv[2:] == ["all"]:
         compile_all()
     else:
-        print(assembly(sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))
+        for kernel in sys.argv[2:]:
+            print(f"// {kernel}\n{assembly(kernel)}")

@@ -57,7 +57,7 @@ def register_bytes(context: Any) -> int:
 
 def has_sdot(context: Any) -> bool:
     """Whether this is an ARM CPU with an instruction for four products of signed bytes and their sum."""
-    return is_arm(context) and "\tsdot\t" in _machine_code(_DOT_PRODUCT, *target_of(context))
+    return is_arm(context) and "\tsdot" in _machine_code(_DOT_PRODUCT, *target_of(context))
 
 
 @cache

@@ -20,8 +20,9 @@ int16, which saturates, so how large the bytes get decides how many vectors of s
 The sum of so many vectors is at most 32767. By sign, the absolute value of the weight is multiplied with the activation
 that has got the weight's sign: 2 * 128 * 127 fits.
 
-ARM's `sdot` takes four products of signed bytes. Codes up to 127 are such bytes as they are, larger ones less their
-offset; the 128 of activations is taken off again, one instruction for 16 columns.
+ARM's `sdot` adds four products of signed bytes. Codes up to 127 are such bytes as they are, larger ones less their
+offset; the 128 of activations is taken off again, one instruction for 16 columns. ARM CPUs without `sdot` multiply
+signed bytes to int16, where the sum of two products, at most 2 * 128 * 127, fits.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pythia_gguf.kernels.cpu_features import has_sdot, register_bytes, x86_feature
+from pythia_gguf.kernels.cpu_features import has_sdot, is_arm, register_bytes, x86_feature
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.numba_private import cpu_context
 from pythia_gguf.kernels.simd import Vector, index_of, pointer_to
-from pythia_gguf.kernels.words import I32X16, by_register, lowered, spread
+from pythia_gguf.kernels.words import I32X16, by_register, halves_of, in_registers, lowered, spread
 
-VNNI, AVX_VNNI, BYTE_PAIRS, SDOT, WORD_PAIRS = "VNNI", "AVX-VNNI", "pairs of bytes", "SDOT", "16-bit products"
+VNNI, AVX_VNNI, BYTE_PAIRS, WORD_PAIRS = "VNNI", "AVX-VNNI", "pairs of bytes", "16-bit products"
+SDOT, SMULL = "SDOT", "SMULL"
 PAIRS = Vector(types.int16, 32)
 _BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _BYTES = ir.VectorType(_BYTE, 64)
@@ -52,8 +54,8 @@ _MOST_INT8 = 127
 
 def dot_kind(context: Any) -> str:
     """The instructions that dot products of bytes are made of on the processor that is compiled for."""
-    if has_sdot(context):
-        return SDOT
+    if is_arm(context):
+        return SDOT if has_sdot(context) else SMULL
     if x86_feature(context, "avx512vnni"):
         return VNNI
     if x86_feature(context, "avxvnni"):
@@ -176,8 +178,8 @@ def dots_of(most: int, offset: int) -> Dots:
     offset  what is subtracted from codes
     """
     kind = dot_kind(cpu_context())
-    if kind == SDOT:
-        few, many = _by_sdot(0), _by_sdot(128)
+    if kind in (SDOT, SMULL):
+        few, many = _by_signed_bytes(0), _by_signed_bytes(128)
         return Dots(few=few, many=many, few_signed=most > _MOST_INT8, many_signed=True, token_by_token=True)
     if kind != BYTE_PAIRS:
         few, many, is_small = _few_by_four, _many_by_four, kind == AVX_VNNI
@@ -238,8 +240,8 @@ def _by_pairs(run: int, product: Callable) -> Callable:
     return dot
 
 
-def _by_sdot(raised: int) -> Callable:
-    """By ARM's `sdot`, whose second factor is one word of a register, so that four words of x are read at once.
+def _by_signed_bytes(raised: int) -> Callable:
+    """By ARM's products of signed bytes; the words of x are elements of one register, so four are read at once.
 
     raised  by how much activations are too large: 0, or 128
     """
@@ -254,11 +256,25 @@ def _by_sdot(raised: int) -> Callable:
             loaded.align = 4
             signed = builder.xor(loaded, _constant(words, raised * 0x01010101))
             for i, w in enumerate(_as_bytes(builder, weights)):
-                word = builder.shuffle_vector(signed, signed, _constant(I32X16.llvm, i))
-                name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-                total = by_register(builder, name, 16, _WORD, total, w, builder.bitcast(word, _BYTES))
+                a = builder.bitcast(builder.shuffle_vector(signed, signed, _constant(I32X16.llvm, i)), _BYTES)
+                total = _add_signed(context, builder, total, w, a)
             return total
 
         return I32X16(t, w0, w1, w2, w3, x, at), emit
 
     return dot
+
+
+def _add_signed(context: Any, builder: ir.IRBuilder, total: ir.Value, w: ir.Value, a: ir.Value) -> ir.Value:
+    """Each lane of the total plus four products of signed bytes."""
+    if has_sdot(context):
+        return by_register(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", 16, _WORD, total, w, a)
+
+    def add(total: ir.Value, w: ir.Value, a: ir.Value) -> ir.Value:
+        wide = ir.VectorType(_HALF, 16)
+        products = builder.mul(builder.sext(w, wide), builder.sext(a, wide))
+        (low,), (high,) = (halves_of(builder, [products], i) for i in (0, 1))
+        pairs = by_register(builder, "llvm.aarch64.neon.addp.v8i16", 16, _HALF, low, high)
+        return builder.add(total, by_register(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", 16, _WORD, pairs))
+
+    return in_registers(builder, 16, add, total, w, a)

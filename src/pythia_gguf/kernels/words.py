@@ -25,7 +25,7 @@ Sixteen rows lie side by side: a vector of words holds four consecutive columns 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -63,17 +63,27 @@ def by_register(builder: ir.IRBuilder, name: str, n_bytes: int, element: ir.Type
 
     element  of the result
     """
+
+    def call(*parts: ir.Value) -> ir.Value:
+        first = parts[0].type
+        result = ir.VectorType(element, first.count * first.element.width // element.width)
+        kind = ir.FunctionType(result, [v.type for v in parts])
+        return builder.call(get_or_insert_function(builder.module, kind, name), parts)
+
+    return in_registers(builder, n_bytes, call, *values)
+
+
+def in_registers(builder: ir.IRBuilder, n_bytes: int, operation: Callable, *values: ir.Value) -> ir.Value:
+    """The result of an operation on registers of `n_bytes`, done with vectors of 64 bytes."""
     first = values[0].type
-    if first.count * first.element.width > 8 * n_bytes:
-        parts = [by_register(builder, name, n_bytes, element, *_parts(builder, values, i)) for i in (0, 1)]
-        n = 2 * parts[0].type.count
-        return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(_WORD, n), list(range(n))))
-    result = ir.VectorType(element, first.count * first.element.width // element.width)
-    kind = ir.FunctionType(result, [v.type for v in values])
-    return builder.call(get_or_insert_function(builder.module, kind, name), values)
+    if first.count * first.element.width == 8 * n_bytes:
+        return operation(*values)
+    parts = [in_registers(builder, n_bytes, operation, *halves_of(builder, values, i)) for i in (0, 1)]
+    n = 2 * parts[0].type.count
+    return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(_WORD, n), list(range(n))))
 
 
-def _parts(builder: ir.IRBuilder, values: Iterable[ir.Value], which: int) -> list[ir.Value]:
+def halves_of(builder: ir.IRBuilder, values: Iterable[ir.Value], which: int) -> list[ir.Value]:
     """The lower or the upper half of vectors."""
     halves = []
     for v in values:
