@@ -2,17 +2,19 @@
 
     python bench/bench_engine.py [--turns 3] [--save]          about 25 minutes; builds llama.cpp's tools the first time
     python bench/bench_engine.py --quants Q4_K_M --turns 1
+    python bench/bench_engine.py --compiled-for haswell --save   both as compiled for another kind of CPU
 
 llama.cpp's side is llama-bench of the tree in llama-cpp-python 0.3.36, built by cmake for this CPU but for AMX, with
-which old compilers break it. It is taken at its best of flash attention on and off and ubatch 128 and 512, found in
-the first turn. Both get the same threads. The limit of writing is the bytes of weights that a token needs (the file
-without token_embd) over the bandwidth of the same threads, measured before and after each file. The last line is one
-JSON object.
+which old compilers break it; for another kind of CPU by the names of its instructions. It is taken at its best of flash
+attention on and off and ubatch 128 and 512, found in the first turn. Both get the same threads. The limit of writing is
+the bytes of weights that a token needs (the file without token_embd) over the bandwidth of the same threads, measured
+before and after each file. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -32,14 +34,14 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench"), str(ROOT / "scripts")]
 from bandwidth import read_bandwidth  # noqa: E402
 from bench_encoders import cpu  # noqa: E402
 from bench_press import DISTINCT, N_TOKENS, SHAPES, write_table  # noqa: E402
-from golden_tools import tools  # noqa: E402
+from golden_tools import OPTIONS_OF, tools  # noqa: E402
 
+from cpu_kinds import RUNNABLE, environment  # noqa: E402
 from press.toy_gguf import model_metadata, write_gguf  # noqa: E402
 from pythia_gguf import open_gguf, quantize  # noqa: E402
 
 FLAGS = [("0", "128"), ("0", "512"), ("1", "128"), ("1", "512")]
-# Kinds of CPU without AVX-512, with the features of theirs that kernels ask for by name.
-OTHER_CPUS = {"haswell": "+avx2,+fma,+f16c", "x86-64": ""}
+KINDS_TABLE = "engine_kinds.csv"
 PROMPT, TOKENS, DEPTH, BATCH = 512, 64, 1900, 8
 
 
@@ -49,10 +51,12 @@ def main() -> None:
     quants = options.quants.split(",") if options.quants else [*DISTINCT, "F16"]
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         files = make_files(Path(work), quants)
-        rows = measured(files, options.turns, options.threads)
-        facts = more(files, options.threads)
+        rows = measured(files, options.turns, options.threads, options.compiled_for)
+        facts = {} if options.compiled_for else more(files, options.threads)
     show(rows, facts)
-    if options.save:
+    if options.save and options.compiled_for:
+        save_kind(rows, options.threads, options.compiled_for)
+    elif options.save:
         write_table("engine.csv", rows, options.threads)
         write_table(
             "engine_more.csv", [{"fact": name, "value": value} for name, value in facts.items()], options.threads
@@ -66,6 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quants", help="some of them, separated by commas")
+    parser.add_argument("--compiled-for", choices=[cpu for cpu in OPTIONS_OF if cpu in RUNNABLE], help="kind of CPU")
     parser.add_argument("--work", help="folder for 6 GB of files; default the system's")
     parser.add_argument("--save", action="store_true", help="write bench/results/engine.csv and engine_more.csv")
     return parser.parse_args()
@@ -102,31 +107,34 @@ def ours(path: Path, threads: int, environment: Mapping[str, str] = os.environ, 
 
 
 def theirs(path: Path, threads: int, flags: tuple[str, str], *, n_prompt: int, n_tokens: int, depth: int = 0,
-           repeats: int = 2) -> dict[str, float]:  # fmt: skip
+           repeats: int = 2, kind: str | None = None) -> dict[str, float]:  # fmt: skip
     """Tokens per second of llama-bench: "prefill" and "decode"."""
-    command = [tools() / "llama-bench", "-m", path, "-t", threads, "-fa", flags[0], "-ub", flags[1], "-r", repeats]
+    folder = tools(["llama-bench"], kind) if kind else tools()
+    command = [folder / "llama-bench", "-m", path, "-t", threads, "-fa", flags[0], "-ub", flags[1], "-r", repeats]
     command += ["-p", n_prompt, "-n", n_tokens, "-d", depth, "-o", "json"]
     done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
     return {"prefill" if r["n_gen"] == 0 else "decode": r["avg_ts"] for r in json.loads(done.stdout)}
 
 
-def measured(files: dict[str, Path], turns: int, threads: int) -> list[dict[str, float | str]]:
-    """A row for each file."""
+def measured(files: dict[str, Path], turns: int, threads: int, cpu: str | None) -> list[dict[str, float | str]]:
+    """A row for each file; cpu: the kind that both are compiled for, None for this one."""
+    compiled_for = os.environ if cpu is None else environment(cpu)
     seen: dict[str, list[dict[str, float]]] = {quant: [] for quant in files}
     best: dict[str, dict[str, tuple[str, str]]] = {}
     for turn in range(turns):
         for quant, path in files.items():
             before = read_bandwidth(threads)
-            mine = ours(path, threads)
+            mine = ours(path, threads, compiled_for)
             result = {"bandwidth": (before + read_bandwidth(threads)) / 2}
             result |= {"ours_prefill": mine["prefill_tokens_per_s"], "ours_decode": mine["decode_tokens_per_s"]}
             result["rss"] = mine["rss_bytes"]
             if quant not in best:
-                found = {f: theirs(path, threads, f, n_prompt=PROMPT, n_tokens=TOKENS, repeats=1) for f in FLAGS}
+                sizes = {"n_prompt": PROMPT, "n_tokens": TOKENS, "repeats": 1}
+                found = {f: theirs(path, threads, f, **sizes, kind=cpu) for f in FLAGS}
                 best[quant] = {kind: max(FLAGS, key=lambda f, k=kind: found[f][k]) for kind in ("prefill", "decode")}
             for kind, n_prompt, n_tokens in (("prefill", PROMPT, 0), ("decode", 0, TOKENS)):
-                flags = best[quant][kind]
-                result[f"theirs_{kind}"] = theirs(path, threads, flags, n_prompt=n_prompt, n_tokens=n_tokens)[kind]
+                told = theirs(path, threads, best[quant][kind], n_prompt=n_prompt, n_tokens=n_tokens, kind=cpu)
+                result[f"theirs_{kind}"] = told[kind]
             seen[quant].append(result)
             print(f"turn {turn + 1} {quant:7}", {name: round(v) for name, v in result.items()}, flush=True)
     return [row(quant, path, seen[quant], best[quant]) for quant, path in files.items()]
@@ -182,9 +190,8 @@ def more(files: dict[str, Path], threads: int) -> dict[str, float]:
     facts |= busy(path)
     facts |= lookup(path, threads)
     facts |= first_token(path, threads)
-    for kind, features in OTHER_CPUS.items():
-        environment = os.environ | {"NUMBA_CPU_NAME": kind, "NUMBA_CPU_FEATURES": features}
-        mine = ours(path, threads, environment)
+    for kind in RUNNABLE:
+        mine = ours(path, threads, environment(kind))
         for what in ("prefill", "decode"):
             facts[f"Q4_K_M as compiled for {kind}, {what}, tokens/s"] = mine[f"{what}_tokens_per_s"]
     return {name: round(value, 2) for name, value in facts.items()}
@@ -269,6 +276,15 @@ def first_token(path: Path, threads: int) -> dict[str, float]:
         "first token of a new process, from the shell, s": statistics.median(seconds() for _ in range(3)),
         "first token after load() begins, s": statistics.median(map(float, told.stdout.split()[1:])),
     }
+
+
+def save_kind(rows: list[dict[str, float | str]], threads: int, cpu: str) -> None:
+    """Put rows of a kind of CPU into their table, where rows of the same kind and files were."""
+    table = ROOT / "bench" / "results" / KINDS_TABLE
+    there = list(csv.DictReader(table.open(encoding="utf-8"))) if table.exists() else []
+    rows = [{"compiled_for": cpu, **r} for r in rows]
+    made = {(r["compiled_for"], r["quant"]) for r in rows}
+    write_table(KINDS_TABLE, [r for r in there if (r["compiled_for"], r["quant"]) not in made] + rows, threads)
 
 
 def show(rows: list[dict[str, float | str]], facts: dict[str, float]) -> None:

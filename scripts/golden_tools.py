@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,15 +36,21 @@ TOOLS = ("llama-quantize", "llama-perplexity", "llama-imatrix", "llama-bench", "
 OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
            "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_BUILD_IS_DEV=OFF",
            "-DCMAKE_C_FLAGS=-U__AMX_INT8__", "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__")  # fmt: skip
+# The same for a kind of CPU instead of this one: instructions of x86-64 by name.
+AVX2 = ("-DGGML_NATIVE=OFF", *(f"-DGGML_{name}=ON" for name in ("AVX", "AVX2", "FMA", "F16C", "BMI2")))
+OPTIONS_OF = {"haswell": AVX2, "alderlake": (*AVX2, "-DGGML_AVX_VNNI=ON")}
 CHUNKS, CONTEXT = 32, 256
 
 
-def tools() -> Path:
-    """The folder with the tools, built once (some minutes)."""
-    build = WORK / "tools"
-    if not all((build / "bin" / tool).exists() for tool in TOOLS):
-        run("cmake", "-S", str(unpacked()), "-B", str(build), *OPTIONS)
-        run("cmake", "--build", str(build), "--parallel", "2", "--target", *TOOLS)
+def tools(names: Sequence[str] = TOOLS, cpu: str | None = None) -> Path:
+    """The folder with some of the tools, built once (some minutes).
+
+    cpu  LLVM's name of a kind of CPU in OPTIONS_OF; None: this CPU
+    """
+    build = WORK / (f"tools-{cpu}" if cpu else "tools")
+    if not all((build / "bin" / tool).exists() for tool in names):
+        run("cmake", "-S", str(unpacked()), "-B", str(build), *OPTIONS, *(OPTIONS_OF[cpu] if cpu else ()))
+        run("cmake", "--build", str(build), "--parallel", "2", "--target", *names)
     return build / "bin"
 
 

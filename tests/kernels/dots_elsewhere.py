@@ -14,19 +14,22 @@ import numpy as np
 from numba import njit
 
 from pythia_gguf.kernels import dots
+from pythia_gguf.kernels.dots import dot2, even_bytes, odd_bytes
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.numba_private import cpu_context
 from pythia_gguf.kernels.simd import load16, store
 from pythia_gguf.kernels.unpack import LAYOUTS
+from pythia_gguf.kernels.words import spread
 
 CASES = 64
 
 
 def caller(dot: Callable) -> Callable:
-    """A function of weights i32 [n, 4, 16], activations i32 [n, 4] and results i32 [n, 16], all flat."""
+    """A function of weights i32 [n, 4, 16], activations i32 [n, 4 or 8] and results i32 [n, 16], all flat."""
 
     @njit
     def call(w, x, out):
-        for i in range(x.size // 4):
+        for i in range(out.size // 16):
             v = (load16(w, i * 64), load16(w, i * 64 + 16), load16(w, i * 64 + 32), load16(w, i * 64 + 48))
             store(out, i * 16, dot(load16(out, i * 16), v[0], v[1], v[2], v[3], x, i * 4))
 
@@ -44,11 +47,20 @@ def numbers(low: int, high: int, shape: tuple[int, ...], seed: int) -> np.ndarra
 
 
 def wrong(dot: Callable, w: np.ndarray, x: np.ndarray, x_true: np.ndarray) -> int:
-    """Sums that are not those of int64: weights [n, 4, 16, 4], activations [n, 4, 4] as bytes and as what they mean."""
+    """Sums that are not those of int64: weights [n, 4, 16, 4], activations [n, 4, 4] as stored and as meant."""
     out = np.full((len(w), 16), 1000, np.int32)
-    words = [values.astype(np.uint8).view(np.int32).reshape(-1) for values in (w, x)]
+    words = [values.view(np.int32).reshape(-1) for values in (w.astype(np.uint8), np.ascontiguousarray(x))]
     caller(dot)(*words, out.reshape(-1))
     return int((out != 1000 + np.einsum("nkrb,nkb->nr", w, x_true)).sum())
+
+
+@inlined
+def by_words(t, w0, w1, w2, w3, x, at):
+    """The product of many tokens where it takes int16: two words of activations for each vector of weights."""
+    for k, w in enumerate((w0, w1, w2, w3)):
+        t = dot2(t, even_bytes(w), spread(x, 2 * at + 2 * k))
+        t = dot2(t, odd_bytes(w), spread(x, 2 * at + 2 * k + 1))
+    return t
 
 
 def wrong_sums(format_name: str, made: dots.Dots) -> tuple[int, int]:
@@ -58,11 +70,11 @@ def wrong_sums(format_name: str, made: dots.Dots) -> tuple[int, int]:
     # Activations go through their four kinds within each kind of codes.
     codes = numbers(0, layout.most, shape, 0)
     signed = np.tile(numbers(-127, 127, (CASES // 4, 4, 4), 1), (4, 1, 1))
-    unsigned = signed + 128
-    return (
-        wrong(made.few, codes - raised, signed, signed),
-        wrong(made.many, codes - layout.offset, unsigned, signed if made.many_signed else unsigned),
-    )
+    few = wrong(made.few, codes - raised, signed.astype(np.uint8), signed)
+    weights, unsigned = codes - layout.offset, signed + 128
+    if made.many is None:
+        return few, wrong(by_words, weights, signed[:, :, [0, 2, 1, 3]].astype(np.int16), signed)
+    return few, wrong(made.many, weights, unsigned.astype(np.uint8), signed if made.many_signed else unsigned)
 
 
 def wrong_beyond(format_name: str) -> Iterator[tuple[str, int]]:

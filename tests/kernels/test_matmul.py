@@ -99,7 +99,7 @@ def test_activations_are_two_bfloat16_numbers_in_tiles():
     """On every processor: records [T / 16][columns / 32][high, low][16][32] whose two parts are x to 2**-17."""
     x = activations(37, 96)
     records = new_records(*x.shape)
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(quantizer_address("bf16x3"))
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(quantizer_address("F32", "bf16x3"))
     for t in range(len(x)):
         # Columns in two runs, as heads and pieces of a product give them.
         for first, n in ((0, 32), (32, 64)):

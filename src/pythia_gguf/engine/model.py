@@ -305,6 +305,5 @@ def engine_jobs() -> list[Job]:
 
 
 def _jobs(formats: Iterable[str], activations: Iterable[str], ops: Iterable[str]) -> list[Job]:
-    kinds = list(activations)
-    products = [job for kind in kinds for job in product_jobs(formats, kind)]
-    return [*products, *quantizer_jobs(kinds), *op_jobs(ops), run_ops_job(), odds_job()]
+    made = [job for kind in activations for jobs in (product_jobs, quantizer_jobs) for job in jobs(formats, kind)]
+    return [*made, *op_jobs(ops), run_ops_job(), odds_job()]

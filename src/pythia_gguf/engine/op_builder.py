@@ -321,7 +321,8 @@ class OpBuilder:
         return padded.ctypes.data
 
     def _quantizer(self, matrix: str) -> int:
-        return quantizer_address(self._weights.matrices[f"{matrix}.weight"].activations(self._activations))
+        weight = self._weights.matrices[f"{matrix}.weight"]
+        return quantizer_address(weight.packed.format, weight.activations(self._activations))
 
     def _add(self, kernel: str, words: NamedTuple) -> None:
         row = [op_address(kernel), *words]

@@ -17,9 +17,11 @@ Arguments that several functions share:
 
 import numpy as np
 
+from pythia_gguf.kernels.cpu_features import has_wide_registers
 from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.halves import load_number16, store_number16
 from pythia_gguf.kernels.jit import inlined
+from pythia_gguf.kernels.numba_private import cpu_context
 from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, item, load, load16, put, select, splat, store
 from pythia_gguf.kernels.words import fused, no_floats, prefetch, store_pair
 
@@ -156,6 +158,26 @@ def _score_eight_queries(q, start, stride, head_dim, cached, at, scale, scores, 
 
 
 @inlined
+def _score_by_four(q, start, stride, head_dim, cached, at, scale, scores, to, row):
+    """The same, 16 positions and four queries at a time, which is what smaller registers hold."""
+    for part in range(0, LANES, 16):
+        for query in range(0, 8, 4):
+            first, there = start + query * stride, to + query * row + part
+            a0 = no_floats()
+            a1, a2, a3 = a0, a0, a0
+            for i in range(head_dim):
+                k = load_number16(cached, at + i * LANES + part)
+                a0 = fused(k, item(q, first + i), a0)
+                a1 = fused(k, item(q, first + stride + i), a1)
+                a2 = fused(k, item(q, first + 2 * stride + i), a2)
+                a3 = fused(k, item(q, first + 3 * stride + i), a3)
+            store(scores, there, a0 * scale)
+            store(scores, there + row, a1 * scale)
+            store(scores, there + 2 * row, a2 * scale)
+            store(scores, there + 3 * row, a3 * scale)
+
+
+@inlined
 def softmax(scores, start, n_keys, n_tiles):
     """Replace scores by e**(score - largest), and by 0 from n_keys to the end of the tiles; returns 1 / their sum."""
     most = splat(MINUS)
@@ -236,11 +258,44 @@ def _mix_eight(weights, row, n_keys, cached, tiles, values_at, width, factors, m
 
 
 @inlined
+def _mix_by_four(weights, row, n_keys, cached, tiles, values_at, width, factors, mixed, to):
+    """The same, 16 dimensions and four queries at a time."""
+    for at in range(0, width, 16):
+        for query in range(0, 8, 4):
+            start, there = query * row, to + query * width + at
+            for odd in range(2):
+                a0 = no_floats()
+                a1, a2, a3 = a0, a0, a0
+                for first in range(0, n_keys, LANES):
+                    n, here = min(LANES, n_keys - first), tiles[first // LANES] + values_at + at
+                    for p in range(odd, n, 2):
+                        k, i = load_number16(cached, here + p * width), start + first + p
+                        a0 = fused(k, item(weights, i), a0)
+                        a1 = fused(k, item(weights, i + row), a1)
+                        a2 = fused(k, item(weights, i + 2 * row), a2)
+                        a3 = fused(k, item(weights, i + 3 * row), a3)
+                _mix_once(mixed, there, a0, factors[query], odd)
+                _mix_once(mixed, there + width, a1, factors[query + 1], odd)
+                _mix_once(mixed, there + 2 * width, a2, factors[query + 2], odd)
+                _mix_once(mixed, there + 3 * width, a3, factors[query + 3], odd)
+
+
+@inlined
+def _mix_once(mixed, at, a, factor, odd):
+    """Store the sums of even positions, or finish them with the sums of odd positions."""
+    store(mixed, at, (load16(mixed, at) + a) * factor if odd else a)
+
+
+@inlined
 def _mix_pair(mixed, at, a, b, factor, odd):
     """Store the sums of even positions, or finish them with the sums of odd positions."""
     if odd:
         a, b = (load16(mixed, at) + a) * factor, (load16(mixed, at + 16) + b) * factor
     store_pair(mixed, at, a, b)
+
+
+_IS_WIDE = has_wide_registers(cpu_context())
+_score_queries, _mix_queries = (_score_eight_queries, _mix_eight) if _IS_WIDE else (_score_by_four, _mix_by_four)
 
 
 @inlined
@@ -271,8 +326,8 @@ def attend_eight(
     n_tiles = (n_keys + 7 + LANES - 1) // LANES
     for i in range(n_tiles):
         at = tiles[i] + keys_at
-        _score_eight_queries(q, q_start, stride, head_dim, cached, at, scale, scores, i * LANES, row)
+        _score_queries(q, q_start, stride, head_dim, cached, at, scale, scores, i * LANES, row)
     for j in range(8):
         factors[j] = softmax(scores, j * row, n_keys + j, n_tiles)
     # Weights after a query's last position are zero, so that all queries can go as far as the longest.
-    _mix_eight(scores, row, (n_keys + 8) // 2 * 2, cached, tiles, values_at, width, factors, mixed, 0)
+    _mix_queries(scores, row, (n_keys + 8) // 2 * 2, cached, tiles, values_at, width, factors, mixed, 0)

@@ -55,6 +55,11 @@ def register_bytes(context: Any) -> int:
     return 32 if x86_feature(context, "avx2") else 0
 
 
+def has_wide_registers(context: Any) -> bool:
+    """Whether 32 vectors fit into the registers (AVX-512: 2 KiB); elsewhere 8 do (AVX2 and NEON: 512 bytes)."""
+    return x86_feature(context, "avx512f")
+
+
 def has_sdot(context: Any) -> bool:
     """Whether this is an ARM CPU with an instruction for four products of signed bytes and their sum."""
     return is_arm(context) and "\tsdot" in _machine_code(_DOT_PRODUCT, *target_of(context))

@@ -6,6 +6,9 @@ A vector of words holds four bytes of each of 16 rows, see kernels/words.py.
     pairs(u, s)      sums of two neighbouring products, 32 int16: exact while they fit
     sign_pairs(w, a) the same of signed bytes, no byte of a being -128
     add_pairs(t, p)  t + both sums of a lane
+    even_bytes(w), odd_bytes(w)  bytes 0 and 2, 1 and 3 of every lane as two int16
+    dot2(t, a, b)    t + sum of two products of int16 in every lane
+    store_wide(x, i, v)  32 numbers as int16, those of even bytes before those of odd ones
 
 VNNI and AVX-VNNI have one instruction for four products of any bytes. AVX2 multiplies bytes and adds neighbours as
 int16, which saturates, so how large the bytes get decides how many vectors of sums are added before they are widened:
@@ -15,10 +18,11 @@ int16, which saturates, so how large the bytes get decides how many vectors of s
     Q4_0, Q4_1 and Q4_K         15      3840           4               4080, 7650     4
     Q5_0, Q5_1 and Q5_K         31      7936           4               8160, 15810    4, 2
     Q6_K                        63      16128          2               16320          2
-    Q8_0, IQ4_NL and IQ4_XS     255, 241               by sign                        by sign
+    Q8_0, IQ4_NL and IQ4_XS     255, 241               by sign                        as int16
 
 The sum of so many vectors is at most 32767. By sign, the absolute value of the weight is multiplied with the activation
-that has got the weight's sign: 2 * 128 * 127 fits.
+that has got the weight's sign: 2 * 128 * 127 fits. For many tokens such formats multiply int16, see
+kernels/matmul_int16.py.
 
 ARM's `sdot` adds four products of signed bytes. Codes up to 127 are such bytes as they are, larger ones less their
 offset; the 128 of activations is taken off again, one instruction for 16 columns. ARM CPUs without `sdot` multiply
@@ -39,7 +43,7 @@ from pythia_gguf.kernels.cpu_features import has_sdot, is_arm, register_bytes, x
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.numba_private import cpu_context
 from pythia_gguf.kernels.simd import Vector, index_of, pointer_to
-from pythia_gguf.kernels.words import I32X16, by_register, halves_of, in_registers, lowered, spread
+from pythia_gguf.kernels.words import I32X16, by_register, halves_of, in_registers, spread
 
 VNNI, AVX_VNNI, BYTE_PAIRS, WORD_PAIRS = "VNNI", "AVX-VNNI", "pairs of bytes", "16-bit products"
 SDOT, SMULL = "SDOT", "SMULL"
@@ -112,6 +116,13 @@ def _byte_pairs(context: Any, builder: ir.IRBuilder, unsigned: ir.Value, signed:
     return by_register(builder, name, n_bytes, _HALF, unsigned, signed)
 
 
+def _pair_sums(context: Any, builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """vpmaddwd."""
+    n_bytes = register_bytes(context)
+    name = "llvm.x86.avx512.pmaddw.d.512" if n_bytes == 64 else "llvm.x86.avx2.pmadd.wd"
+    return by_register(builder, name, n_bytes, _WORD, a, b)
+
+
 @intrinsic
 def pairs(typing_context, unsigned, signed):
     """u0 s0 + u1 s1, u2 s2 + u3 s3 of every lane; needs AVX2."""
@@ -145,11 +156,52 @@ def add_pairs(typing_context, total, sums):
     """Each lane plus its two int16; needs AVX2."""
 
     def emit(context, builder, sig, args):
-        n_bytes = register_bytes(context)
-        name = "llvm.x86.avx512.pmaddw.d.512" if n_bytes == 64 else "llvm.x86.avx2.pmadd.wd"
-        return builder.add(args[0], by_register(builder, name, n_bytes, _WORD, args[1], _constant(PAIRS.llvm, 1)))
+        return builder.add(args[0], _pair_sums(context, builder, args[1], _constant(PAIRS.llvm, 1)))
 
     return I32X16(total, sums), emit
+
+
+@intrinsic
+def dot2(typing_context, total, a, b):
+    """total + a0 b0 + a1 b1 lane by lane, exact; two int16 a lane; needs AVX2."""
+
+    def emit(context, builder, sig, args):
+        pairs_each = [builder.bitcast(v, PAIRS.llvm) for v in args[1:]]
+        return builder.add(args[0], _pair_sums(context, builder, *pairs_each))
+
+    return I32X16(total, a, b), emit
+
+
+def _split(is_odd: bool) -> Any:
+    @intrinsic
+    def split(typing_context, words):
+        def emit(context, builder, sig, args):
+            w, eight = builder.bitcast(args[0], PAIRS.llvm), _constant(PAIRS.llvm, 8)
+            return builder.bitcast(builder.ashr(w if is_odd else builder.shl(w, eight), eight), I32X16.llvm)
+
+        return I32X16(words), emit
+
+    return split
+
+
+even_bytes, odd_bytes = _split(False), _split(True)
+
+
+@intrinsic
+def store_wide(typing_context, array, index, codes):
+    """32 integer lanes as int16 to 16 words from array[index]: of every four, 0 and 2, then 1 and 3."""
+
+    def emit(context, builder, sig, args):
+        at = pointer_to(context, builder, array, args[0], index_of(context, builder, args[1], index))
+        order = [first + i for first in range(0, 32, 4) for i in (0, 2, 1, 3)]
+        halves = builder.trunc(args[2], PAIRS.llvm)
+        turned = builder.shuffle_vector(
+            halves, ir.Constant(PAIRS.llvm, ir.Undefined), ir.Constant(ir.VectorType(_WORD, 32), order)
+        )
+        builder.store(turned, builder.bitcast(at, PAIRS.llvm.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, index, codes), emit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,13 +211,14 @@ class Dots:
     They add to t the products of 16 columns: weights in four vectors, activations from word `at` of x.
 
     few             codes as they are, but less the offset where `few_signed`; activations signed
-    many            codes less the offset; activations 128 too large, which is made good here only where `many_signed`
+    many            codes less the offset; activations 128 too large, which is made good here only where `many_signed`;
+                    None where products of many tokens take int16
     few_signed, many_signed  whether the products are exact only where both bytes are signed
     token_by_token  whether registers are too few for the sums of four tokens at once
     """
 
     few: Callable
-    many: Callable
+    many: Callable | None
     few_signed: bool
     many_signed: bool
     token_by_token: bool
@@ -189,8 +242,7 @@ def dots_of(most: int, offset: int) -> Dots:
     if few_run and many_run:
         few, many = _by_pairs(few_run, pairs), _by_pairs(many_run, _unsigned_activations)
         return Dots(few=few, many=many, few_signed=False, many_signed=False, token_by_token=True)
-    few, many = _by_pairs(1, sign_pairs), _by_pairs(1, _raised_activations)
-    return Dots(few=few, many=many, few_signed=True, many_signed=True, token_by_token=True)
+    return Dots(few=_by_pairs(1, sign_pairs), many=None, few_signed=True, many_signed=True, token_by_token=True)
 
 
 def run_of(most_unsigned: int, most_signed: int) -> int:
@@ -217,11 +269,6 @@ def _many_by_four(t, w0, w1, w2, w3, x, at):
 @inlined
 def _unsigned_activations(w, a):
     return pairs(a, w)
-
-
-@inlined
-def _raised_activations(w, a):
-    return sign_pairs(w, lowered(a, 128))
 
 
 def _by_pairs(run: int, product: Callable) -> Callable:

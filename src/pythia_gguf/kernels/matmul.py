@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from pythia_gguf.kernels.activations import RECORD_WORDS, quantize_activations
+from pythia_gguf.kernels.activations import WIDE_WORDS, quantize_activations, quantize_activations_wide
 from pythia_gguf.kernels.amx import has_tiles
 from pythia_gguf.kernels.compiling import Job
 from pythia_gguf.kernels.jit import CKernel
@@ -32,7 +32,7 @@ from pythia_gguf.kernels.matmul_float import (
     plain_product,
     plain_unpacker,
 )
-from pythia_gguf.kernels.matmul_int8 import int8_product, int8_scratch_bytes
+from pythia_gguf.kernels.matmul_int8 import int8_product, int8_scratch_bytes, takes_int16
 from pythia_gguf.kernels.memory import aligned
 from pythia_gguf.kernels.packed import PackedMatrix
 from pythia_gguf.kernels.unpack import LAYOUTS
@@ -40,7 +40,7 @@ from pythia_gguf.kernels.unpack import LAYOUTS
 # The kernels that turn float32 rows into the form that products multiply.
 _QUANTIZERS = {"int8": quantize_activations, "float32": None, "bf16x3": split_activations}
 # Bytes of a record of 32 columns of one row, for the larger kind.
-_RECORD_BYTES = max(RECORD_WORDS * 4, RECORD_BYTES // TOKENS)
+_RECORD_BYTES = max(WIDE_WORDS * 4, RECORD_BYTES // TOKENS)
 
 
 def matmul_address(format_name: str, activations: str) -> int:
@@ -69,19 +69,26 @@ def product_activations(format_name: str, asked: str) -> str:
     return "float32" if asked == "int8" and format_name not in LAYOUTS else asked
 
 
-def quantizer_address(activations: str) -> int:
-    """The C function that turns float32 rows into the form that such products multiply; 0 where they take float32.
+def quantizer_address(format_name: str, activations: str) -> int:
+    """The C function that turns float32 rows into the form that a product multiplies; 0 where it takes float32.
 
     f(x, records, n_columns, first, n, t, n_tokens), see `quantize_activations` and `split_activations`
     """
-    quantizer = _QUANTIZERS[activations]
+    quantizer = _quantizer(format_name, activations)
     return 0 if quantizer is None else quantizer.address
 
 
-def quantizer_jobs(activations: Iterable[str]) -> list[Job]:
-    """Jobs that compile these functions."""
-    made = {name: quantizer for name in activations if (quantizer := _QUANTIZERS[name]) is not None}
-    return [Job(name, __name__, quantizer_address.__name__, (name,), kernel.is_kept) for name, kernel in made.items()]
+def _quantizer(format_name: str, activations: str) -> CKernel | None:
+    if activations == "int8" and format_name in LAYOUTS and takes_int16(LAYOUTS[format_name]):
+        return quantize_activations_wide
+    return _QUANTIZERS[activations]
+
+
+def quantizer_jobs(formats: Iterable[str], activations: str) -> list[Job]:
+    """Jobs that compile these functions for weights in these formats."""
+    pairs = [(name, product_activations(name, activations)) for name in sorted(formats)]
+    made = {quantizer: pair for pair in pairs if (quantizer := _quantizer(*pair)) is not None}
+    return [Job(pair[1], __name__, quantizer_address.__name__, pair, k.is_kept) for k, pair in made.items()]
 
 
 def piece_groups(activations: str, n_groups: int, n_threads: int) -> int:
@@ -125,7 +132,7 @@ def matmul(packed: PackedMatrix, x: np.ndarray, activations: str, groups: range 
     out = np.zeros((x.shape[0], packed.n_groups * 16), np.float32)
     if activations != "float32" and x.shape[1] % 32:
         raise ValueError(f"{activations} activations need whole 32 columns, got {x.shape[1]}")
-    given, quantizer = np.ascontiguousarray(x), quantizer_address(activations)
+    given, quantizer = np.ascontiguousarray(x), quantizer_address(packed.format, activations)
     if quantizer:
         rows, given = given, new_records(*x.shape)
         for t in range(len(rows)):

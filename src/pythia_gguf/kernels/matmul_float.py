@@ -9,11 +9,22 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pythia_gguf.kernels.cpu_features import has_wide_registers
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.memory import f32_at, u8_at
+from pythia_gguf.kernels.numba_private import cpu_context
 from pythia_gguf.kernels.simd import item, load16, store
 from pythia_gguf.kernels.unpack import Layout
-from pythia_gguf.kernels.words import as_floats, floats, fused, halves, no_floats, shorts, store_pair, words
+from pythia_gguf.kernels.words import (
+    as_floats,
+    floats,
+    fused,
+    halves,
+    no_floats,
+    shorts,
+    store_pair,
+    words,
+)
 
 TILE = 6
 FEW_TOKENS = 3
@@ -74,6 +85,36 @@ def _six(room, n, x, start, token, sums, at):
     store_pair(sums, at + 160, c5, d5)
 
 
+@inlined
+def _six_by_group(room, n, x, start, token, sums, at):
+    """The same, one group after the other, which is what smaller registers hold."""
+    for g in range(0, 32, 16):
+        a = at + g
+        c0, c1, c2 = load16(sums, a), load16(sums, a + 32), load16(sums, a + 64)
+        c3, c4, c5 = load16(sums, a + 96), load16(sums, a + 128), load16(sums, a + 160)
+        for i in range(0, n, 32):
+            p0 = no_floats()
+            p1, p2, p3, p4, p5 = p0, p0, p0, p0, p0
+            for k in range(i, min(i + 32, n)):
+                w, at_k = load16(room, k * 32 + g), start + k
+                p0 = fused(w, item(x, at_k), p0)
+                p1 = fused(w, item(x, at_k + token), p1)
+                p2 = fused(w, item(x, at_k + 2 * token), p2)
+                p3 = fused(w, item(x, at_k + 3 * token), p3)
+                p4 = fused(w, item(x, at_k + 4 * token), p4)
+                p5 = fused(w, item(x, at_k + 5 * token), p5)
+            c0, c1, c2, c3, c4, c5 = c0 + p0, c1 + p1, c2 + p2, c3 + p3, c4 + p4, c5 + p5
+        store(sums, a, c0)
+        store(sums, a + 32, c1)
+        store(sums, a + 64, c2)
+        store(sums, a + 96, c3)
+        store(sums, a + 128, c4)
+        store(sums, a + 160, c5)
+
+
+_six_tokens = _six if has_wide_registers(cpu_context()) else _six_by_group
+
+
 def float_scratch_bytes(n_tokens: int) -> int:
     """Scratch for so many tokens: two unpacked groups and the totals."""
     return (ROOM_NUMBERS + n_tokens * 32) * 4
@@ -96,7 +137,7 @@ def _unpacked_product(unpack):
                     unpack(data, group + g, k, n, n_columns, room, g * 16)
                 t = 0
                 while t + TILE <= n_tokens:
-                    _six(room, n, x, t * n_columns + k, n_columns, sums, t * 32)
+                    _six_tokens(room, n, x, t * n_columns + k, n_columns, sums, t * 32)
                     t += TILE
                 while t < n_tokens:
                     _one(room, n, x, t * n_columns + k, sums, t * 32)

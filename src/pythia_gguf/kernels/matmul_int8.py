@@ -14,15 +14,25 @@ activation serves 32 rows. Codes of these tokens are 128 too large; `base` = -12
 the first product. An unpacked block of 32 columns is a record of vectors: 8 of codes, then a base, a scale and a
 minimum for each scale that 32 columns have.
 
-Where the processor multiplies only signed bytes exactly (kernels/dots.py), the offset of codes and the 128 of
-activations are subtracted before the products, and the base is zero. The sums are the same.
+Where the processor multiplies only signed bytes exactly (kernels/dots.py), the offset of codes is subtracted before the
+products of few tokens. Those of many tokens lose the 128 of activations then, and the base is zero, or they are in
+kernels/matmul_int16.py. The sums are the same.
 """
 
 import numpy as np
 
-from pythia_gguf.kernels.activations import MANY_TOKENS, MINUS_HIGH, MINUS_LOW, MINUS_SUM, D
+from pythia_gguf.kernels.activations import (
+    MANY_TOKENS,
+    MINUS_HIGH,
+    MINUS_LOW,
+    MINUS_SUM,
+    RECORD_WORDS,
+    WIDE_WORDS,
+    D,
+)
 from pythia_gguf.kernels.dots import Dots, dot4, dots_of
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
+from pythia_gguf.kernels.matmul_int16 import CHUNK, OTHER, tiles16, unpacker16
 from pythia_gguf.kernels.memory import f32_at, i32_at, u8_at
 from pythia_gguf.kernels.simd import load16, store
 from pythia_gguf.kernels.unpack import Layout
@@ -304,12 +314,22 @@ def int8_scratch_bytes(n_tokens: int) -> int:
     return ROOM_WORDS * 4 + n_tokens * 32 * 4
 
 
+def takes_int16(layout: Layout) -> bool:
+    """Whether products of many tokens take int16 on the processor that is compiled for."""
+    return dots_of(layout.most, layout.offset).many is None
+
+
 def int8_product(format_name: str, layout: Layout) -> CKernel:
     """The product for a format of blocks."""
     columns, n_bytes = layout.columns, layout.n_bytes
     dots = dots_of(layout.most, layout.offset)
-    (direct, direct_four), unpack = _direct(layout, dots), _unpacker(layout, dots.many_signed)
-    one, four = _tiles(layout, dots)
+    direct, direct_four = _direct(layout, dots)
+    if dots.many is None:
+        unpack, (one, four) = unpacker16(layout), tiles16(_joiner(layout))
+        chunk, second, record = CHUNK, OTHER, WIDE_WORDS
+    else:
+        unpack, (one, four) = _unpacker(layout, dots.many_signed), _tiles(layout, dots)
+        chunk, second, record = CHUNK_COLUMNS, ROOM_WORDS // 2, RECORD_WORDS
 
     @inlined
     def few(data, start, x, n_tokens, n_columns, result, stride, at):
@@ -329,14 +349,14 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
     @inlined
     def many(data, start, group_bytes, n_pair, x, n_tokens, n_columns, room, factors, sums):
         """All tokens against one or two groups, the totals into `sums`, f32 [n_tokens, 32]."""
-        token = n_columns // 2
+        token = n_columns // 32 * record
         for i in range(0, n_tokens * 32, 16):
             store(sums, i, no_floats())
-        for k in range(0, n_columns, CHUNK_COLUMNS):
-            n = min(CHUNK_COLUMNS, n_columns - k)
+        for k in range(0, n_columns, chunk):
+            n = min(chunk, n_columns - k)
             for g in range(n_pair):
                 place = start + g * group_bytes + k // columns * n_bytes
-                unpack(data, place, n, room, factors, g * (ROOM_WORDS // 2))
+                unpack(data, place, n, room, factors, g * second)
             # Ask for the data to unpack next, of these groups or of the next ones: it comes while tokens pass by.
             ahead = start + (k + n) // columns * n_bytes if k + n < n_columns else start + 2 * group_bytes
             for line in range(0, n // columns * n_bytes, 64):
@@ -344,17 +364,16 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
                 prefetch(data, ahead + group_bytes + line)
             t = 0
             while t + TILE <= n_tokens:
-                four(room, n // 32, x, t * token + k // 2, token, sums, t * 32)
+                four(room, n // 32, x, t * token + k // 32 * record, token, sums, t * 32)
                 t += TILE
             while t < n_tokens:
-                one(room, n // 32, x, t * token + k // 2, sums, t * 32)
+                one(room, n // 32, x, t * token + k // 32 * record, sums, t * 32)
                 t += 1
 
     def product(weights, x, out, n_tokens, n_columns, out_stride, first_group, last_group, scratch):
         group_bytes = n_columns // columns * n_bytes
         data = u8_at(weights, last_group * group_bytes)
-        token = n_columns // 2
-        records = i32_at(x, n_tokens * token)
+        records = i32_at(x, n_tokens * n_columns // 32 * (record if n_tokens >= MANY_TOKENS else RECORD_WORDS))
         result = f32_at(out, n_tokens * out_stride)
         if n_tokens < MANY_TOKENS:
             for group in range(first_group, last_group):
