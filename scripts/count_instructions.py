@@ -1,7 +1,7 @@
 """Counts the instructions of the inner loops of int8 products, for any kind of CPU, on any x86-64 machine.
 
-    python scripts/count_instructions.py            the kinds and formats of KINDS and FORMATS
-    python scripts/count_instructions.py --save     into bench/results/instructions.csv
+    python scripts/count_instructions.py --save     those of ARM, into bench/results/instructions.csv
+    python scripts/count_instructions.py haswell    those of another CPU
 
 A loop multiplies 32 columns: of 16 rows with one token or four where few tokens are read, of 32 rows where many are.
 What a loop has of each is known by its products of bytes: so many bytes does an instruction of PRODUCTS multiply.
@@ -25,7 +25,7 @@ from cpu_kinds import FEATURES, environment  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "instructions.csv"
 COLUMNS = ("cpu", "format", "tokens", "rows", "instructions", "products", "loads_of_stack", "stores_to_stack")
-KINDS = ("apple-m1", "neoverse-v1", "cortex-a72", "haswell", "alderlake")
+ARM = ("apple-m1", "neoverse-v1", "cortex-a72")
 FORMATS = ("Q4_K", "Q8_0", "IQ4_NL")
 # Instruction -> products of two bytes, in registers of 32 bytes on x86.
 PRODUCTS = {"sdot": 16, "smull": 8, "smull2": 8, "vpmaddubsw": 32, "vpdpbusd": 32}
@@ -41,8 +41,10 @@ print(_kernel(sys.argv[1], "int8")._compiled._library.get_asm_str())
 
 def main() -> None:
     """Print or save a line for each loop."""
-    rows = [(cpu, name, *loop) for cpu in KINDS for name in FORMATS for loop in loops(assembly(cpu, name))]
-    if sys.argv[1:] == ["--save"]:
+    is_saved = sys.argv[1:] == ["--save"]
+    kinds = sys.argv[1:] if sys.argv[1:] and not is_saved else ARM
+    rows = [(cpu, name, *loop) for cpu in kinds for name in FORMATS for loop in loops(assembly(cpu, name))]
+    if is_saved:
         with RESULTS.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     for row in (COLUMNS, *rows):
