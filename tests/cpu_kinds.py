@@ -29,6 +29,11 @@ def _flags() -> set[str]:
 RUNNABLE = tuple(cpu for cpu in FEATURES if IS_X86 and (cpu not in _NEEDED or _NEEDED[cpu] in _flags()))
 
 
+# What NumPy must leave alone where there is no AVX-512; its own functions differ in last bits.
+_NO_AVX512 = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}
+
+
 def environment(cpu: str, **more: str) -> dict[str, str]:
     """The environment of a process that compiles for a kind of CPU."""
-    return os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": FEATURES[cpu]} | more
+    numpy = {} if "avx512" in FEATURES[cpu] else _NO_AVX512
+    return os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": FEATURES[cpu]} | numpy | more

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TOKEN
+from cpu_kinds import FEATURES, environment
 from hub.loopback import LoopbackHub
 from patience import HANGS_S
 from pythia_gguf.cpus import threads_of
@@ -37,6 +38,36 @@ def test_facts_are_those_of_this_machine(pythia, hub: LoopbackHub):
     assert facts["cache"]["kernels"] == len(stored_code())
     assert facts["versions"]["numba"] == metadata.version("numba")
     assert facts["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+# Kinds of CPU -> the paths of kernels; those of x86-64 by the environment, those of ARM as scripts/for_arm.py does it.
+PATHS = {
+    "haswell": "AVX2, int8 by pairs of bytes, IQ4 by VPSHUFB, float16 by F16C, a * b + c rounded once",
+    "x86-64": "baseline, int8 by 16-bit products, IQ4 by selects, float16 by shifts, a * b + c rounded twice",
+    "apple-m1": "NEON, int8 by SDOT, IQ4 by TBL, float16 by FCVT, a * b + c rounded once",
+    "cortex-a72": "NEON, int8 by SMULL, IQ4 by TBL, float16 by FCVT, a * b + c rounded once",
+}
+DOCTOR = """
+import sys
+if sys.argv[2:]:
+    sys.path.insert(0, sys.argv[2])
+    import for_arm
+    for_arm.compile_for(sys.argv[1])
+from pythia_gguf.cli.main import cli
+cli.main(["doctor"], standalone_mode=False)
+"""
+
+
+@pytest.mark.parametrize("cpu", PATHS)
+def test_paths_of_kernels_are_named_for_every_kind_of_cpu(cpu: str):
+    """Also for those whose code does not run here: asking compiles no kernel."""
+    scripts = Path(__file__).parents[2] / "scripts"
+    command = [sys.executable, "-c", DOCTOR, cpu, *([] if cpu in FEATURES else [str(scripts)])]
+    env = environment(cpu) if cpu in FEATURES else dict(os.environ)
+    env |= {"HF_HUB_OFFLINE": "1"}
+    shown = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=HANGS_S).stdout
+    kernels = next(line for line in shown.splitlines() if line.startswith("kernels"))
+    assert kernels.split(maxsplit=1)[1] == PATHS[cpu]
 
 
 def test_hub_answers_and_a_token_is_never_shown(pythia, hub: LoopbackHub):

@@ -63,20 +63,18 @@ def by_words(t, w0, w1, w2, w3, x, at):
     return t
 
 
-def wrong_sums(format_name: str, few: Callable, many: Callable | None) -> tuple[int, int]:
+def wrong_sums(format_name: str, made: dots.Dots) -> tuple[int, int]:
     """For few and for many tokens."""
-    by_sign = many is None
     layout, shape = LAYOUTS[format_name], (CASES, 4, 16, 4)
-    raised = layout.offset if by_sign else 0
+    raised = layout.offset if made.few_signed else 0
     # Activations go through their four kinds within each kind of codes.
     codes = numbers(0, layout.most, shape, 0)
     signed = np.tile(numbers(-127, 127, (CASES // 4, 4, 4), 1), (4, 1, 1))
-    return (
-        wrong(few, codes - raised, signed.astype(np.uint8), signed),
-        wrong(by_words, codes - layout.offset, signed[:, :, [0, 2, 1, 3]].astype(np.int16), signed)
-        if many is None
-        else wrong(many, codes - layout.offset, (signed + 128).astype(np.uint8), signed + 128),
-    )
+    few = wrong(made.few, codes - raised, signed.astype(np.uint8), signed)
+    weights, unsigned = codes - layout.offset, signed + 128
+    if made.many is None:
+        return few, wrong(by_words, weights, signed[:, :, [0, 2, 1, 3]].astype(np.int16), signed)
+    return few, wrong(made.many, weights, unsigned.astype(np.uint8), signed if made.many_signed else unsigned)
 
 
 def wrong_beyond(format_name: str) -> Iterator[tuple[str, int]]:
@@ -87,14 +85,14 @@ def wrong_beyond(format_name: str) -> Iterator[tuple[str, int]]:
     for which, (run, product) in enumerate((few, many)):
         if run < 4:
             beyond = dots._by_pairs(2 * run or 1, product)
-            yield ("few", "many")[which], wrong_sums(format_name, beyond, beyond)[which]
+            made = dots.Dots(few=beyond, many=beyond, few_signed=False, many_signed=False, token_by_token=True)
+            yield ("few", "many")[which], wrong_sums(format_name, made)[which]
 
 
 def main() -> None:
     """Print the counts."""
     for name in sys.argv[1].split(","):
-        made = dots.dots_of(LAYOUTS[name].most, LAYOUTS[name].offset)
-        print(name, *wrong_sums(name, made.few, made.many))
+        print(name, *wrong_sums(name, dots.dots_of(LAYOUTS[name].most, LAYOUTS[name].offset)))
         if dots.dot_kind(cpu_context()) == dots.BYTE_PAIRS:
             for which, n_wrong in wrong_beyond(name):
                 print("too many", name, which, n_wrong)

@@ -85,6 +85,9 @@ def _cpu(problems: list[str]) -> _Facts:
         "features": list(kind.features),
         "vectors": kind.vectors,
         "products": kind.products,
+        "levels": kind.levels,
+        "halves": kind.halves,
+        "fused": kind.is_fused,
         "amx": kind.has_amx,
     }
 
@@ -211,7 +214,9 @@ def _rows(name: str, facts: _Facts | None) -> list[tuple[str, str]]:
     f = facts
     if name == "cpu":
         amx = ", AMX: bf16x3 activations" if f["amx"] else ""
-        kinds = f"{f['vectors']}, int8 by {f['products']}{amx}"
+        rounded = "once" if f["fused"] else "twice"
+        kinds = f"{f['vectors']}, int8 by {f['products']}, IQ4 by {f['levels']}, float16 by {f['halves']}"
+        kinds += f", a * b + c rounded {rounded}{amx}"
         return [("cpu", one_line(f["model"])), ("features", " ".join(f["features"]) or "none"), ("kernels", kinds)]
     if name == "threads":
         quota = "no quota" if f["quota"] is None else f"a quota of {f['quota']:g}"

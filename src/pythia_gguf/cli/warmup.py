@@ -30,7 +30,7 @@ def command(output_format: str) -> None:
     started = time.perf_counter()
     before = stored_code()
     with make_progress() as progress:
-        _compile_all(progress)
+        compile_all_kernels(progress)
     seconds = time.perf_counter() - started
     kept = stored_code()
     if not kept:
@@ -47,7 +47,8 @@ def command(output_format: str) -> None:
     click.echo(f"kept in {' and '.join(folders)}, {n_bytes:,} bytes")
 
 
-def _compile_all(progress: Progress) -> None:
+def compile_all_kernels(progress: Progress, threads: int | None = None) -> None:
+    """Compile all but the encoders for importance matrices; `threads` as for `compile_all`."""
     import numpy as np
 
     from pythia_gguf.engine.model import engine_jobs
@@ -58,6 +59,6 @@ def _compile_all(progress: Progress) -> None:
     from pythia_gguf.kernels.widen import widen
 
     unquantized = [name for name, block in FORMATS.items() if block.block_weights == 1]
-    compile_all([*encoder_jobs(ENCODABLE), *engine_jobs(), compare_job()], progress)
+    compile_all([*encoder_jobs(ENCODABLE), *engine_jobs(), compare_job()], progress, threads)
     for name in unquantized:
         widen(name, np.zeros(FORMATS[name].block_bytes, np.uint8), np.empty(1, np.float32))

@@ -79,7 +79,7 @@ class Workspace:
         # The input of ffn_down shares the memory of ffn where its rows have no gaps.
         self.in_down = self._input(n_ffn, self.ffn.array if self.ffn.stride == n_ffn else None)
         self.wanted = aligned((n_tokens,), np.int64)
-        self.cos_sin = _rotation_table(config, n_context)
+        self.cos_sin = rotation_table(config.rotary_dims, config.rope_base, n_context)
 
     @cached_property
     def scales(self) -> np.ndarray:
@@ -123,14 +123,16 @@ def scratch_bytes(config: ModelConfig, n_context: int, activations: str) -> int:
     return rounded_up(max(product_scratch(SLICE_TOKENS[activations]), attention, 4 * (config.hidden + LANES)), 64)
 
 
-def _rotation_table(config: ModelConfig, n_context: int) -> np.ndarray:
+def rotation_table(rotary_dims: int, rope_base: float, n_context: int) -> np.ndarray:
     """Cosines, then sines, of every position: f32 [n_context, rotary_dims].
 
     Angles are float32 products, as in transformers 5 (modeling_gpt_neox.py, GPTNeoXRotaryEmbedding).
     """
-    exponents = np.arange(0, config.rotary_dims, 2, dtype=np.float32) / np.float32(config.rotary_dims)
-    frequencies = np.float32(1) / np.float32(config.rope_base) ** exponents
-    angles = np.arange(n_context, dtype=np.float32)[:, None] * frequencies[None, :].astype(np.float32)
-    table = aligned((n_context, config.rotary_dims), np.float32)
+    exponents = np.arange(0, rotary_dims, 2, dtype=np.float32) / np.float32(rotary_dims)
+    # NumPy's float32 power is less exact with AVX-512 than elsewhere; float64's is exact enough on any CPU.
+    powers = np.float64(np.float32(rope_base)) ** exponents.astype(np.float64)
+    frequencies = np.float32(1) / powers.astype(np.float32)
+    angles = np.arange(n_context, dtype=np.float32)[:, None] * frequencies[None, :]
+    table = aligned((n_context, rotary_dims), np.float32)
     table[:] = np.concatenate([np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))], axis=1)
     return table

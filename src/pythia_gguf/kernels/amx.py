@@ -23,10 +23,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pythia_gguf.kernels.cpu_features import x86_feature
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.memory import u8_at
 from pythia_gguf.kernels.numba_private import cpu_context, get_or_insert_function
-from pythia_gguf.kernels.simd import has_feature
 from pythia_gguf.kernels.words import ask_for_line
 
 TILE_BYTES = 1024
@@ -45,7 +45,7 @@ _HIGH, _LOW = 0, 1
 def has_tiles() -> bool:
     """Whether the processor that is compiled for has them and the system lets this process use them; asks it to."""
     context = cpu_context()
-    if sys.platform != "linux" or platform.machine() != "x86_64" or not has_feature(context, "amx-bf16"):
+    if sys.platform != "linux" or platform.machine() != "x86_64" or not x86_feature(context, "amx-bf16"):
         return False
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) == 0
 

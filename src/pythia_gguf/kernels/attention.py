@@ -17,12 +17,13 @@ Arguments that several functions share:
 
 import numpy as np
 
+from pythia_gguf.kernels.cpu_features import has_wide_registers
 from pythia_gguf.kernels.curves import exponential
 from pythia_gguf.kernels.halves import load_number16, store_number16
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.numba_private import cpu_context
 from pythia_gguf.kernels.simd import LANES, fold_max, fold_sum, item, load, load16, put, select, splat, store
-from pythia_gguf.kernels.words import fused, has_wide_registers, no_floats, prefetch, store_pair
+from pythia_gguf.kernels.words import fused, no_floats, prefetch, store_pair
 
 ZERO = np.float32(0)
 ONE = np.float32(1)

@@ -23,6 +23,10 @@ int16, which saturates, so how large the bytes get decides how many vectors of s
 The sum of so many vectors is at most 32767. By sign, the absolute value of the weight is multiplied with the activation
 that has got the weight's sign: 2 * 128 * 127 fits. For many tokens such formats multiply int16, see
 kernels/matmul_int16.py.
+
+ARM's `sdot` adds four products of signed bytes. Codes up to 127 are such bytes as they are, larger ones less their
+offset; the 128 of activations is taken off again, one instruction for 16 columns. ARM CPUs without `sdot` multiply
+signed bytes to int16, where the sum of two products, at most 2 * 128 * 127, fits.
 """
 
 from __future__ import annotations
@@ -35,27 +39,32 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pythia_gguf.kernels.cpu_features import has_sdot, is_arm, register_bytes, x86_feature
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.numba_private import cpu_context
-from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to
-from pythia_gguf.kernels.words import I32X16, by_register, register_bytes, spread
+from pythia_gguf.kernels.simd import Vector, index_of, pointer_to
+from pythia_gguf.kernels.words import I32X16, by_register, halves_of, in_registers, spread
 
 VNNI, AVX_VNNI, BYTE_PAIRS, WORD_PAIRS = "VNNI", "AVX-VNNI", "pairs of bytes", "16-bit products"
+SDOT, SMULL = "SDOT", "SMULL"
 PAIRS = Vector(types.int16, 32)
 _BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _BYTES = ir.VectorType(_BYTE, 64)
 _MOST_INT16 = 32767
 # The largest size of an activation as a signed byte, and as an unsigned one.
 _MOST_SIGNED, _MOST_UNSIGNED = 128, 255
+_MOST_INT8 = 127
 
 
 def dot_kind(context: Any) -> str:
     """The instructions that dot products of bytes are made of on the processor that is compiled for."""
-    if has_feature(context, "avx512vnni"):
+    if is_arm(context):
+        return SDOT if has_sdot(context) else SMULL
+    if x86_feature(context, "avx512vnni"):
         return VNNI
-    if has_feature(context, "avxvnni"):
+    if x86_feature(context, "avxvnni"):
         return AVX_VNNI
-    return BYTE_PAIRS if has_feature(context, "avx2") else WORD_PAIRS
+    return BYTE_PAIRS if x86_feature(context, "avx2") else WORD_PAIRS
 
 
 def _constant(kind: ir.VectorType, value: int) -> ir.Constant:
@@ -201,15 +210,17 @@ class Dots:
 
     They add to t the products of 16 columns: weights in four vectors, activations from word `at` of x.
 
-    few           codes as they are, but less the offset where `by_sign`; activations signed
-    many          codes less the offset, activations 128 too large; None where `by_sign`
-    by_sign       whether bytes are too large for AVX2 unless both are signed
+    few             codes as they are, but less the offset where `few_signed`; activations signed
+    many            codes less the offset; activations 128 too large, which is made good here only where `many_signed`;
+                    None where products of many tokens take int16
+    few_signed, many_signed  whether the products are exact only where both bytes are signed
     token_by_token  whether registers are too few for the sums of four tokens at once
     """
 
     few: Callable
     many: Callable | None
-    by_sign: bool
+    few_signed: bool
+    many_signed: bool
     token_by_token: bool
 
 
@@ -220,14 +231,18 @@ def dots_of(most: int, offset: int) -> Dots:
     offset  what is subtracted from codes
     """
     kind = dot_kind(cpu_context())
+    if kind in (SDOT, SMULL):
+        few, many = _by_signed_bytes(0), _by_signed_bytes(128)
+        return Dots(few=few, many=many, few_signed=most > _MOST_INT8, many_signed=True, token_by_token=True)
     if kind != BYTE_PAIRS:
-        return Dots(few=_few_by_four, many=_many_by_four, by_sign=False, token_by_token=kind == AVX_VNNI)
+        few, many, is_small = _few_by_four, _many_by_four, kind == AVX_VNNI
+        return Dots(few=few, many=many, few_signed=False, many_signed=False, token_by_token=is_small)
     few_run = run_of(most, _MOST_SIGNED)
     many_run = run_of(_MOST_UNSIGNED, max(offset, most - offset))
     if few_run and many_run:
         few, many = _by_pairs(few_run, pairs), _by_pairs(many_run, _unsigned_activations)
-        return Dots(few=few, many=many, by_sign=False, token_by_token=True)
-    return Dots(few=_by_pairs(1, sign_pairs), many=None, by_sign=True, token_by_token=True)
+        return Dots(few=few, many=many, few_signed=False, many_signed=False, token_by_token=True)
+    return Dots(few=_by_pairs(1, sign_pairs), many=None, few_signed=True, many_signed=True, token_by_token=True)
 
 
 def run_of(most_unsigned: int, most_signed: int) -> int:
@@ -270,3 +285,43 @@ def _by_pairs(run: int, product: Callable) -> Callable:
         return add_pairs(add_pairs(add_pairs(add_pairs(t, p0), p1), p2), p3)
 
     return dot
+
+
+def _by_signed_bytes(raised: int) -> Callable:
+    """By ARM's products of signed bytes; the words of x are elements of one register, so four are read at once.
+
+    raised  by how much activations are too large: 0, or 128
+    """
+
+    @intrinsic
+    def dot(typing_context, t, w0, w1, w2, w3, x, at):
+        def emit(context, builder, sig, args):
+            total, *weights = args[:5]
+            words = ir.VectorType(_WORD, 4)
+            place = pointer_to(context, builder, x, args[5], index_of(context, builder, args[6], at))
+            loaded = builder.load(builder.bitcast(place, words.as_pointer()))
+            loaded.align = 4
+            signed = builder.xor(loaded, _constant(words, raised * 0x01010101))
+            for i, w in enumerate(_as_bytes(builder, weights)):
+                a = builder.bitcast(builder.shuffle_vector(signed, signed, _constant(I32X16.llvm, i)), _BYTES)
+                total = _add_signed(context, builder, total, w, a)
+            return total
+
+        return I32X16(t, w0, w1, w2, w3, x, at), emit
+
+    return dot
+
+
+def _add_signed(context: Any, builder: ir.IRBuilder, total: ir.Value, w: ir.Value, a: ir.Value) -> ir.Value:
+    """Each lane of the total plus four products of signed bytes."""
+    if has_sdot(context):
+        return by_register(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", 16, _WORD, total, w, a)
+
+    def add(total: ir.Value, w: ir.Value, a: ir.Value) -> ir.Value:
+        wide = ir.VectorType(_HALF, 16)
+        products = builder.mul(builder.sext(w, wide), builder.sext(a, wide))
+        (low,), (high,) = (halves_of(builder, [products], i) for i in (0, 1))
+        pairs = by_register(builder, "llvm.aarch64.neon.addp.v8i16", 16, _HALF, low, high)
+        return builder.add(total, by_register(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", 16, _WORD, pairs))
+
+    return in_registers(builder, 16, add, total, w, a)

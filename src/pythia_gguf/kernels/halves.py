@@ -6,9 +6,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pythia_gguf.kernels.cpu_features import has_half_conversion
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import to_half
-from pythia_gguf.kernels.simd import LANES, Vector, has_feature, index_of, pointer_to, store
+from pythia_gguf.kernels.simd import LANES, Vector, index_of, pointer_to, store
 
 
 def widened_half(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
@@ -36,7 +37,7 @@ def load_number16(typing_context, array, index):
         value.align = array.dtype.bitwidth // 8
         if array.dtype == types.float32:
             return value
-        if has_feature(context, "f16c"):  # one instruction, the same values
+        if has_half_conversion(context):  # one instruction, the same values
             return builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), 16)), sig.return_type.llvm)
         return widened_half(builder, value)
 
@@ -48,7 +49,7 @@ def _has_halves(typing_context):
     """Whether the CPU that is compiled for turns float32 into float16; LLVM drops the branch that is not taken."""
 
     def emit(context, builder, sig, args):
-        return ir.Constant(ir.IntType(1), has_feature(context, "f16c"))
+        return ir.Constant(ir.IntType(1), has_half_conversion(context))
 
     return types.boolean(), emit
 

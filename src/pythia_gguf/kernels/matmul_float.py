@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pythia_gguf.kernels.cpu_features import has_wide_registers
 from pythia_gguf.kernels.jit import CKernel, c_kernel, inlined
 from pythia_gguf.kernels.memory import f32_at, u8_at
 from pythia_gguf.kernels.numba_private import cpu_context
@@ -19,7 +20,6 @@ from pythia_gguf.kernels.words import (
     floats,
     fused,
     halves,
-    has_wide_registers,
     no_floats,
     shorts,
     store_pair,

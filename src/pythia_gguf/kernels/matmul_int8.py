@@ -14,8 +14,9 @@ activation serves 32 rows. Codes of these tokens are 128 too large; `base` = -12
 the first product. An unpacked block of 32 columns is a record of vectors: 8 of codes, then a base, a scale and a
 minimum for each scale that 32 columns have.
 
-Where the processor multiplies large bytes by sign (kernels/dots.py), the offset of codes is subtracted before the
-products of few tokens, and kernels/matmul_int16.py has those of many. The sums are the same.
+Where the processor multiplies only signed bytes exactly (kernels/dots.py), the offset of codes is subtracted before the
+products of few tokens. Those of many tokens lose the 128 of activations then, and the base is zero, or they are in
+kernels/matmul_int16.py. The sums are the same.
 """
 
 import numpy as np
@@ -102,9 +103,9 @@ def _direct(layout: Layout, dots: Dots):
     """Make the functions for one and for four tokens against one group, from packed data."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     scales_of, minima_of, n_scales, dot16 = layout.scales, layout.minima, layout.n_scales, dots.few
-    codes_of = _lowered_codes(layout) if dots.by_sign else layout.codes
+    codes_of = _lowered_codes(layout) if dots.few_signed else layout.codes
     # An offset that has been taken off already is zero here, times a sum that is NaN where an activation is.
-    has_offset, offset = layout.offset != 0, np.float32(0 if dots.by_sign else layout.offset)
+    has_offset, offset = layout.offset != 0, np.float32(0 if dots.few_signed else layout.offset)
     sub_bytes, join = n_bytes // n_subs, _joiner(layout)
 
     @inlined
@@ -149,7 +150,7 @@ def _direct(layout: Layout, dots: Dots):
     return direct, direct_four
 
 
-def _unpacker(layout: Layout):
+def _unpacker(layout: Layout, many_signed: bool):
     """Make the function that writes blocks of a group into scratch."""
     columns, n_bytes, n_subs = layout.columns, layout.n_bytes, layout.columns // 32
     n_scales, has_min, offset = layout.n_scales, layout.has_min, layout.offset
@@ -166,13 +167,14 @@ def _unpacker(layout: Layout):
                 sums = no_words()
                 for j in range(8):
                     if n_scales == 2 and j == 4:
-                        store(room, i + 128, no_words() - (sums << 7))
+                        store(room, i + 128, no_words() if many_signed else no_words() - (sums << 7))
                         sums = no_words()
                     signed = lowered(codes[j], offset)
                     store(room, i + j * 16, signed)
                     sums = dot4(sums, no_words() + ONES, signed)
                 scales, minima = scales_of(data, place, sub), minima_of(data, place, sub)
-                store(room, i + (144 if n_scales == 2 else 128), no_words() - (sums << 7))
+                base = no_words() if many_signed else no_words() - (sums << 7)
+                store(room, i + (144 if n_scales == 2 else 128), base)
                 store(factors, i + 160, scales[0])
                 if n_scales == 2:
                     store(factors, i + 176, scales[1])
@@ -314,7 +316,7 @@ def int8_scratch_bytes(n_tokens: int) -> int:
 
 def takes_int16(layout: Layout) -> bool:
     """Whether products of many tokens take int16 on the processor that is compiled for."""
-    return dots_of(layout.most, layout.offset).by_sign
+    return dots_of(layout.most, layout.offset).many is None
 
 
 def int8_product(format_name: str, layout: Layout) -> CKernel:
@@ -322,11 +324,11 @@ def int8_product(format_name: str, layout: Layout) -> CKernel:
     columns, n_bytes = layout.columns, layout.n_bytes
     dots = dots_of(layout.most, layout.offset)
     direct, direct_four = _direct(layout, dots)
-    if dots.by_sign:
+    if dots.many is None:
         unpack, (one, four) = unpacker16(layout), tiles16(_joiner(layout))
         chunk, second, record = CHUNK, OTHER, WIDE_WORDS
     else:
-        unpack, (one, four) = _unpacker(layout), _tiles(layout, dots)
+        unpack, (one, four) = _unpacker(layout, dots.many_signed), _tiles(layout, dots)
         chunk, second, record = CHUNK_COLUMNS, ROOM_WORDS // 2, RECORD_WORDS
 
     @inlined

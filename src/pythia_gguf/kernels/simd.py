@@ -37,7 +37,6 @@ from pythia_gguf.kernels.numba_private import (
     get_or_insert_function,
     infer_global,
     signature,
-    target_of,
 )
 
 # Two AVX-512 registers: the sums of one group must be taken one after the other, and a second register's worth of
@@ -343,11 +342,6 @@ def transpose16(typing_context, source, source_start, source_stride, target, tar
         return context.get_dummy_value()
 
     return types.void(source, source_start, source_stride, target, target_start, target_stride), emit
-
-
-def has_feature(context: Any, feature: str) -> bool:
-    """Whether the CPU that we compile for has a feature, by LLVM's name."""
-    return f"+{feature}" in target_of(context)[2].split(",")
 
 
 def _half(start: int) -> Callable:

@@ -12,12 +12,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pythia_gguf.kernels.cpu_features import x86_feature
 from pythia_gguf.kernels.numba_private import get_or_insert_function
-from pythia_gguf.kernels.simd import F32, LANES, has_feature
+from pythia_gguf.kernels.simd import F32, LANES
 
 
 def _has_avx512(context: Any) -> bool:
-    return has_feature(context, "avx512f")
+    return x86_feature(context, "avx512f")
 
 
 @intrinsic

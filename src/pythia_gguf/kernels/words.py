@@ -25,7 +25,7 @@ Sixteen rows lie side by side: a vector of words holds four consecutive columns 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -33,15 +33,18 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pythia_gguf.kernels.cpu_features import has_fused, has_half_conversion, is_arm, register_bytes, x86_feature
 from pythia_gguf.kernels.halves import widened_half
 from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.numba_private import get_or_insert_function
-from pythia_gguf.kernels.simd import Vector, has_feature, index_of, pointer_to, store
+from pythia_gguf.kernels.simd import Vector, index_of, pointer_to, store
 
 I32X16 = Vector(types.int32, 16)
 F32X16 = Vector(types.float32, 16)
 _BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _BYTES = ir.VectorType(_BYTE, 64)
+# Size of registers -> LLVM's name of the instruction that looks up bytes in 16 others.
+_LOOK_UPS = {64: "llvm.x86.avx512.pshuf.b.512", 32: "llvm.x86.avx2.pshuf.b", 16: "llvm.aarch64.neon.tbl1.v16i8"}
 AHEAD_BYTES = 2048
 
 
@@ -55,34 +58,32 @@ def _load(builder: ir.IRBuilder, at: ir.Value, kind: ir.Type) -> ir.Value:
     return value
 
 
-def register_bytes(context: Any) -> int:
-    """Size of the registers in which the processor that is compiled for works on bytes: 64, 32, or 0 without AVX2."""
-    if has_feature(context, "avx512bw"):
-        return 64
-    return 32 if has_feature(context, "avx2") else 0
-
-
-def has_wide_registers(context: Any) -> bool:
-    """Whether 32 vectors fit into the registers (AVX-512: 2 KiB); elsewhere 8 do (AVX2 and NEON: 512 bytes)."""
-    return has_feature(context, "avx512f")
-
-
 def by_register(builder: ir.IRBuilder, name: str, n_bytes: int, element: ir.Type, *values: ir.Value) -> ir.Value:
-    """A function of LLVM that takes registers of `n_bytes`, 64 or 32, called with vectors of 64 bytes.
+    """A function of LLVM that takes registers of `n_bytes`, 64, 32 or 16, called with vectors of 64 bytes.
 
     element  of the result
     """
-    if n_bytes == 32:
-        parts = [by_register(builder, name, 64, element, *_parts(builder, values, i)) for i in (0, 1)]
-        n = 2 * parts[0].type.count
-        return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(_WORD, n), list(range(n))))
+
+    def call(*parts: ir.Value) -> ir.Value:
+        first = parts[0].type
+        result = ir.VectorType(element, first.count * first.element.width // element.width)
+        kind = ir.FunctionType(result, [v.type for v in parts])
+        return builder.call(get_or_insert_function(builder.module, kind, name), parts)
+
+    return in_registers(builder, n_bytes, call, *values)
+
+
+def in_registers(builder: ir.IRBuilder, n_bytes: int, operation: Callable, *values: ir.Value) -> ir.Value:
+    """The result of an operation on registers of `n_bytes`, done with vectors of 64 bytes."""
     first = values[0].type
-    result = ir.VectorType(element, first.count * first.element.width // element.width)
-    kind = ir.FunctionType(result, [v.type for v in values])
-    return builder.call(get_or_insert_function(builder.module, kind, name), values)
+    if first.count * first.element.width == 8 * n_bytes:
+        return operation(*values)
+    parts = [in_registers(builder, n_bytes, operation, *halves_of(builder, values, i)) for i in (0, 1)]
+    n = 2 * parts[0].type.count
+    return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(_WORD, n), list(range(n))))
 
 
-def _parts(builder: ir.IRBuilder, values: Iterable[ir.Value], which: int) -> list[ir.Value]:
+def halves_of(builder: ir.IRBuilder, values: Iterable[ir.Value], which: int) -> list[ir.Value]:
     """The lower or the upper half of vectors."""
     halves = []
     for v in values:
@@ -105,7 +106,7 @@ def _reader(result: Vector, convert: Any) -> Any:
 
 
 def _read_halves(context: Any, builder: ir.IRBuilder, at: ir.Value) -> ir.Value:
-    if has_feature(context, "f16c"):
+    if has_half_conversion(context):
         return builder.fpext(_load(builder, at, ir.VectorType(ir.HalfType(), 16)), F32X16.llvm)
     return widened_half(builder, _load(builder, at, ir.VectorType(_HALF, 16)))
 
@@ -188,15 +189,17 @@ def moved(source: int, n_bits: int, target: int) -> Any:
     @intrinsic
     def move(typing_context, value):
         def emit(context, builder, sig, args):
-            if source != target and has_feature(context, "gfni") and has_feature(context, "avx512f"):
+            if source != target and x86_feature(context, "gfni") and x86_feature(context, "avx512f"):
                 kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES, _BYTE])
                 function = get_or_insert_function(builder.module, kind, "llvm.x86.vgf2p8affineqb.512")
                 rows = builder.bitcast(ir.Constant(ir.VectorType(ir.IntType(64), 8), [matrix] * 8), _BYTES)
                 moved_bytes = builder.call(function, [builder.bitcast(args[0], _BYTES), rows, ir.Constant(_BYTE, 0)])
                 return builder.bitcast(moved_bytes, I32X16.llvm)
+            # ARM shifts bytes too, and needs no mask where the shift has left nothing else.
+            lanes, ones = (_BYTES, 1) if is_arm(context) else (I32X16.llvm, 0x01010101)
             shift = builder.lshr if source > target else builder.shl
-            by = _constant(I32X16.llvm, abs(source - target))
-            return builder.and_(shift(args[0], by), _constant(I32X16.llvm, kept * 0x01010101))
+            shifted = shift(builder.bitcast(args[0], lanes), _constant(lanes, abs(source - target)))
+            return builder.bitcast(builder.and_(shifted, _constant(lanes, kept * ones)), I32X16.llvm)
 
         return I32X16(value), emit
 
@@ -213,7 +216,7 @@ def fused(typing_context, a, b, c):
             value if isinstance(given, Vector) else _spread(builder, value, vector.lanes)
             for value, given in zip(args, sig.args, strict=True)
         )
-        if not has_feature(context, "fma") and not has_feature(context, "avx512f"):
+        if not has_fused(context):
             return builder.fadd(builder.fmul(x, y), z)
         kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
         return builder.call(get_or_insert_function(builder.module, kind, f"llvm.fma.v{vector.lanes}f32"), [x, y, z])
@@ -270,8 +273,8 @@ def levels(typing_context, table, value):
         entries, index = _load(builder, at, _BYTES), builder.bitcast(args[1], _BYTES)
         n_bytes = register_bytes(context)
         if n_bytes:
-            name = "llvm.x86.avx512.pshuf.b.512" if n_bytes == 64 else "llvm.x86.avx2.pshuf.b"
-            return builder.bitcast(by_register(builder, name, n_bytes, _BYTE, entries, index), I32X16.llvm)
+            found_bytes = by_register(builder, _LOOK_UPS[n_bytes], n_bytes, _BYTE, entries, index)
+            return builder.bitcast(found_bytes, I32X16.llvm)
         # Four choices between neighbours, bit by bit of the index; LLVM has no permutation of bytes without SSSE3.
         found = [
             builder.shuffle_vector(entries, ir.Constant(_BYTES, ir.Undefined), _constant(ir.VectorType(_WORD, 64), i))
