@@ -15,14 +15,14 @@ from pythia_gguf.kernels.simd import (
     from_bits,
     has_feature,
     load16,
-    load32,
     select,
     splat16,
-    splat32,
     store,
     to_float,
     to_int,
 )
+from pythia_gguf.kernels.simd import load as load32
+from pythia_gguf.kernels.simd import splat as splat32
 from pythia_gguf.kernels.transpose import transpose16
 
 # Sixteen AVX2 registers hold what a search needs of 16 groups and not of 32; there are 32 AVX-512 registers, twice as

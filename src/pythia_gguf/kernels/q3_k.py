@@ -4,7 +4,7 @@ Layout in formats/q3_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quant
 `quantize_row_q3_K_ref`.
 
 Each step of the search needs the sums that the step before has left, a chain of some 70 cycles with a division in it.
-So several sets of WIDTH groups go through it together: while one waits, the others compute. A sweep of the search that
+So two sets of WIDTH groups go through it together: while one waits, the other computes. A sweep of the search that
 moves nothing is a group's last one. For four of five groups of ordinary weights that is the first, so all groups make
 one sweep, and those that have moved are collected to go on together.
 """
@@ -38,8 +38,8 @@ from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, lane_sums, spread, spre
 
 N = 16
 SET_WEIGHTS = WIDTH * N
-SETS = 2
-TOGETHER = SETS * WIDTH
+TOGETHER = 2 * WIDTH
+ROOM = 2 * TOGETHER * N
 CHUNK_GROUPS = 256
 CHUNK_WEIGHTS = CHUNK_GROUPS * N
 BLOCKS = SET_WEIGHTS // 256
@@ -54,9 +54,9 @@ SWEEPS = 5
 def first_levels(xt, w2, w3, levels, at):
     """Levels of one set for the scale -4 / largest weight, and the sums of w*x*l and w*l*l, w = x*x.
 
-    xt          f32 [SETS, N, WIDTH]  weights; the set begins at element `at`
-    w2, w3      f32 [SETS, N, WIDTH]  result, x squared and cubed
-    levels      f32 [SETS, N, WIDTH]  result, -4..3
+    xt          f32 [2, N, WIDTH]  weights; the set begins at element `at`
+    w2, w3      f32 [2, N, WIDTH]  result, x squared and cubed
+    levels      f32 [2, N, WIDTH]  result, -4..3
     """
     _, largest = signed_abs_max(xt[at:], N)
     inverse = LOW / largest
@@ -106,54 +106,54 @@ def least_of(a, b):
 
 
 @inlined
-def search(xt, w2, w3, levels, sums, squares, n_sweeps, scales, moved):
+def search(xt, n_sweeps, levels, scales, moved, room):
     """Scales and levels of TOGETHER groups; a scale is not valid for groups that count as all zero.
 
-    xt, w2, w3, levels  f32 [SETS, N, WIDTH]  weights; scratch; scratch; result
-    sums, squares       f32 [SETS, WIDTH]     scratch
-    n_sweeps            int                   at most; it ends when no group has moved, whose next sweep were the same
-    scales              f32 [SETS, WIDTH]     result
-    moved               i32 [SETS, WIDTH]     result, other than 0 for groups that the last sweep has moved
+    xt        f32 [2, N, WIDTH]  weights
+    n_sweeps  int                at most; the search ends after a sweep that has moved no group
+    levels    f32 [2, N, WIDTH]  result
+    scales    f32 [2, WIDTH]     result
+    moved     i32 [2, WIDTH]     result, other than 0 for groups that the last sweep has moved
+    room      f32 [ROOM]         scratch
     """
-    for s in range(SETS):
-        sum_lx, sum_l2 = first_levels(xt, w2, w3, levels, s * SET_WEIGHTS)
-        store(sums, s * WIDTH, sum_lx)
-        store(squares, s * WIDTH, sum_l2)
+    w2, w3 = room[: TOGETHER * N], room[TOGETHER * N :]
+    lx_a, l2_a = first_levels(xt, w2, w3, levels, 0)
+    lx_b, l2_b = first_levels(xt, w2, w3, levels, SET_WEIGHTS)
+    moved_a = moved_b = bits(splat(ZERO))
     for _ in range(n_sweeps):
-        for s in range(SETS):
-            store(moved, s * WIDTH, bits(splat(ZERO)))
+        moved_a = moved_b = bits(splat(ZERO))
         for i in range(0, SET_WEIGHTS, WIDTH):
-            for s in range(SETS):
-                lx, l2 = load(sums, s * WIDTH), load(squares, s * WIDTH)
-                lx, l2, change = move_level(xt, w2, w3, levels, s * SET_WEIGHTS + i, lx, l2)
-                store(sums, s * WIDTH, lx)
-                store(squares, s * WIDTH, l2)
-                store(moved, s * WIDTH, load(moved, s * WIDTH) | change)
-        any_moved = bits(splat(ZERO))
-        for s in range(SETS):
-            any_moved = any_moved | load(moved, s * WIDTH)
-        if not any_lane(any_moved != 0):
+            lx_a, l2_a, change_a = move_level(xt, w2, w3, levels, i, lx_a, l2_a)
+            lx_b, l2_b, change_b = move_level(xt, w2, w3, levels, SET_WEIGHTS + i, lx_b, l2_b)
+            moved_a, moved_b = moved_a | change_a, moved_b | change_b
+        if not any_lane((moved_a | moved_b) != 0):
             break
-    for s in range(SETS):
-        sum_lx, sum_l2 = load(sums, s * WIDTH), load(squares, s * WIDTH)
-        store(scales, s * WIDTH, select(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
+    store(scales, 0, select(l2_a > ZERO, lx_a / l2_a, ZERO))
+    store(scales, WIDTH, select(l2_b > ZERO, lx_b / l2_b, ZERO))
+    store(moved, 0, moved_a)
+    store(moved, WIDTH, moved_b)
 
 
 @inlined
-def search_longer(x, start, unfinished, n, levels, scales, room, moved):
-    """Search again, to the end, for `n` groups of the chunk that starts at x[start]."""
-    chosen, xt, w2, w3, found = room[0], room[1], room[2], room[3], room[4]
-    sums, squares, some = room[5], room[6], room[7]
+def search_again(x, start, unfinished, n, levels, scales, moved, room):
+    """Search to the end for n groups of the chunk that begins at x[start].
+
+    unfinished      i32 [n]  which ones
+    levels, scales  f32 of all the chunk's sets, as `search` gives them; those of these groups are replaced
+    moved, room     scratch of `search`
+    """
+    chosen, xt, found = scratch_f32(TOGETHER * N), scratch_f32(TOGETHER * N), scratch_f32(TOGETHER * N)
+    found_scales = scratch_f32(TOGETHER)
     for first in range(0, n, TOGETHER):
+        # The last group is repeated to fill the last sets.
         for k in range(TOGETHER):
-            g = unfinished[min(first + k, n - 1)]
-            store(chosen, k * N, load16(x, start + g * N))
-        for s in range(SETS):
-            turn_groups(chosen, s * SET_WEIGHTS, N, xt[s * SET_WEIGHTS :])
-        search(xt, w2, w3, found, sums, squares, SWEEPS, some, moved)
+            store(chosen, k * N, load16(x, start + unfinished[min(first + k, n - 1)] * N))
+        for s in (0, SET_WEIGHTS):
+            turn_groups(chosen, s, N, xt[s:])
+        search(xt, SWEEPS, found, found_scales, moved, room)
         for k in range(min(TOGETHER, n - first)):
             g = unfinished[first + k]
-            scales[g] = some[k]
+            scales[g] = found_scales[k]
             here, there = k // WIDTH * SET_WEIGHTS + k % WIDTH, g // WIDTH * SET_WEIGHTS + g % WIDTH
             for i in range(0, SET_WEIGHTS, WIDTH):
                 levels[there + i] = found[here + i]
@@ -168,12 +168,8 @@ def encode_q3_k(x, out):
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q3_K_ref.
     """
     xt, levels, found = scratch_f32(CHUNK_WEIGHTS), scratch_f32(CHUNK_WEIGHTS), scratch_f32(CHUNK_GROUPS)
-    moved, unfinished = np.empty(TOGETHER, np.int32), np.empty(CHUNK_GROUPS + 1, np.int32)
-    n_room = TOGETHER * N
-    room = (
-        scratch_f32(n_room), scratch_f32(n_room), scratch_f32(n_room), scratch_f32(n_room), scratch_f32(n_room),
-        scratch_f32(TOGETHER), scratch_f32(TOGETHER), scratch_f32(TOGETHER),
-    )  # fmt: skip
+    moved, room = np.empty(TOGETHER, np.int32), scratch_f32(ROOM)
+    unfinished = np.empty(CHUNK_GROUPS + 1, np.int32)
     values = scratch_f32(WIDTH)
     largest = scratch_f32(WIDTH)
     scales = np.empty(WIDTH, np.int32)
@@ -185,14 +181,14 @@ def encode_q3_k(x, out):
         n_unfinished = 0
         for g in range(0, CHUNK_GROUPS, TOGETHER):
             here = xt[g * N :]
-            for s in range(0, TOGETHER * N, SET_WEIGHTS):
+            for s in (0, SET_WEIGHTS):
                 turn_groups(x, start + g * N + s, N, here[s:])
-            search(here, room[2], room[3], levels[g * N :], room[5], room[6], 1, found[g:], moved)
+            search(here, 1, levels[g * N :], found[g:], moved, room)
             for k in range(TOGETHER):
                 unfinished[n_unfinished] = g + k
                 n_unfinished += moved[k] != 0
         # 2. All sweeps for those that it has moved.
-        search_longer(x, start, unfinished, n_unfinished, levels, found, room, moved)
+        search_again(x, start, unfinished, n_unfinished, levels, found, moved, room)
         # 3. Scales of blocks, codes for the scales as a reader will see them, and packing.
         for g in range(0, CHUNK_GROUPS, WIDTH):
             first, at = g * N, (start + g * N) // 256 * 110

@@ -16,6 +16,7 @@ from pythia_gguf.kernels.lanes import (
     clamp,
     from_half,
     load,
+    load32,
     nearest,
     pack_pairs,
     scratch_f32,
@@ -24,7 +25,7 @@ from pythia_gguf.kernels.lanes import (
     turn_groups,
 )
 from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code, turn_importance
-from pythia_gguf.kernels.simd import absolute, any_lane, load32, narrow, select, store, to_float
+from pythia_gguf.kernels.simd import absolute, any_lane, narrow, select, store, to_float
 
 N = 16
 CHUNK_WEIGHTS = WIDTH * N

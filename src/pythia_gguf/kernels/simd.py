@@ -1,10 +1,11 @@
-"""Vectors of many lanes as Numba values, so that one kernel works on `LANES` groups of weights side by side.
+"""Vectors of many lanes as Numba values, so that one kernel works on many numbers side by side.
 
 A vector is an LLVM vector: LLVM lowers it to AVX-512, AVX2, SSE2 or NEON registers, and since no instruction here may
 be contracted or reordered (no fast-math flags), every lane gives the same bits on each of them.
 
     load(a, i)           LANES consecutive elements of a float32, int32, uint16 or uint8 array, from flat index i
     load16(a, i)         16 of them
+    splat(x), splat16(x) a float32 in each of LANES or 16 lanes
     store(a, i, v)       the reverse
     item(a, i), put(a, i, v)  one element; unlike a[i], no index counts from the end, so nothing is tested
     + - *  /             float lanes; + - * & | ^ << >> integer lanes (>> keeps an int32's sign); scalars count for all
@@ -39,8 +40,8 @@ from pythia_gguf.kernels.numba_private import (
     target_of,
 )
 
-# Two AVX-512 registers: the sums of one group must be taken one after the other, and a second register's worth of
-# groups fills the pipeline while the first one's additions wait for each other.
+# Two AVX-512 registers: while sums in one wait for each other, the other one fills the pipeline. The order of sums in
+# the engine depends on this number; how many groups an encoder works on is in kernels/lanes.py.
 LANES = 32
 
 _LLVM_ELEMENTS: dict[Any, ir.Type] = {
@@ -193,7 +194,7 @@ def _loader(lanes: int) -> Callable:
 
 
 # Consecutive elements of a C-contiguous array from a flat index; the caller has checked the bounds.
-load = load32 = _loader(LANES)
+load = _loader(LANES)
 load16 = _loader(16)
 
 
@@ -246,7 +247,7 @@ def _splatter(lanes: int) -> Callable:
 
 
 # A float32 in every lane.
-splat = splat32 = _splatter(LANES)
+splat = _splatter(LANES)
 splat16 = _splatter(16)
 
 
