@@ -1,11 +1,12 @@
 """Speed of each encoder against llama.cpp's, one thread, in one run: the two take turns, medians are compared.
 
     python bench/bench_encoders.py            prints the table, the last line is one JSON object
-    python bench/bench_encoders.py --save     also writes bench/results/encoders.csv
+    python bench/bench_encoders.py --save     also writes bench/results/encoders.csv, its rows of this kind of CPU
     python bench/bench_encoders.py --weighted --save    with an importance matrix; encoders_weighted.csv
 
 llama.cpp's side is `ggml_quantize_chunk`, twice: of llama-cpp-python 0.3.36, whose ggml-base is the stock build (SSE2,
-no FMA), and of the same C built with -march=native -ffp-contract=off.
+no FMA), and of the same C built with -march=native -ffp-contract=off. With NUMBA_CPU_NAME=haswell and
+NUMBA_CPU_FEATURES="+avx2,+fma,+f16c" our encoders are compiled for such a CPU, and so is that C.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import json
+import os
 import platform
 import statistics
 import sys
@@ -33,6 +35,7 @@ from native_llama import native_library  # noqa: E402
 import oracle  # noqa: E402
 from kernels.rows import ROW, gaussian, importances  # noqa: E402
 from pythia_gguf.formats import FORMATS  # noqa: E402
+from pythia_gguf.kernels.cpu_kind import cpu_kind  # noqa: E402
 from pythia_gguf.kernels.encode import ENCODABLE, compile_encoder, encode  # noqa: E402
 
 TURNS = 7
@@ -42,7 +45,7 @@ LEAST_S = 0.15
 def main() -> None:
     """Measure every format."""
     weights = gaussian(0, 4096).reshape(-1)
-    native = native_library()
+    native = native_library(compiled_for() if "NUMBA_CPU_NAME" in os.environ else "native")
     importance = importances(5)["squares"] if "--weighted" in sys.argv else None
     rows = []
     print(f"{'format':8} {'ours':>14} {'llama.cpp':>14} {'ratio':>7} {'spread':>13} {'ratio to native':>15}")
@@ -94,6 +97,11 @@ def timed(run: Callable[[], object]) -> float:
     return took / n
 
 
+def compiled_for() -> str:
+    """LLVM's name of the kind of CPU that encoders are compiled for."""
+    return cpu_kind().name
+
+
 def cpu() -> str:
     """What the processor calls itself."""
     info = Path("/proc/cpuinfo")
@@ -103,12 +111,21 @@ def cpu() -> str:
 
 
 def save(rows: list[dict[str, float | str]], file: str) -> None:
-    """One row a format, with machine, date and versions."""
-    where = {"cpu": cpu(), "date": str(date.today()), "numba": numba.__version__, "llama_cpp": "0c1e57098"}
-    with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
+    """One row a format, with machine, date and versions; rows of other kinds of CPU stay."""
+    where = {
+        "compiled_for": compiled_for(),
+        "cpu": cpu(),
+        "date": str(date.today()),
+        "numba": numba.__version__,
+        "llama_cpp": "0c1e57098",
+    }
+    path = ROOT / "bench" / "results" / file
+    with open(path, encoding="utf-8", newline="") as f:
+        others = [row for row in csv.DictReader(f) if row["compiled_for"] != where["compiled_for"]]
+    with open(path, "w", encoding="utf-8", newline="") as f:
         writer = csv.DictWriter(f, [*rows[0], *where], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, **where} for row in rows)
+        writer.writerows([*others, *({**row, **where} for row in rows)])
 
 
 if __name__ == "__main__":

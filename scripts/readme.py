@@ -107,9 +107,15 @@ def weighted() -> str:
 
 
 def _encoders(rows: list[dict[str, str]]) -> str:
+    """A table for each kind of CPU that encoders were compiled for."""
+    kinds = dict.fromkeys((r["compiled_for"], r["cpu"]) for r in rows)
+    return "\n".join(_encoders_of([r for r in rows if (r["compiled_for"], r["cpu"]) == kind]) for kind in kinds)
+
+
+def _encoders_of(rows: list[dict[str, str]]) -> str:
     """Ours, llama.cpp's and their ratio per format."""
     lines = [
-        "| format | ours, M weights/s | llama.cpp | ratio (lowest to highest turn) | ratio to the same C, native |",
+        "| format | ours, M weights/s | llama.cpp | ratio (lowest to highest turn) | ratio to the same C, this kind |",
         "|---|---|---|---|---|",
     ]
     for r in rows:
@@ -117,8 +123,10 @@ def _encoders(rows: list[dict[str, str]]) -> str:
             f"| {r['format']} | {float(r['ours_mweights_per_s']):.0f} | {r['llama_cpp_mweights_per_s']}"
             f" | {r['ratio']} ({r['ratio_min']} to {r['ratio_max']}) | {r['ratio_native']} |"
         )
-    where = f"{rows[0]['cpu']}; {rows[0]['date']}, Numba {rows[0]['numba']}, llama.cpp {rows[0]['llama_cpp']}"
-    return "\n".join(lines) + f"\n\nMachine: {where}.\n"
+    first = rows[0]
+    machine = f"{first['cpu']}, compiled for {first['compiled_for']}"
+    versions = f"{first['date']}, Numba {first['numba']}, llama.cpp {first['llama_cpp']}"
+    return "\n".join(lines) + f"\n\nMachine: {machine}; {versions}.\n"
 
 
 def engine() -> str:

@@ -1,7 +1,7 @@
 """Encodes the frozen weights and compares with llama.cpp's frozen bytes; run as a program for other kinds of CPU.
 
 python encode_golden.py "Q4_K,Q8_0,Q4_K weighted"   prints for each format, without or with importances of the columns,
-its name and the number of bytes that differ
+its name and the number of bytes that differ; at the end, how many values IQ4 puts to a level that is not the nearest
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numba import njit
 
 from pythia_gguf.formats import FORMATS
+from pythia_gguf.formats.iq4_nl import LEVELS
 from pythia_gguf.kernels.encode import encode
+from pythia_gguf.kernels.iq4_nl import WITHIN, nearest_index, nearest_level
+from pythia_gguf.kernels.lanes import WIDTH, load
+from pythia_gguf.kernels.simd import store
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "blocks.npz"
 
@@ -28,6 +33,29 @@ def differing(name: str) -> int:
     return int((out != theirs).sum())
 
 
+@njit
+def _levels_of(x, levels, indices):
+    for i in range(0, x.size, WIDTH):
+        store(levels, i, nearest_level(load(x, i)))
+        store(indices, i, nearest_index(load(x, i)))
+
+
+def wrong_levels() -> int:
+    """Values whose level or index is not the nearest: around midpoints one by one, and everywhere between."""
+    levels = np.array(LEVELS, np.float64)
+    midpoints = (levels[:-1] + levels[1:]) / 2
+    near = (midpoints.astype(np.float32).view(np.int32)[:, None] + np.arange(-100, 101, dtype=np.int32)).view(
+        np.float32
+    )
+    x = np.concatenate([near.reshape(-1), np.linspace(-WITHIN, WITHIN, 100_000, dtype=np.float32)])
+    x = np.concatenate([x, np.zeros(-x.size % WIDTH, np.float32)])
+    found, indices = np.empty_like(x), np.empty(x.size, np.int32)
+    _levels_of(x, found, indices)
+    right = np.searchsorted(midpoints, x.astype(np.float64), side="right")
+    return int(((found != levels[right]) | (indices != right)).sum())
+
+
 if __name__ == "__main__":
     for format_name in sys.argv[1].split(","):
         print(format_name, differing(format_name))
+    print("levels", wrong_levels())

@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 
 from pythia_gguf.kernels.halves import store_number16
-from pythia_gguf.kernels.lanes import from_half, nearest, to_half, truncate, turn_codes_back, turn_groups
+from pythia_gguf.kernels.lanes import WIDTH, from_half, nearest, to_half, truncate, turn_back, turn_groups
+from pythia_gguf.kernels.lanes import load as load_groups
 from pythia_gguf.kernels.simd import LANES, load, narrow, store
 
 
@@ -44,8 +45,8 @@ def truncate_of(x, out):
 def turn_and_back(x, n, xt, turned, codes):
     turn_groups(x, 0, n, xt)
     for i in range(n):
-        store(turned, i * LANES, narrow(nearest(load(xt, i * LANES))))
-    turn_codes_back(turned, n, codes)
+        store(turned, i * WIDTH, narrow(nearest(load_groups(xt, i * WIDTH))))
+    turn_back(turned, n, codes, 0, n)
 
 
 def finite_halves() -> np.ndarray:
@@ -99,8 +100,8 @@ def test_truncate_is_zero_where_no_integer_fits():
 
 def test_turning_there_and_back_keeps_the_order():
     for n in (16, 32):
-        x = np.random.default_rng(n).integers(0, 256, n * LANES).astype(np.float32)
+        x = np.random.default_rng(n).integers(0, 256, n * WIDTH).astype(np.float32)
         xt, turned, codes = np.empty_like(x), np.empty(x.size, np.uint8), np.empty(x.size, np.uint8)
         turn_and_back(x, n, xt, turned, codes)
         assert np.array_equal(codes, x.astype(np.uint8))
-        assert np.array_equal(xt.reshape(n, LANES).T.reshape(-1), x)
+        assert np.array_equal(xt.reshape(n, WIDTH).T.reshape(-1), x)

@@ -1,27 +1,34 @@
-"""What all encoders share: weights turned so that a group is a lane, rounding, half precision, searches for a scale.
+"""What all encoders share: weights turned so that a group is a lane, rounding, half precision, packing.
 
-An encoder takes LANES groups of n weights; `xt` holds them turned, weight i of every group in xt[i*LANES:(i+1)*LANES].
+An encoder takes WIDTH groups of n weights; `xt` holds them turned, weight i of every group in xt[i*WIDTH:(i+1)*WIDTH].
 Each lane does llama.cpp's float32 operations in llama.cpp's order, so its results are the same bits as those of the C
 code built without FMA (llama.cpp 0c1e57098, ggml/src/ggml-quants.c).
 """
 
 import numpy as np
 
+from pythia_gguf.kernels.cpu_features import has_wide_registers
 from pythia_gguf.kernels.jit import inlined
+from pythia_gguf.kernels.numba_private import cpu_context
 from pythia_gguf.kernels.simd import (
-    LANES,
     absolute,
     bits,
     from_bits,
-    load,
     load16,
     select,
-    splat,
+    splat16,
     store,
     to_float,
     to_int,
-    transpose16,
 )
+from pythia_gguf.kernels.simd import load as load32
+from pythia_gguf.kernels.simd import splat as splat32
+from pythia_gguf.kernels.transpose import transpose16
+
+# Sixteen AVX2 registers hold what a search needs of 16 groups and not of 32; there are 32 AVX-512 registers, twice as
+# large, and there a second one's worth of groups fills the pipeline while the first one's sums wait for each other.
+WIDTH = 32 if has_wide_registers(cpu_context()) else 16
+load, splat = (load32, splat32) if WIDTH == 32 else (load16, splat16)
 
 ZERO = np.float32(0)
 ONE = np.float32(1)
@@ -46,18 +53,25 @@ def scratch_f32(n):
 
 @inlined
 def turn_groups(x, start, n, xt):
-    """Put LANES groups of n weights (a multiple of 16) from x[start:] into xt, one lane a group."""
-    for lane in range(0, LANES, 16):
+    """Put WIDTH groups of n weights (a multiple of 16) from x[start:] into xt, one lane a group."""
+    for lane in range(0, WIDTH, 16):
         for i in range(0, n, 16):
-            transpose16(x, start + lane * n + i, n, xt, i * LANES + lane, LANES)
+            transpose16(x, start + lane * n + i, n, xt, i * WIDTH + lane, WIDTH)
 
 
 @inlined
-def turn_codes_back(turned, n, codes):
-    """Put one-byte codes of LANES groups, turned as xt is, back into the order of the weights."""
-    for lane in range(0, LANES, 16):
+def turn_back(turned, n, out, at, stride):
+    """Put n bytes of each of WIDTH groups, turned as xt is, side by side: group k's from out[at + k * stride]."""
+    for lane in range(0, WIDTH, 16):
         for i in range(0, n, 16):
-            transpose16(turned, i * LANES + lane, LANES, codes, lane * n + i, n)
+            transpose16(turned, i * WIDTH + lane, WIDTH, out, at + lane * stride + i, stride)
+
+
+@inlined
+def put_bytes(out, at, word, n):
+    """The lowest n bytes of an integer, the lowest one first."""
+    for i in range(n):
+        out[at + i] = (word >> (8 * i)) & 255
 
 
 @inlined
@@ -118,7 +132,7 @@ def signed_abs_max(xt, n):
     amax = splat(ZERO)
     largest = splat(ZERO)
     for i in range(n):
-        v = load(xt, i * LANES)
+        v = load(xt, i * WIDTH)
         a = absolute(v)
         up = a > amax
         amax = select(up, a, amax)
@@ -132,7 +146,7 @@ def min_max(xt, n):
     low = load(xt, 0)
     high = low
     for i in range(1, n):
-        v = load(xt, i * LANES)
+        v = load(xt, i * WIDTH)
         low = select(v < low, v, low)
         high = select(v > high, v, high)
     return low, high
@@ -141,7 +155,7 @@ def min_max(xt, n):
 @inlined
 def block_max(values, per_block, largest):
     """In every lane the largest value above 0 among the lanes of its block of `per_block`, else 0."""
-    for first in range(0, LANES, per_block):
+    for first in range(0, WIDTH, per_block):
         m = ZERO
         for j in range(first, first + per_block):
             m = max(m, values[j])
@@ -152,7 +166,7 @@ def block_max(values, per_block, largest):
 @inlined
 def block_signed_abs_max(values, per_block, largest):
     """In every lane the first value of largest magnitude among the lanes of its block, sign kept."""
-    for first in range(0, LANES, per_block):
+    for first in range(0, WIDTH, per_block):
         m = ZERO
         for j in range(first, first + per_block):
             if abs(values[j]) > abs(m):
@@ -166,24 +180,24 @@ def pack_pairs(codes, c, out, at):
     """64 bytes from the low 2 bits of 256 codes: of each 128, four runs of 32 in bits 0-1, 2-3, 4-5, 6-7."""
     for half in range(2):
         s = c + 128 * half
-        low = (load(codes, s) & 3) | ((load(codes, s + 32) & 3) << 2)
-        high = ((load(codes, s + 64) & 3) << 4) | (load(codes, s + 96) << 6)
+        low = (load32(codes, s) & 3) | ((load32(codes, s + 32) & 3) << 2)
+        high = ((load32(codes, s + 64) & 3) << 4) | (load32(codes, s + 96) << 6)
         store(out, at + 32 * half, low | high)
 
 
 @inlined
 def pack_bits(codes, c, bit, out, at):
     """32 bytes from one bit of 256 codes: bit k of byte i comes from code 32k + i."""
-    packed = (load(codes, c) >> bit) & 1
+    packed = (load32(codes, c) >> bit) & 1
     for k in range(1, 8):
-        packed = packed | (((load(codes, c + 32 * k) >> bit) & 1) << k)
+        packed = packed | (((load32(codes, c + 32 * k) >> bit) & 1) << k)
     store(out, at, packed)
 
 
 @inlined
 def pack_nibbles(codes, c, out, at):
     """32 bytes from 64 codes of 4 bits: the first 32 in low nibbles, the next 32 in high ones."""
-    store(out, at, (load(codes, c) & 15) | (load(codes, c + 32) << 4))
+    store(out, at, (load32(codes, c) & 15) | (load32(codes, c + 32) << 4))
 
 
 @inlined

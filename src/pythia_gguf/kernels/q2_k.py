@@ -7,22 +7,24 @@ import numpy as np
 
 from pythia_gguf.kernels.jit import inlined, kernel
 from pythia_gguf.kernels.lanes import (
+    WIDTH,
     ZERO,
     block_max,
     from_half,
+    load,
     nearest,
     pack_pairs,
     scratch_f32,
     to_half,
-    turn_codes_back,
+    turn_back,
     turn_groups,
 )
 from pythia_gguf.kernels.scale_min import fit_scale_min, requantize
-from pythia_gguf.kernels.simd import LANES, absolute, load, select, store, to_float
+from pythia_gguf.kernels.simd import absolute, select, store, to_float
 from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, quantize_values, search_scales
 
 N = 16
-CHUNK_WEIGHTS = LANES * N
+CHUNK_WEIGHTS = WIDTH * N
 BLOCKS = CHUNK_WEIGHTS // 256
 GROUPS = WEIGHTED_CHUNK // N
 TOP_SCALE = np.float32(15)
@@ -46,21 +48,21 @@ def encode_q2_k(x, out):
     out  u8  [n / 256 * 84]
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q2_K_ref.
     """
-    xt = scratch_f32(N * LANES)
-    w = scratch_f32(N * LANES)
-    steps = scratch_f32(N * LANES)
-    values = scratch_f32(LANES)
-    largest = scratch_f32(LANES)
-    scales = np.empty(LANES, np.int32)
-    minima = np.empty(LANES, np.int32)
-    d = np.empty(LANES, np.int32)
-    d_min = np.empty(LANES, np.int32)
+    xt = scratch_f32(N * WIDTH)
+    w = scratch_f32(N * WIDTH)
+    steps = scratch_f32(N * WIDTH)
+    values = scratch_f32(WIDTH)
+    largest = scratch_f32(WIDTH)
+    scales = np.empty(WIDTH, np.int32)
+    minima = np.empty(WIDTH, np.int32)
+    d = np.empty(WIDTH, np.int32)
+    d_min = np.empty(WIDTH, np.int32)
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
     codes = np.empty(CHUNK_WEIGHTS, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         for i in range(N):
-            store(w, i * LANES, absolute(load(xt, i * LANES)))
+            store(w, i * WIDTH, absolute(load(xt, i * WIDTH)))
         scale, minimum, won_inverse, won_minimum = fit_scale_min(
             xt, w, steps, N, np.float32(3), np.float32(-0.5), np.float32(0.1), 15, True
         )
@@ -76,7 +78,7 @@ def encode_q2_k(x, out):
         stored_scale = from_half(half_d) * to_float(shared & 15)
         stored_min = from_half(half_m) * to_float(shared >> 4)
         requantize(xt, N, 3, stored_scale, stored_min, won_inverse, won_minimum, turned)
-        turn_codes_back(turned, N, codes)
+        turn_back(turned, N, codes, 0, N)
         for b in range(BLOCKS):
             pack_block(codes, b, scales, d, d_min, 16 * b, out, (chunk * BLOCKS + b) * 84)
 
@@ -101,12 +103,12 @@ def encode_q2_k_weighted(x, w, out):
     out   u8  [n / 256 * 84]
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q2_K_impl.
     """
-    room = scratch_f32(3 * N * LANES)
-    xt = room[: N * LANES]
+    room = scratch_f32(3 * N * WIDTH)
+    xt = room[: N * WIDTH]
     values, negated, sums = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
     inverses, searched = scratch_f32(GROUPS), scratch_f32(GROUPS)
-    turned_values = scratch_f32(2 * 16 * LANES)
-    turned_codes = np.empty(16 * LANES, np.int32)
+    turned_values = scratch_f32(2 * 16 * WIDTH)
+    turned_codes = np.empty(16 * WIDTH, np.int32)
     scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
     d, d_min = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
@@ -115,13 +117,13 @@ def encode_q2_k_weighted(x, w, out):
         search_scales(x, w, start, N, 3, values, negated, sums, inverses, searched, room)
         quantize_values(values, sums, 16, TOP_SCALE, scales, d, turned_values, turned_codes)
         quantize_values(negated, sums, 16, TOP_SCALE, minima, d_min, turned_values, turned_codes)
-        for g in range(0, GROUPS, LANES):
+        for g in range(0, GROUPS, WIDTH):
             shared = (load(scales, g) | (load(minima, g) << 4)) & 255
             store(scales, g, shared)
             turn_groups(x, start + g * N, N, xt)
             scale = from_half(load(d, g)) * to_float(shared & 15)
             offset = from_half(load(d_min, g)) * to_float(shared >> 4)
             requantize(xt, N, 3, scale, offset, load(inverses, g), load(searched, g), turned)
-            turn_codes_back(turned, N, codes)
+            turn_back(turned, N, codes, 0, N)
             for b in range(BLOCKS):
                 pack_block(codes, b, scales, d, d_min, g + 16 * b, out, (start // 256 + g // 16 + b) * 84)

@@ -4,7 +4,9 @@ Layout in formats/q3_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quant
 `quantize_row_q3_K_ref`.
 
 Each step of the search needs the sums that the step before has left, a chain of some 70 cycles with a division in it.
-So two sets of LANES groups go through it together: while one waits, the other computes.
+So two sets of WIDTH groups go through it together: while one waits, the other computes. A sweep of the search that
+moves nothing is a group's last one. For four of five groups of ordinary weights that is the first, so all groups make
+one sweep, and those that have moved are collected to go on together.
 """
 
 import numpy as np
@@ -14,27 +16,32 @@ from pythia_gguf.kernels.lanes import (
     EPSILON,
     MAGIC,
     ONE,
+    WIDTH,
     ZERO,
     block_signed_abs_max,
     clamp,
     from_half,
+    load,
     nearest,
     pack_bits,
     pack_pairs,
     scratch_f32,
     signed_abs_max,
+    splat,
     to_half,
-    turn_codes_back,
+    turn_back,
     turn_groups,
 )
 from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code
-from pythia_gguf.kernels.simd import LANES, any_lane, load, narrow, select, splat, store, to_float
+from pythia_gguf.kernels.simd import absolute, any_lane, bits, from_bits, load16, narrow, select, store, to_float
 from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, lane_sums, spread, spread_one, turn_values
 
 N = 16
-SET_WEIGHTS = LANES * N
-SETS = 2
-CHUNK_WEIGHTS = SETS * SET_WEIGHTS
+SET_WEIGHTS = WIDTH * N
+TOGETHER = 2 * WIDTH
+ROOM = 2 * TOGETHER * N
+CHUNK_GROUPS = 256
+CHUNK_WEIGHTS = CHUNK_GROUPS * N
 BLOCKS = SET_WEIGHTS // 256
 GROUPS = WEIGHTED_CHUNK // N
 LOW = np.float32(-4)
@@ -44,25 +51,25 @@ SWEEPS = 5
 
 
 @inlined
-def first_levels(xt, w2, w3, levels):
+def first_levels(xt, w2, w3, levels, at):
     """Levels of one set for the scale -4 / largest weight, and the sums of w*x*l and w*l*l, w = x*x.
 
-    xt          f32 [N, LANES]  weights
-    w2, w3      f32 [N, LANES]  result, x squared and cubed
-    levels      f32 [N, LANES]  result, -4..3
+    xt          f32 [2, N, WIDTH]  weights; the set begins at element `at`
+    w2, w3      f32 [2, N, WIDTH]  result, x squared and cubed
+    levels      f32 [2, N, WIDTH]  result, -4..3
     """
-    _, largest = signed_abs_max(xt, N)
+    _, largest = signed_abs_max(xt[at:], N)
     inverse = LOW / largest
     sum_lx = splat(ZERO)
     sum_l2 = splat(ZERO)
-    for i in range(N):
-        x = load(xt, i * LANES)
+    for i in range(at, at + SET_WEIGHTS, WIDTH):
+        x = load(xt, i)
         level = clamp((inverse * x + MAGIC) - MAGIC, LOW, HIGH)
         w = x * x
         wx = w * x
-        store(w2, i * LANES, w)
-        store(w3, i * LANES, wx)
-        store(levels, i * LANES, level)
+        store(w2, i, w)
+        store(w3, i, wx)
+        store(levels, i, level)
         sum_lx = sum_lx + wx * level
         sum_l2 = sum_l2 + (w * level) * level
     return sum_lx, sum_l2
@@ -70,41 +77,86 @@ def first_levels(xt, w2, w3, levels):
 
 @inlined
 def move_level(xt, w2, w3, levels, i, sum_lx, sum_l2):
-    """Move level i of one set to where the scale without it would put it, in the lanes where that explains more.
+    """Move the levels from element i on to where the scales without them would put them, where that explains more.
 
-    Returns the sums after the move, and the lanes that moved.
+    Returns the sums after the move, and in the lanes that moved a number other than 0.
     """
-    level = load(levels, i * LANES)
-    w = load(w2, i * LANES)
-    wx = load(w3, i * LANES)
+    level = load(levels, i)
+    w = load(w2, i)
+    wx = load(w3, i)
     lx = sum_lx - wx * level
     l2 = sum_l2 - (w * level) * level
-    better = to_float(clamp(nearest((load(xt, i * LANES) * l2) / lx), -4, 3))
+    better = to_float(clamp(nearest((load(xt, i) * l2) / lx), -4, 3))
     try_lx = lx + wx * better
     try_l2 = l2 + (w * better) * better
-    move = (lx > ZERO) & (better != level) & (try_l2 > ZERO)
-    move = move & ((try_lx * try_lx) * sum_l2 > (sum_lx * sum_lx) * try_l2)
-    store(levels, i * LANES, select(move, better, level))
-    return select(move, try_lx, sum_lx), select(move, try_l2, sum_l2), move
+    # lx > 0, try_l2 > 0 and better != level in one comparison, because AVX2 pays for every conjunction of masks. NaN in
+    # lx or try_l2 makes the other comparison false.
+    least = least_of(least_of(lx, try_l2), absolute(better - level))
+    move = (least > ZERO) & ((try_lx * try_lx) * sum_l2 > (sum_lx * sum_lx) * try_l2)
+    # The bits that change, because LLVM would make a masked store of a selection, which takes AMD's processors long.
+    change = select(move, bits(better) ^ bits(level), 0)
+    store(levels, i, from_bits(bits(level) ^ change))
+    return select(move, try_lx, sum_lx), select(move, try_l2, sum_l2), change
 
 
 @inlined
-def fit_scales(xt_a, xt_b, w2_a, w2_b, w3_a, w3_b, levels_a, levels_b):
-    """Scales and levels of two sets of LANES groups; a scale is not valid for groups that count as all zero.
+def least_of(a, b):
+    """The smaller one lane by lane; b where one is NaN."""
+    return select(a < b, a, b)
 
-    A sweep that moves nothing would be repeated without effect, so lanes need not stop one by one.
+
+@inlined
+def search(xt, n_sweeps, levels, scales, moved, room):
+    """Scales and levels of TOGETHER groups; a scale is not valid for groups that count as all zero.
+
+    xt        f32 [2, N, WIDTH]  weights
+    n_sweeps  int                at most; the search ends after a sweep that has moved no group
+    levels    f32 [2, N, WIDTH]  result
+    scales    f32 [2, WIDTH]     result
+    moved     i32 [2, WIDTH]     result, other than 0 for groups that the last sweep has moved
+    room      f32 [ROOM]         scratch
     """
-    lx_a, l2_a = first_levels(xt_a, w2_a, w3_a, levels_a)
-    lx_b, l2_b = first_levels(xt_b, w2_b, w3_b, levels_b)
-    for _ in range(SWEEPS):
-        moved = splat(ZERO) != splat(ZERO)
-        for i in range(N):
-            lx_a, l2_a, move_a = move_level(xt_a, w2_a, w3_a, levels_a, i, lx_a, l2_a)
-            lx_b, l2_b, move_b = move_level(xt_b, w2_b, w3_b, levels_b, i, lx_b, l2_b)
-            moved = moved | move_a | move_b
-        if not any_lane(moved):
+    w2, w3 = room[: TOGETHER * N], room[TOGETHER * N :]
+    lx_a, l2_a = first_levels(xt, w2, w3, levels, 0)
+    lx_b, l2_b = first_levels(xt, w2, w3, levels, SET_WEIGHTS)
+    moved_a = moved_b = bits(splat(ZERO))
+    for _ in range(n_sweeps):
+        moved_a = moved_b = bits(splat(ZERO))
+        for i in range(0, SET_WEIGHTS, WIDTH):
+            lx_a, l2_a, change_a = move_level(xt, w2, w3, levels, i, lx_a, l2_a)
+            lx_b, l2_b, change_b = move_level(xt, w2, w3, levels, SET_WEIGHTS + i, lx_b, l2_b)
+            moved_a, moved_b = moved_a | change_a, moved_b | change_b
+        if not any_lane((moved_a | moved_b) != 0):
             break
-    return select(l2_a > ZERO, lx_a / l2_a, ZERO), select(l2_b > ZERO, lx_b / l2_b, ZERO)
+    store(scales, 0, select(l2_a > ZERO, lx_a / l2_a, ZERO))
+    store(scales, WIDTH, select(l2_b > ZERO, lx_b / l2_b, ZERO))
+    store(moved, 0, moved_a)
+    store(moved, WIDTH, moved_b)
+
+
+@inlined
+def search_again(x, start, unfinished, n, levels, scales, moved, room):
+    """Search to the end for n groups of the chunk that begins at x[start].
+
+    unfinished      i32 [n]  which ones
+    levels, scales  f32 of all the chunk's sets, as `search` gives them; those of these groups are replaced
+    moved, room     scratch of `search`
+    """
+    chosen, xt, found = scratch_f32(TOGETHER * N), scratch_f32(TOGETHER * N), scratch_f32(TOGETHER * N)
+    found_scales = scratch_f32(TOGETHER)
+    for first in range(0, n, TOGETHER):
+        # The last group is repeated to fill the last sets.
+        for k in range(TOGETHER):
+            store(chosen, k * N, load16(x, start + unfinished[min(first + k, n - 1)] * N))
+        for s in (0, SET_WEIGHTS):
+            turn_groups(chosen, s, N, xt[s:])
+        search(xt, SWEEPS, found, found_scales, moved, room)
+        for k in range(min(TOGETHER, n - first)):
+            g = unfinished[first + k]
+            scales[g] = found_scales[k]
+            here, there = k // WIDTH * SET_WEIGHTS + k % WIDTH, g // WIDTH * SET_WEIGHTS + g % WIDTH
+            for i in range(0, SET_WEIGHTS, WIDTH):
+                levels[there + i] = found[here + i]
 
 
 @kernel
@@ -115,23 +167,33 @@ def encode_q3_k(x, out):
     out  u8  [n / 256 * 110]
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q3_K_ref.
     """
-    xt_a, xt_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
-    w2_a, w2_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
-    w3_a, w3_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
-    levels_a, levels_b = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
-    values = scratch_f32(LANES)
-    largest = scratch_f32(LANES)
-    scales = np.empty(LANES, np.int32)
-    d = np.empty(LANES, np.int32)
+    xt, levels, found = scratch_f32(CHUNK_WEIGHTS), scratch_f32(CHUNK_WEIGHTS), scratch_f32(CHUNK_GROUPS)
+    moved, room = np.empty(TOGETHER, np.int32), scratch_f32(ROOM)
+    unfinished = np.empty(CHUNK_GROUPS + 1, np.int32)
+    values = scratch_f32(WIDTH)
+    largest = scratch_f32(WIDTH)
+    scales = np.empty(WIDTH, np.int32)
+    d = np.empty(WIDTH, np.int32)
     turned = np.empty(SET_WEIGHTS, np.uint8)
     codes = np.empty(SET_WEIGHTS, np.uint8)
-    for chunk in range(x.size // CHUNK_WEIGHTS):
-        turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt_a)
-        turn_groups(x, chunk * CHUNK_WEIGHTS + SET_WEIGHTS, N, xt_b)
-        scale_a, scale_b = fit_scales(xt_a, xt_b, w2_a, w2_b, w3_a, w3_b, levels_a, levels_b)
-        at = chunk * SETS * BLOCKS * 110
-        store_set(xt_a, levels_a, scale_a, values, largest, scales, d, turned, codes, out, at)
-        store_set(xt_b, levels_b, scale_b, values, largest, scales, d, turned, codes, out, at + BLOCKS * 110)
+    for start in range(0, x.size, CHUNK_WEIGHTS):
+        # 1. One sweep for every group.
+        n_unfinished = 0
+        for g in range(0, CHUNK_GROUPS, TOGETHER):
+            here = xt[g * N :]
+            for s in (0, SET_WEIGHTS):
+                turn_groups(x, start + g * N + s, N, here[s:])
+            search(here, 1, levels[g * N :], found[g:], moved, room)
+            for k in range(TOGETHER):
+                unfinished[n_unfinished] = g + k
+                n_unfinished += moved[k] != 0
+        # 2. All sweeps for those that it has moved.
+        search_again(x, start, unfinished, n_unfinished, levels, found, moved, room)
+        # 3. Scales of blocks, codes for the scales as a reader will see them, and packing.
+        for g in range(0, CHUNK_GROUPS, WIDTH):
+            first, at = g * N, (start + g * N) // 256 * 110
+            scale = load(found, g)
+            store_set(xt[first:], levels[first:], scale, values, largest, scales, d, turned, codes, out, at)
 
 
 @inlined
@@ -157,13 +219,13 @@ def store_set(xt, levels, scale, values, largest, scales, d, turned, codes, out,
 
 @inlined
 def store_codes(xt, levels, stored, dead, turned, codes):
-    """Codes of LANES groups for their stored scales."""
+    """Codes of WIDTH groups for their stored scales."""
     for i in range(N):
-        q = clamp(nearest(load(xt, i * LANES) / stored), -4, 3) + 4
-        store(turned, i * LANES, narrow(q))
+        q = clamp(nearest(load(xt, i * WIDTH) / stored), -4, 3) + 4
+        store(turned, i * WIDTH, narrow(q))
     if any_lane(stored == ZERO):
         keep_searched_codes(xt, levels, stored, dead, turned)
-    turn_codes_back(turned, N, codes)
+    turn_back(turned, N, codes, 0, N)
 
 
 @kernel
@@ -176,13 +238,13 @@ def encode_q3_k_weighted(x, w, out):
     """
     xt, wt, levels = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
     values, sums, inverses = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
-    values_t, sums_t = scratch_f32(16 * LANES), scratch_f32(16 * LANES)
-    codes_t = np.empty(16 * LANES, np.int32)
+    values_t, sums_t = scratch_f32(16 * WIDTH), scratch_f32(16 * WIDTH)
+    codes_t = np.empty(16 * WIDTH, np.int32)
     scales, d = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
     turned = np.empty(SET_WEIGHTS, np.uint8)
     codes = np.empty(SET_WEIGHTS, np.uint8)
     for start in range(0, x.size, WEIGHTED_CHUNK):
-        for g in range(0, GROUPS, LANES):
+        for g in range(0, GROUPS, WIDTH):
             turn_groups(x, start + g * N, N, xt)
             turn_groups(w, start + g * N, N, wt)
             scale, inverse, _ = fit_signed_scale(xt, wt, N, -LOW)
@@ -193,16 +255,16 @@ def encode_q3_k_weighted(x, w, out):
         turn_values(sums, 16, sums_t)
         unit, inverse, dead = fit_signed_scale(values_t, sums_t, 16, TOP_SCALE)
         for i in range(16):
-            store(codes_t, i * LANES, searched_code(inverse, load(values_t, i * LANES), dead, TOP_SCALE))
+            store(codes_t, i * WIDTH, searched_code(inverse, load(values_t, i * WIDTH), dead, TOP_SCALE))
         spread(codes_t, 16, scales)
         store(codes_t, 0, to_half(unit))
         spread_one(codes_t, 16, d)
-        for g in range(0, GROUPS, LANES):
+        for g in range(0, GROUPS, WIDTH):
             turn_groups(x, start + g * N, N, xt)
             amax, _ = signed_abs_max(xt, N)
             for i in range(N):
-                level = (load(inverses, g) * load(xt, i * LANES) + MAGIC) - MAGIC
-                store(levels, i * LANES, clamp(level, LOW, HIGH))
+                level = (load(inverses, g) * load(xt, i * WIDTH) + MAGIC) - MAGIC
+                store(levels, i * WIDTH, clamp(level, LOW, HIGH))
             stored = from_half(load(d, g)) * to_float(load(scales, g) - 32)
             store_codes(xt, levels, stored, amax < EPSILON, turned, codes)
             for b in range(BLOCKS):
@@ -213,9 +275,9 @@ def encode_q3_k_weighted(x, w, out):
 def keep_searched_codes(xt, levels, stored, dead, turned):
     """Codes again, where a group whose stored scale is 0 keeps those of the search (0 when it is all zero)."""
     for i in range(N):
-        searched = select(dead, 0, nearest(load(levels, i * LANES)) + 4)
-        q = clamp(nearest(load(xt, i * LANES) / stored), -4, 3) + 4
-        store(turned, i * LANES, narrow(select(stored == ZERO, searched, q)))
+        searched = select(dead, 0, nearest(load(levels, i * WIDTH)) + 4)
+        q = clamp(nearest(load(xt, i * WIDTH) / stored), -4, 3) + 4
+        store(turned, i * WIDTH, narrow(select(stored == ZERO, searched, q)))
 
 
 @inlined

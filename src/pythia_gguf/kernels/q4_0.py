@@ -10,158 +10,161 @@ import numpy as np
 
 from pythia_gguf.kernels.jit import inlined, kernel
 from pythia_gguf.kernels.lanes import (
+    WIDTH,
+    ZERO,
     clamp,
+    load,
     min_max,
     nearest,
-    pack_halves,
+    put_bytes,
     reciprocal,
     representable,
     scratch_f32,
     signed_abs_max,
+    splat,
     to_half,
     truncate,
-    turn_codes_back,
+    turn_back,
     turn_groups,
 )
 from pythia_gguf.kernels.scale_min import fit_scale_min
 from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code
-from pythia_gguf.kernels.simd import LANES, load, narrow, select, store, to_float, to_int
+from pythia_gguf.kernels.simd import bits, narrow, select, store, to_float, to_int
 
 N = 32
-CHUNK_WEIGHTS = LANES * N
+CHUNK_WEIGHTS = WIDTH * N
 WEIGHTED_CHUNK = CHUNK_WEIGHTS
 HALF = np.float32(0.5)
 
 
 @inlined
-def pack_fifth_bits(codes, c, out, at):
-    """4 bytes: bit j of the 32-bit word is bit 4 of code j."""
-    for byte in range(4):
-        h = 0
-        for k in range(8):
-            h |= ((codes[c + 8 * byte + k] >> 4) & 1) << k
-        out[at + byte] = h
+def centred_code(x, inverse, n_levels):
+    """A code of Q4_0 or Q5_0."""
+    # C narrows to 8 bits before it takes the smaller.
+    q = truncate(x * inverse + (np.float32(n_levels // 2) + HALF)) & 255
+    return select(q > n_levels - 1, n_levels - 1, q)
+
+
+@inlined
+def shifted_code(x, low, inverse, n_levels):
+    """A code of Q4_1 or Q5_1."""
+    q = truncate((x - low) * inverse + HALF) & 255
+    return select(q > 15, 15, q) if n_levels == 16 else q
+
+
+@inlined
+def pair_codes(turned, i, low, high, fifth_bits):
+    """Put codes i and i + 16 of every group into one byte, as blocks do; called for i = 15, 14 .. 0.
+
+    turned      u8 [16, WIDTH]  result, one lane a group
+    fifth_bits  int lanes       bit 4 of code k in bit k; the bits of the pairs before, pushed up by one place
+    Returns fifth_bits with those of this pair.
+    """
+    store(turned, i * WIDTH, narrow((low & 15) | (high << 4)))
+    return (fifth_bits << 1) | ((low >> 4) & 1) | (((high >> 4) & 1) << 16)
 
 
 @inlined
 def encode_centred(x, out, n_levels):
     """Q4_0 (16 levels) and Q5_0 (32): one scale, whose sign makes the largest weight the lowest code."""
-    half_levels = np.float32(n_levels // 2)
-    xt = scratch_f32(N * LANES)
-    d = np.empty(LANES, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    xt = scratch_f32(N * WIDTH)
+    d, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
+    turned = np.empty(16 * WIDTH, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         _, largest = signed_abs_max(xt, N)
-        scale = largest / -half_levels
+        scale = largest / -np.float32(n_levels // 2)
         store(d, 0, to_half(scale))
         inverse = reciprocal(scale)
-        for i in range(N):
-            # C narrows to 8 bits before it takes the smaller.
-            q = truncate(load(xt, i * LANES) * inverse + (half_levels + HALF)) & 255
-            store(turned, i * LANES, narrow(select(q > n_levels - 1, n_levels - 1, q)))
-        turn_codes_back(turned, N, codes)
-        pack_centred(codes, d, n_levels, out, chunk)
+        fifth_bits = bits(splat(ZERO))
+        for i in range(15, -1, -1):
+            low = centred_code(load(xt, i * WIDTH), inverse, n_levels)
+            high = centred_code(load(xt, (i + 16) * WIDTH), inverse, n_levels)
+            fifth_bits = pair_codes(turned, i, low, high, fifth_bits)
+        store(fifth, 0, fifth_bits)
+        pack_blocks(d, 2, fifth, turned, n_levels, out, chunk)
 
 
 @inlined
 def search_centred(x, w, out, n_levels):
     """Q4_0 and Q5_0 with what each weight's error counts."""
-    half_levels = np.float32(n_levels // 2)
-    xt = scratch_f32(N * LANES)
-    wt = scratch_f32(N * LANES)
-    d = np.empty(LANES, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    top = np.float32(n_levels // 2)
+    xt, wt = scratch_f32(N * WIDTH), scratch_f32(N * WIDTH)
+    d, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
+    turned = np.empty(16 * WIDTH, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         turn_groups(w, chunk * CHUNK_WEIGHTS, N, wt)
-        scale, inverse, dead = fit_signed_scale(xt, wt, N, half_levels)
+        scale, inverse, dead = fit_signed_scale(xt, wt, N, top)
         store(d, 0, to_half(scale))
-        for i in range(N):
-            store(turned, i * LANES, narrow(searched_code(inverse, load(xt, i * LANES), dead, half_levels)))
-        turn_codes_back(turned, N, codes)
-        pack_centred(codes, d, n_levels, out, chunk)
-
-
-@inlined
-def pack_centred(codes, d, n_levels, out, chunk):
-    """LANES blocks of Q4_0 or Q5_0."""
-    block_bytes = 18 if n_levels == 16 else 22
-    for b in range(LANES):
-        at = (chunk * LANES + b) * block_bytes
-        out[at] = d[b] & 255
-        out[at + 1] = d[b] >> 8
-        if n_levels == 32:
-            pack_fifth_bits(codes, 32 * b, out, at + 2)
-        pack_halves(codes, 32 * b, out, at + block_bytes - 16)
+        fifth_bits = bits(splat(ZERO))
+        for i in range(15, -1, -1):
+            low = searched_code(inverse, load(xt, i * WIDTH), dead, top)
+            high = searched_code(inverse, load(xt, (i + 16) * WIDTH), dead, top)
+            fifth_bits = pair_codes(turned, i, low, high, fifth_bits)
+        store(fifth, 0, fifth_bits)
+        pack_blocks(d, 2, fifth, turned, n_levels, out, chunk)
 
 
 @inlined
 def encode_shifted(x, out, n_levels):
     """Q4_1 (16 levels) and Q5_1 (32): a scale and a minimum."""
-    top = np.float32(n_levels - 1)
-    xt = scratch_f32(N * LANES)
-    d = np.empty(LANES, np.int32)
-    m = np.empty(LANES, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    xt = scratch_f32(N * WIDTH)
+    units, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
+    turned = np.empty(16 * WIDTH, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
-        low, high = min_max(xt, N)
-        scale = (high - low) / top
-        store(d, 0, to_half(scale))
-        store(m, 0, to_half(low))
+        minimum, maximum = min_max(xt, N)
+        scale = (maximum - minimum) / np.float32(n_levels - 1)
+        store(units, 0, to_half(scale) | (to_half(minimum) << 16))
         inverse = reciprocal(scale)
-        for i in range(N):
-            q = truncate((load(xt, i * LANES) - low) * inverse + HALF) & 255
-            if n_levels == 16:
-                q = select(q > 15, 15, q)
-            store(turned, i * LANES, narrow(q))
-        turn_codes_back(turned, N, codes)
-        pack_shifted(codes, d, m, n_levels, out, chunk)
+        fifth_bits = bits(splat(ZERO))
+        for i in range(15, -1, -1):
+            low = shifted_code(load(xt, i * WIDTH), minimum, inverse, n_levels)
+            high = shifted_code(load(xt, (i + 16) * WIDTH), minimum, inverse, n_levels)
+            fifth_bits = pair_codes(turned, i, low, high, fifth_bits)
+        store(fifth, 0, fifth_bits)
+        pack_blocks(units, 4, fifth, turned, n_levels, out, chunk)
 
 
 @inlined
 def search_shifted(x, w, out, n_levels):
     """Q4_1 and Q5_1 with what each weight's error counts."""
-    top = np.float32(n_levels - 1)
-    xt = scratch_f32(N * LANES)
-    wt = scratch_f32(N * LANES)
-    steps = scratch_f32(N * LANES)
-    d = np.empty(LANES, np.int32)
-    m = np.empty(LANES, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    top = n_levels - 1
+    xt, wt, steps = scratch_f32(N * WIDTH), scratch_f32(N * WIDTH), scratch_f32(N * WIDTH)
+    units, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
+    turned = np.empty(16 * WIDTH, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         turn_groups(w, chunk * CHUNK_WEIGHTS, N, wt)
         scale, minimum, inverse, won_minimum = fit_scale_min(
-            xt, wt, steps, N, top, np.float32(-0.9), np.float32(0.05), 36, False
+            xt, wt, steps, N, np.float32(top), np.float32(-0.9), np.float32(0.05), 36, False
         )
-        store(d, 0, to_half(scale))
-        store(m, 0, to_half(minimum))
-        for i in range(N):
-            q = clamp(nearest(inverse * (load(xt, i * LANES) - won_minimum)), 0, np.int32(top))
-            store(turned, i * LANES, narrow(q))
-        turn_codes_back(turned, N, codes)
-        pack_shifted(codes, d, m, n_levels, out, chunk)
+        store(units, 0, to_half(scale) | (to_half(minimum) << 16))
+        fifth_bits = bits(splat(ZERO))
+        for i in range(15, -1, -1):
+            low = clamp(nearest(inverse * (load(xt, i * WIDTH) - won_minimum)), 0, top)
+            high = clamp(nearest(inverse * (load(xt, (i + 16) * WIDTH) - won_minimum)), 0, top)
+            fifth_bits = pair_codes(turned, i, low, high, fifth_bits)
+        store(fifth, 0, fifth_bits)
+        pack_blocks(units, 4, fifth, turned, n_levels, out, chunk)
 
 
 @inlined
-def pack_shifted(codes, d, m, n_levels, out, chunk):
-    """LANES blocks of Q4_1 or Q5_1."""
-    block_bytes = 20 if n_levels == 16 else 24
-    for b in range(LANES):
-        at = (chunk * LANES + b) * block_bytes
-        out[at] = d[b] & 255
-        out[at + 1] = d[b] >> 8
-        out[at + 2] = m[b] & 255
-        out[at + 3] = m[b] >> 8
+def pack_blocks(units, unit_bytes, fifth, turned, n_levels, out, chunk):
+    """WIDTH blocks: float16 units, the fifth bits where there are 32 levels, and the pairs of codes.
+
+    units   i32 [WIDTH]     bits of the scale, and above them those of the minimum if unit_bytes is 4
+    fifth   i32 [WIDTH]     bit k is bit 4 of code k
+    turned  u8 [16, WIDTH]  pairs of codes, one lane a block
+    """
+    head_bytes = unit_bytes if n_levels == 16 else unit_bytes + 4
+    first, block_bytes = chunk * WIDTH * (head_bytes + 16), head_bytes + 16
+    for b in range(WIDTH):
+        put_bytes(out, first + b * block_bytes, units[b], unit_bytes)
         if n_levels == 32:
-            pack_fifth_bits(codes, 32 * b, out, at + 4)
-        pack_halves(codes, 32 * b, out, at + block_bytes - 16)
+            put_bytes(out, first + b * block_bytes + unit_bytes, fifth[b], 4)
+    turn_back(turned, 16, out, first + head_bytes, block_bytes)
 
 
 @kernel
@@ -245,10 +248,9 @@ def encode_q8_0(x, out):
     out  u8  [n / 32 * 34]
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q8_0_ref.
     """
-    xt = scratch_f32(N * LANES)
-    d = np.empty(LANES, np.int32)
+    xt = scratch_f32(N * WIDTH)
+    d = np.empty(WIDTH, np.int32)
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         amax, _ = signed_abs_max(xt, N)
@@ -257,15 +259,12 @@ def encode_q8_0(x, out):
         inverse = reciprocal(scale)
         for i in range(N):
             # roundf: halves go away from zero, unlike every other format here.
-            v = representable(load(xt, i * LANES) * inverse)
+            v = representable(load(xt, i * WIDTH) * inverse)
             whole = to_int(v)
             rest = v - to_float(whole)
             whole = select(rest >= HALF, whole + 1, whole)
-            store(turned, i * LANES, narrow(select(rest <= -HALF, whole - 1, whole)))
-        turn_codes_back(turned, N, codes)
-        for b in range(LANES):
-            at = (chunk * LANES + b) * 34
-            out[at] = d[b] & 255
-            out[at + 1] = d[b] >> 8
-            for i in range(32):
-                out[at + 2 + i] = codes[32 * b + i]
+            store(turned, i * WIDTH, narrow(select(rest <= -HALF, whole - 1, whole)))
+        first = chunk * WIDTH * 34
+        for b in range(WIDTH):
+            put_bytes(out, first + b * 34, d[b], 2)
+        turn_back(turned, N, out, first + 2, 34)

@@ -8,24 +8,27 @@ import numpy as np
 
 from pythia_gguf.kernels.jit import inlined, kernel
 from pythia_gguf.kernels.lanes import (
+    WIDTH,
     ZERO,
     block_max,
     clamp,
     from_half,
+    load,
     nearest,
     pack_bits,
     pack_nibbles,
     scratch_f32,
+    splat,
     to_half,
-    turn_codes_back,
+    turn_back,
     turn_groups,
 )
 from pythia_gguf.kernels.scale_min import fit_scale_min, requantize
-from pythia_gguf.kernels.simd import LANES, absolute, load, root, select, splat, store, to_float
+from pythia_gguf.kernels.simd import absolute, root, select, store, to_float
 from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, quantize_values, search_scales
 
 N = 32
-CHUNK_WEIGHTS = LANES * N
+CHUNK_WEIGHTS = WIDTH * N
 BLOCKS = CHUNK_WEIGHTS // 256
 GROUPS = WEIGHTED_CHUNK // N
 TOP_SCALE = np.float32(63)
@@ -36,11 +39,11 @@ def weigh(xt, w):
     """Importance of each weight's error: the group's root mean square plus its own magnitude."""
     squares = splat(ZERO)
     for i in range(N):
-        x = load(xt, i * LANES)
+        x = load(xt, i * WIDTH)
         squares = squares + x * x
     rms = root(squares / np.float32(32))
     for i in range(N):
-        store(w, i * LANES, rms + absolute(load(xt, i * LANES)))
+        store(w, i * WIDTH, rms + absolute(load(xt, i * WIDTH)))
 
 
 @inlined
@@ -72,15 +75,15 @@ def pack_header(d, d_min, scales, minima, g, out, at):
 def encode_chunks(x, out, top, r_min, n_steps):
     """Encode chunks of either format: Q4_K when top is 15, Q5_K when it is 31."""
     block_bytes = 144 if top == 15 else 176
-    xt = scratch_f32(N * LANES)
-    w = scratch_f32(N * LANES)
-    steps = scratch_f32(N * LANES)
-    values = scratch_f32(LANES)
-    largest = scratch_f32(LANES)
-    scales = np.empty(LANES, np.int32)
-    minima = np.empty(LANES, np.int32)
-    d = np.empty(LANES, np.int32)
-    d_min = np.empty(LANES, np.int32)
+    xt = scratch_f32(N * WIDTH)
+    w = scratch_f32(N * WIDTH)
+    steps = scratch_f32(N * WIDTH)
+    values = scratch_f32(WIDTH)
+    largest = scratch_f32(WIDTH)
+    scales = np.empty(WIDTH, np.int32)
+    minima = np.empty(WIDTH, np.int32)
+    d = np.empty(WIDTH, np.int32)
+    d_min = np.empty(WIDTH, np.int32)
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
     codes = np.empty(CHUNK_WEIGHTS, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
@@ -101,7 +104,7 @@ def encode_chunks(x, out, top, r_min, n_steps):
         stored_scale = from_half(half_d) * to_float(load(scales, 0))
         stored_min = from_half(half_m) * to_float(load(minima, 0))
         requantize(xt, N, top, stored_scale, stored_min, won_inverse, won_minimum, turned)
-        turn_codes_back(turned, N, codes)
+        turn_back(turned, N, codes, 0, N)
         # 4. Lanes back to the order of the weights, block by block.
         for b in range(BLOCKS):
             at = (chunk * BLOCKS + b) * block_bytes
@@ -133,12 +136,12 @@ def unpack_header(out, at, scales, minima, g):
 def encode_weighted(x, w, out, top):
     """Encode either format with an importance matrix; w says how much the error of each weight counts."""
     block_bytes = 144 if top == 15 else 176
-    room = scratch_f32(3 * N * LANES)
-    xt = room[: N * LANES]
+    room = scratch_f32(3 * N * WIDTH)
+    xt = room[: N * WIDTH]
     values, negated, sums = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
     inverses, searched = scratch_f32(GROUPS), scratch_f32(GROUPS)
-    turned_values = scratch_f32(2 * 8 * LANES)
-    turned_codes = np.empty(8 * LANES, np.int32)
+    turned_values = scratch_f32(2 * 8 * WIDTH)
+    turned_codes = np.empty(8 * WIDTH, np.int32)
     scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
     d, d_min = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
@@ -150,7 +153,7 @@ def encode_weighted(x, w, out, top):
         quantize_values(negated, sums, 8, TOP_SCALE, minima, d_min, turned_values, turned_codes)
         if top == 31:
             # llama.cpp limits the codes of Q5_K and not those of Q4_K; a search may end a little below 0, as 255.
-            for g in range(0, GROUPS, LANES):
+            for g in range(0, GROUPS, WIDTH):
                 store(scales, g, clamp(load(scales, g), 0, 63))
                 store(minima, g, clamp(load(minima, g), 0, 63))
         # 2. Through the header and back, because in Q4_K a code that is too large changes another one there.
@@ -159,12 +162,12 @@ def encode_weighted(x, w, out, top):
             pack_header(d, d_min, scales, minima, g, out, at)
             unpack_header(out, at, scales, minima, g)
         # 3. The final codes, with the scales as a reader will see them.
-        for g in range(0, GROUPS, LANES):
+        for g in range(0, GROUPS, WIDTH):
             turn_groups(x, start + g * N, N, xt)
             scale = from_half(load(d, g)) * to_float(load(scales, g))
             offset = from_half(load(d_min, g)) * to_float(load(minima, g))
             requantize(xt, N, top, scale, offset, load(inverses, g), load(searched, g), turned)
-            turn_codes_back(turned, N, codes)
+            turn_back(turned, N, codes, 0, N)
             for b in range(BLOCKS):
                 pack_codes(codes, b, top, out, (start // 256 + g // 8 + b) * block_bytes)
 

@@ -10,22 +10,25 @@ from pythia_gguf.kernels.jit import inlined, kernel
 from pythia_gguf.kernels.lanes import (
     EPSILON,
     ONE,
+    WIDTH,
     ZERO,
     block_signed_abs_max,
     clamp,
     from_half,
+    load,
+    load32,
     nearest,
     pack_pairs,
     scratch_f32,
     to_half,
-    turn_codes_back,
+    turn_back,
     turn_groups,
 )
 from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code, turn_importance
-from pythia_gguf.kernels.simd import LANES, absolute, any_lane, load, narrow, select, store, to_float
+from pythia_gguf.kernels.simd import absolute, any_lane, narrow, select, store, to_float
 
 N = 16
-CHUNK_WEIGHTS = LANES * N
+CHUNK_WEIGHTS = WIDTH * N
 WEIGHTED_CHUNK = CHUNK_WEIGHTS
 BLOCKS = CHUNK_WEIGHTS // 256
 TOP = np.float32(32)
@@ -37,12 +40,12 @@ def encode_chunks(x, importance, out):
 
     importance  f32 [n], or [0]: none
     """
-    xt = scratch_f32(N * LANES)
-    w = scratch_f32(N * LANES)
-    values = scratch_f32(LANES)
-    largest = scratch_f32(LANES)
-    scales = np.empty(LANES, np.int32)
-    d = np.empty(LANES, np.int32)
+    xt = scratch_f32(N * WIDTH)
+    w = scratch_f32(N * WIDTH)
+    values = scratch_f32(WIDTH)
+    largest = scratch_f32(WIDTH)
+    scales = np.empty(WIDTH, np.int32)
+    d = np.empty(WIDTH, np.int32)
     turned = np.empty(CHUNK_WEIGHTS, np.uint8)
     codes = np.empty(CHUNK_WEIGHTS, np.uint8)
     for chunk in range(x.size // CHUNK_WEIGHTS):
@@ -62,11 +65,11 @@ def encode_chunks(x, importance, out):
         stored = from_half(half_d) * to_float(s)
         kept = stored == ZERO
         for i in range(N):
-            q = clamp(nearest(load(xt, i * LANES) / stored), -32, 31) + 32
-            store(turned, i * LANES, narrow(q))
+            q = clamp(nearest(load(xt, i * WIDTH) / stored), -32, 31) + 32
+            store(turned, i * WIDTH, narrow(q))
         if any_lane(kept):
             keep_searched_codes(xt, stored, searched_inverse, dead | dead_block, turned)
-        turn_codes_back(turned, N, codes)
+        turn_back(turned, N, codes, 0, N)
         for b in range(BLOCKS):
             pack_block(codes, b * 256, scales, 16 * b, d, out, (chunk * BLOCKS + b) * 210)
 
@@ -92,9 +95,9 @@ def encode_q6_k_weighted(x, w, out):
 def keep_searched_codes(xt, stored, inverse, dead, turned):
     """Codes again, where a group whose stored scale is 0 keeps those of the search (0 when it is all zero)."""
     for i in range(N):
-        x = load(xt, i * LANES)
+        x = load(xt, i * WIDTH)
         q = clamp(nearest(x / stored), -32, 31) + 32
-        store(turned, i * LANES, narrow(select(stored == ZERO, searched_code(inverse, x, dead, TOP), q)))
+        store(turned, i * WIDTH, narrow(select(stored == ZERO, searched_code(inverse, x, dead, TOP), q)))
 
 
 @inlined
@@ -103,9 +106,9 @@ def pack_block(codes, c, scales, g, d, out, at):
     for half in range(2):
         for run in range(2):
             s = c + 128 * half + 32 * run
-            store(out, at + 64 * half + 32 * run, (load(codes, s) & 15) | (load(codes, s + 64) << 4))
+            store(out, at + 64 * half + 32 * run, (load32(codes, s) & 15) | (load32(codes, s + 64) << 4))
     for i in range(0, 256, 32):
-        store(codes, c + i, load(codes, c + i) >> 4)
+        store(codes, c + i, load32(codes, c + i) >> 4)
     pack_pairs(codes, c, out, at + 128)
     for j in range(16):
         out[at + 192 + j] = scales[g + j] & 255

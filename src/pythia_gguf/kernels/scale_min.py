@@ -11,19 +11,18 @@ for a group whose stored scale becomes zero.
 import numpy as np
 
 from pythia_gguf.kernels.jit import inlined
-from pythia_gguf.kernels.lanes import MAGIC, ONE, ROUNDS_BELOW, ZERO, clamp, nearest
-from pythia_gguf.kernels.simd import (
-    LANES,
-    absolute,
-    all_lanes,
-    any_lane,
+from pythia_gguf.kernels.lanes import (
+    MAGIC,
+    ONE,
+    ROUNDS_BELOW,
+    WIDTH,
+    ZERO,
+    clamp,
     load,
-    narrow,
-    select,
+    nearest,
     splat,
-    store,
-    to_float,
 )
+from pythia_gguf.kernels.simd import absolute, all_lanes, any_lane, narrow, select, store, to_float
 
 
 @inlined
@@ -51,17 +50,17 @@ def weighted_error(xt, w, codes, n, scale, minimum, use_abs):
     """Per lane sum of w * e, e = |scale * code + minimum - x| or its square, in order."""
     error = splat(ZERO)
     for i in range(n):
-        d = scale * load(codes, i * LANES) + minimum - load(xt, i * LANES)
-        error = error + load(w, i * LANES) * (absolute(d) if use_abs else d * d)
+        d = scale * load(codes, i * WIDTH) + minimum - load(xt, i * WIDTH)
+        error = error + load(w, i * WIDTH) * (absolute(d) if use_abs else d * d)
     return error
 
 
 @inlined
 def fit_scale_min(xt, w, codes, n, top, r_min, r_delta, n_steps, use_abs):
-    """Scale and minimum of LANES groups of n weights.
+    """Scale and minimum of WIDTH groups of n weights.
 
-    xt, w    f32 [n, LANES]  weights of the model, and how much each one's error counts
-    codes    f32 [n, LANES]  scratch
+    xt, w    f32 [n, WIDTH]  weights of the model, and how much each one's error counts
+    codes    f32 [n, WIDTH]  scratch
     top      f32             largest code
     r_min, r_delta  f32      candidates are (r_min + r_delta * step + top) / (max - minimum)
     use_abs  bool            error is |e| instead of e squared
@@ -73,8 +72,8 @@ def fit_scale_min(xt, w, codes, n, top, r_min, r_delta, n_steps, use_abs):
     sum_w = load(w, 0)
     sum_x = sum_w * low
     for i in range(1, n):
-        x = load(xt, i * LANES)
-        wi = load(w, i * LANES)
+        x = load(xt, i * WIDTH)
+        wi = load(w, i * WIDTH)
         low = select(x < low, x, low)
         high = select(x > high, x, high)
         sum_w = sum_w + wi
@@ -86,7 +85,7 @@ def fit_scale_min(xt, w, codes, n, top, r_min, r_delta, n_steps, use_abs):
     inverse = top / select(flat, ONE, high - minimum)
     scale = ONE / inverse
     for i in range(n):
-        store(codes, i * LANES, fast_code(inverse, load(xt, i * LANES), minimum, top))
+        store(codes, i * WIDTH, fast_code(inverse, load(xt, i * WIDTH), minimum, top))
     best = weighted_error(xt, w, codes, n, scale, minimum, use_abs)
     won_inverse = inverse
     won_minimum = minimum
@@ -117,19 +116,19 @@ def candidate_sums(xt, w, codes, n, inverse, low, high, minimum, top):
     sum_xl = splat(ZERO)
     if rounds(inverse, low, high, minimum):
         for i in range(n):
-            x = load(xt, i * LANES)
+            x = load(xt, i * WIDTH)
             code = fast_code(inverse, x, minimum, top)
-            store(codes, i * LANES, code)
-            wl = load(w, i * LANES) * code
+            store(codes, i * WIDTH, code)
+            wl = load(w, i * WIDTH) * code
             sum_l = sum_l + wl
             sum_l2 = sum_l2 + wl * code
             sum_xl = sum_xl + wl * x
     else:
         for i in range(n):
-            x = load(xt, i * LANES)
+            x = load(xt, i * WIDTH)
             code = exact_code(inverse, x, minimum, top)
-            store(codes, i * LANES, code)
-            wl = load(w, i * LANES) * code
+            store(codes, i * WIDTH, code)
+            wl = load(w, i * WIDTH) * code
             sum_l = sum_l + wl
             sum_l2 = sum_l2 + wl * code
             sum_xl = sum_xl + wl * x
@@ -143,12 +142,12 @@ def requantize(xt, n, top, scale, offset, inverse, minimum, turned):
     A group whose stored scale is 0 keeps the codes of the search, which `inverse` and `minimum` give again.
     """
     for i in range(n):
-        q = clamp(nearest((load(xt, i * LANES) + offset) / scale), 0, top)
-        store(turned, i * LANES, narrow(q))
+        q = clamp(nearest((load(xt, i * WIDTH) + offset) / scale), 0, top)
+        store(turned, i * WIDTH, narrow(q))
     kept = scale == ZERO
     if any_lane(kept):
         for i in range(n):
-            x = load(xt, i * LANES)
+            x = load(xt, i * WIDTH)
             searched = clamp(nearest(inverse * (x - minimum)), 0, top)
             q = clamp(nearest((x + offset) / scale), 0, top)
-            store(turned, i * LANES, narrow(select(kept, searched, q)))
+            store(turned, i * WIDTH, narrow(select(kept, searched, q)))

@@ -8,8 +8,20 @@ with rmse_type 1). What is searched may also be the scales of a block's groups.
 import numpy as np
 
 from pythia_gguf.kernels.jit import inlined
-from pythia_gguf.kernels.lanes import EPSILON, MAGIC, ONE, ZERO, clamp, nearest, signed_abs_max, turn_groups
-from pythia_gguf.kernels.simd import LANES, load, select, splat, store
+from pythia_gguf.kernels.lanes import (
+    EPSILON,
+    MAGIC,
+    ONE,
+    WIDTH,
+    ZERO,
+    clamp,
+    load,
+    nearest,
+    signed_abs_max,
+    splat,
+    turn_groups,
+)
+from pythia_gguf.kernels.simd import select, store
 
 
 @inlined
@@ -17,14 +29,14 @@ def turn_importance(importance, start, xt, n, w):
     """How much each weight's error counts, one lane a group: its importance from importance[start:], else its square.
 
     importance  f32 [weights], or [0]: none
-    xt, w       f32 [n, LANES]          weights; result
+    xt, w       f32 [n, WIDTH]          weights; result
     """
     if importance.size:
         turn_groups(importance, start, n, w)
     else:
         for i in range(n):
-            x = load(xt, i * LANES)
-            store(w, i * LANES, x * x)
+            x = load(xt, i * WIDTH)
+            store(w, i * WIDTH, x * x)
 
 
 @inlined
@@ -33,9 +45,9 @@ def level_sums(xt, w, n, inverse, top):
     sum_lx = splat(ZERO)
     sum_l2 = splat(ZERO)
     for i in range(n):
-        x = load(xt, i * LANES)
+        x = load(xt, i * WIDTH)
         level = clamp((inverse * x + MAGIC) - MAGIC, -top, top - ONE)
-        wi = load(w, i * LANES)
+        wi = load(w, i * WIDTH)
         sum_lx = sum_lx + (wi * x) * level
         sum_l2 = sum_l2 + (wi * level) * level
     return sum_lx, sum_l2
@@ -43,9 +55,9 @@ def level_sums(xt, w, n, inverse, top):
 
 @inlined
 def fit_signed_scale(xt, w, n, top):
-    """Scale of LANES groups of n weights.
+    """Scale of WIDTH groups of n weights.
 
-    xt, w    f32 [n, LANES]  weights of the model, and how much each one's error counts
+    xt, w    f32 [n, WIDTH]  weights of the model, and how much each one's error counts
     top      f32             levels are -top .. top - 1
     Returns the scale, the inverse scale that gave the levels, and a mask of groups that count as all zero.
     """

@@ -1,20 +1,20 @@
-"""Vectors of many lanes as Numba values, so that one kernel works on `LANES` groups of weights side by side.
+"""Vectors of many lanes as Numba values, so that one kernel works on many numbers side by side.
 
 A vector is an LLVM vector: LLVM lowers it to AVX-512, AVX2, SSE2 or NEON registers, and since no instruction here may
 be contracted or reordered (no fast-math flags), every lane gives the same bits on each of them.
 
     load(a, i)           LANES consecutive elements of a float32, int32, uint16 or uint8 array, from flat index i
     load16(a, i)         16 of them
+    splat(x), splat16(x) a float32 in each of LANES or 16 lanes
     store(a, i, v)       the reverse
     item(a, i), put(a, i, v)  one element; unlike a[i], no index counts from the end, so nothing is tested
-    + - *  /             float lanes; + - * & | << >> integer lanes (>> keeps an int32's sign); scalars count for all
+    + - *  /             float lanes; + - * & | ^ << >> integer lanes (>> keeps an int32's sign); scalars count for all
     < <= > >= == !=      -> a mask, false where a lane is NaN (!= is true there)
     select(m, v, w)      v where m, else w;  m & n, m | n;  any_lane(m), all_lanes(m) -> bool
     absolute, root       |v|, sqrt(v)
     bits, from_bits      float lanes <-> the same 32 bits as an integer
     to_float, to_int     integer <-> float lanes; to_int truncates and needs |v| < 2**31
     narrow(v), widen(v)  integer lanes -> their low 8 bits; unsigned bytes or 16-bit words -> integer lanes
-    transpose16(...)     a 16 x 16 tile of float32 or uint8
     low_half, high_half  half of the lanes
     fold_sum, fold_max   all lanes to one float32, halves onto halves: one fixed order
 
@@ -39,8 +39,8 @@ from pythia_gguf.kernels.numba_private import (
     signature,
 )
 
-# Two AVX-512 registers: the sums of one group must be taken one after the other, and a second register's worth of
-# groups fills the pipeline while the first one's additions wait for each other.
+# Two AVX-512 registers: while sums in one wait for each other, the other one fills the pipeline. The order of sums in
+# the engine depends on this number; how many groups an encoder works on is in kernels/lanes.py.
 LANES = 32
 
 _LLVM_ELEMENTS: dict[Any, ir.Type] = {
@@ -112,7 +112,8 @@ def _define(op: Callable, emit: Callable[[ir.IRBuilder, Vector, ir.Value, ir.Val
     class Template(AbstractTemplate):
         def generic(self, args: tuple[types.Type, ...], kws: dict) -> Any:
             vector = _vector_of(args) if len(args) == 2 else None
-            return vector and signature(MASK if to_mask else vector, *args)
+            result = Vector(types.boolean, vector.lanes) if vector and to_mask else vector
+            return result and signature(result, *args)
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         vector = _vector_of(sig.args)
@@ -151,6 +152,7 @@ _arithmetic(operator.mul, "fmul", "mul")
 _arithmetic(operator.truediv, "fdiv", None)
 _arithmetic(operator.and_, None, "and_")
 _arithmetic(operator.or_, None, "or_")
+_arithmetic(operator.xor, None, "xor")
 _arithmetic(operator.lshift, None, "shl")
 _arithmetic(operator.rshift, None, "ashr", "lshr")
 for _op, _symbol in (
@@ -232,20 +234,27 @@ def put(typing_context, array, index, value):
     return types.void(array, index, value), emit
 
 
-@intrinsic
-def splat(typing_context, scalar):
-    """A float32 in every lane."""
+def _splatter(lanes: int) -> Callable:
+    @intrinsic
+    def splat(typing_context, scalar):
+        def emit(context, builder, sig, args):
+            return _broadcast(builder, args[0], lanes)
 
-    def emit(context, builder, sig, args):
-        return _broadcast(builder, args[0], LANES)
+        return Vector(types.float32, lanes)(types.float32), emit
 
-    return F32(types.float32), emit
+    return splat
+
+
+# A float32 in every lane.
+splat = _splatter(LANES)
+splat16 = _splatter(16)
 
 
 @intrinsic
 def select(typing_context, mask, a, b):
     """Lane by lane `a` where `mask`, else `b`; scalars count for all lanes."""
-    vector = _vector_of((a, b)) or (F32 if types.float32 in (a, b) else I32)
+    scalar = types.float32 if types.float32 in (a, b) else types.int32
+    vector = _vector_of((a, b)) or Vector(scalar, mask.lanes)
 
     def emit(context, builder, sig, args):
         return builder.select(
@@ -288,9 +297,11 @@ absolute = _llvm_function("fabs")
 root = _llvm_function("sqrt")
 
 
-def _conversion(instruction: str, result: Vector) -> Callable:
+def _conversion(instruction: str, element: types.Type) -> Callable:
     @intrinsic
     def convert(typing_context, value):
+        result = Vector(element, value.lanes)
+
         def emit(context, builder, sig, args):
             return getattr(builder, instruction)(args[0], result.llvm)
 
@@ -299,49 +310,12 @@ def _conversion(instruction: str, result: Vector) -> Callable:
     return convert
 
 
-bits = _conversion("bitcast", I32)
-from_bits = _conversion("bitcast", F32)
-to_float = _conversion("sitofp", F32)
-to_int = _conversion("fptosi", I32)
-narrow = _conversion("trunc", U8)
-widen = _conversion("zext", I32)
-
-
-def _interleave(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
-    n = a.type.count
-    halves = []
-    for start in (0, n // 2):
-        order = [start + i // 2 + (n if i % 2 else 0) for i in range(n)]
-        halves.append(builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), n), order)))
-    return halves[0], halves[1]
-
-
-@intrinsic
-def transpose16(typing_context, source, source_start, source_stride, target, target_start, target_stride):
-    """target[start + c * stride + r] = source[start + r * stride + c] for r, c in 0..15; arrays of one element type."""
-
-    def emit(context, builder, sig, args):
-        vector = ir.VectorType(_LLVM_ELEMENTS[source.dtype], 16)
-        align = source.dtype.bitwidth // 8
-
-        def at(array_type, array, start, start_type, stride, stride_type, row):
-            step = builder.mul(index_of(context, builder, stride, stride_type), ir.Constant(ir.IntType(64), row))
-            place = builder.add(index_of(context, builder, start, start_type), step)
-            return builder.bitcast(pointer_to(context, builder, array_type, array, place), vector.as_pointer())
-
-        rows = []
-        for r in range(16):
-            rows.append(builder.load(at(source, args[0], args[1], source_start, args[2], source_stride, r)))
-            rows[-1].align = align
-        for _ in range(4):  # four perfect shuffles of the 16 rows turn the tile
-            pairs = [_interleave(builder, rows[i], rows[i + 8]) for i in range(8)]
-            rows = [half for pair in pairs for half in pair]
-        for c in range(16):
-            place = at(target, args[3], args[4], target_start, args[5], target_stride, c)
-            builder.store(rows[c], place).align = align
-        return context.get_dummy_value()
-
-    return types.void(source, source_start, source_stride, target, target_start, target_stride), emit
+bits = _conversion("bitcast", types.int32)
+from_bits = _conversion("bitcast", types.float32)
+to_float = _conversion("sitofp", types.float32)
+to_int = _conversion("fptosi", types.int32)
+narrow = _conversion("trunc", types.uint8)
+widen = _conversion("zext", types.int32)
 
 
 def _half(start: int) -> Callable:

@@ -2,19 +2,30 @@
 
 With an importance matrix llama.cpp searches longer, and quantizes the scales of a block's groups by a search of their
 own, in which a group counts as much as its weights together. There a lane is a block, so a chunk of these encoders is
-LANES blocks. Algorithms of llama.cpp 0c1e57098, ggml/src/ggml-quants.c, the functions `quantize_row_*_impl` and
+WIDTH blocks. Algorithms of llama.cpp 0c1e57098, ggml/src/ggml-quants.c, the functions `quantize_row_*_impl` and
 `make_qp_quants`.
 """
 
 import numpy as np
 
 from pythia_gguf.kernels.jit import inlined, kernel
-from pythia_gguf.kernels.lanes import EPSILON, ONE, ZERO, nearest, to_half, turn_groups
+from pythia_gguf.kernels.lanes import (
+    EPSILON,
+    ONE,
+    WIDTH,
+    ZERO,
+    load,
+    nearest,
+    splat,
+    to_half,
+    turn_groups,
+)
 from pythia_gguf.kernels.scale_min import fit_scale_min
-from pythia_gguf.kernels.simd import LANES, load, select, splat, store, to_float, transpose16
+from pythia_gguf.kernels.simd import select, store, to_float
+from pythia_gguf.kernels.transpose import transpose16
 
 BLOCK = 256
-WEIGHTED_CHUNK = LANES * BLOCK
+WEIGHTED_CHUNK = WIDTH * BLOCK
 SWEEPS = 5
 
 
@@ -29,17 +40,17 @@ def weigh_errors(x, importance, run, factor, out):
     out         f32 [n]
     """
     n_runs = x.size // run
-    sums = np.empty(LANES, np.float32)
-    tile = np.empty(16 * LANES, np.float32)
-    for first in range(0, n_runs, LANES):
-        n = min(LANES, n_runs - first)
-        if n == LANES:
+    sums = np.empty(WIDTH, np.float32)
+    tile = np.empty(16 * WIDTH, np.float32)
+    for first in range(0, n_runs, WIDTH):
+        n = min(WIDTH, n_runs - first)
+        if n == WIDTH:
             total = splat(ZERO)
             for i in range(0, run, 16):
-                for lane in range(0, LANES, 16):
-                    transpose16(x, (first + lane) * run + i, run, tile, lane, LANES)
+                for lane in range(0, WIDTH, 16):
+                    transpose16(x, (first + lane) * run + i, run, tile, lane, WIDTH)
                 for j in range(16):
-                    v = load(tile, j * LANES)
+                    v = load(tile, j * WIDTH)
                     total = total + v * v
             store(sums, 0, total)
         else:
@@ -62,73 +73,73 @@ def lane_sums(w, n):
     """Per lane the sum of n values, in order."""
     total = splat(ZERO)
     for i in range(n):
-        total = total + load(w, i * LANES)
+        total = total + load(w, i * WIDTH)
     return total
 
 
 @inlined
 def turn_values(values, n, turned):
-    """Values of LANES blocks' groups, n to a block: one block after the other -> one lane a block."""
-    for b in range(LANES):
+    """Values of WIDTH blocks' groups, n to a block: one block after the other -> one lane a block."""
+    for b in range(WIDTH):
         for i in range(n):
-            turned[i * LANES + b] = values[b * n + i]
+            turned[i * WIDTH + b] = values[b * n + i]
 
 
 @inlined
 def spread(turned, n, values):
     """The reverse."""
-    for b in range(LANES):
+    for b in range(WIDTH):
         for i in range(n):
-            values[b * n + i] = turned[i * LANES + b]
+            values[b * n + i] = turned[i * WIDTH + b]
 
 
 @inlined
 def spread_one(per_block, n, values):
-    """One value of each of LANES blocks to all of its n groups."""
-    for b in range(LANES):
+    """One value of each of WIDTH blocks to all of its n groups."""
+    for b in range(WIDTH):
         for i in range(n):
             values[b * n + i] = per_block[b]
 
 
 @inlined
 def fit_unit(xt, w, n, top, codes):
-    """Unit of LANES blocks in which their groups' values, none below 0 but by accident, become codes up to `top`.
+    """Unit of WIDTH blocks in which their groups' values, none below 0 but by accident, become codes up to `top`.
 
-    xt, w    f32 [n, LANES]  values, and how much each one's error counts
+    xt, w    f32 [n, WIDTH]  values, and how much each one's error counts
     top      f32             largest code
-    codes    i32 [n, LANES]  result, as unsigned bytes
+    codes    i32 [n, WIDTH]  result, as unsigned bytes
     Returns the unit, 0 for blocks without a value above 0.
     """
     largest = splat(ZERO)
     for i in range(n):
-        x = load(xt, i * LANES)
+        x = load(xt, i * WIDTH)
         largest = select(largest > x, largest, x)
     inverse = top / largest
     scale = ONE / inverse
     best = splat(ZERO)
     for i in range(n):
-        x = load(xt, i * LANES)
+        x = load(xt, i * WIDTH)
         d = x - scale * to_float(nearest(inverse * x) & 255)
-        best = best + (load(w, i * LANES) * d) * d
+        best = best + (load(w, i * WIDTH) * d) * d
     for step in range(-4, 5):
         if step != 0:
             candidate = (np.float32(0.1) * np.float32(step) + top) / largest
             scale = ONE / candidate
             error = splat(ZERO)
             for i in range(n):
-                x = load(xt, i * LANES)
+                x = load(xt, i * WIDTH)
                 d = x - scale * to_float(at_most(nearest(candidate * x), top))
-                error = error + (load(w, i * LANES) * d) * d
+                error = error + (load(w, i * WIDTH) * d) * d
             better = error < best
             best = select(better, error, best)
             inverse = select(better, candidate, inverse)
     sum_lx = splat(ZERO)
     sum_l2 = splat(ZERO)
     for i in range(n):
-        x, wi = load(xt, i * LANES), load(w, i * LANES)
+        x, wi = load(xt, i * WIDTH), load(w, i * WIDTH)
         q = at_most(nearest(inverse * x), top)
         code = to_float(q)
-        store(codes, i * LANES, q & 255)
+        store(codes, i * WIDTH, q & 255)
         sum_lx = sum_lx + (wi * x) * code
         sum_l2 = sum_l2 + (wi * code) * code
     for _ in range(SWEEPS):
@@ -136,7 +147,7 @@ def fit_unit(xt, w, n, top, codes):
             sum_lx, sum_l2 = move_code(xt, w, i, top, codes, sum_lx, sum_l2)
     dead = largest < EPSILON
     for i in range(n):
-        store(codes, i * LANES, select(dead, 0, load(codes, i * LANES)))
+        store(codes, i * WIDTH, select(dead, 0, load(codes, i * WIDTH)))
     return select(dead, ZERO, select(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
 
 
@@ -149,8 +160,8 @@ def at_most(q, top):
 @inlined
 def move_code(xt, w, i, top, codes, sum_lx, sum_l2):
     """Move code i to where the unit without it would put it, in the lanes where that explains more; the sums after."""
-    x, wi = load(xt, i * LANES), load(w, i * LANES)
-    code = to_float(load(codes, i * LANES))
+    x, wi = load(xt, i * WIDTH), load(w, i * WIDTH)
+    code = to_float(load(codes, i * WIDTH))
     lx = sum_lx - (wi * x) * code
     l2 = sum_l2 - (wi * code) * code
     q = at_most(nearest((x * l2) / lx), top)
@@ -159,7 +170,7 @@ def move_code(xt, w, i, top, codes, sum_lx, sum_l2):
     try_l2 = l2 + (wi * better) * better
     move = (lx > ZERO) & (l2 > ZERO) & (better != code)
     move = move & ((try_lx * try_lx) * sum_l2 > (sum_lx * sum_lx) * try_l2)
-    store(codes, i * LANES, select(move, q & 255, load(codes, i * LANES)))
+    store(codes, i * WIDTH, select(move, q & 255, load(codes, i * WIDTH)))
     return select(move, try_lx, sum_lx), select(move, try_l2, sum_l2)
 
 
@@ -169,13 +180,13 @@ def search_scales(x, w, start, n, top, scales, minima, sums, inverses, searched,
 
     x, w      f32              weights from `start` on, and how much each one's error counts
     n, top                     weights of a group, largest code
-    scales, minima             f32 [groups of LANES blocks], minima with their sign turned
+    scales, minima             f32 [groups of WIDTH blocks], minima with their sign turned
     sums                       what a group counts
     inverses, searched         inverse scale and minimum that gave the codes
-    room      f32 [3 n LANES]  scratch
+    room      f32 [3 n WIDTH]  scratch
     """
-    xt, wt, steps = room[: n * LANES], room[n * LANES : 2 * n * LANES], room[2 * n * LANES :]
-    for g in range(0, LANES * (BLOCK // n), LANES):
+    xt, wt, steps = room[: n * WIDTH], room[n * WIDTH : 2 * n * WIDTH], room[2 * n * WIDTH :]
+    for g in range(0, WIDTH * (BLOCK // n), WIDTH):
         turn_groups(x, start + g * n, n, xt)
         turn_groups(w, start + g * n, n, wt)
         scale, minimum, inverse, won_minimum = fit_scale_min(
@@ -194,10 +205,10 @@ def quantize_values(values, sums, n, top, codes, d, turned, turned_codes):
 
     values, sums  f32 [groups]     the values, and what each group counts
     codes, d      i32 [groups]     results: codes, and the float16 bits of their block's unit
-    turned        f32 [2 n LANES]  scratch
-    turned_codes  i32 [n LANES]    scratch
+    turned        f32 [2 n WIDTH]  scratch
+    turned_codes  i32 [n WIDTH]    scratch
     """
-    xt, wt = turned[: n * LANES], turned[n * LANES :]
+    xt, wt = turned[: n * WIDTH], turned[n * WIDTH :]
     turn_values(values, n, xt)
     turn_values(sums, n, wt)
     unit = fit_unit(xt, wt, n, np.float32(top), turned_codes)
