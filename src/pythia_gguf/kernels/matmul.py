@@ -78,6 +78,7 @@ def quantizer_address(format_name: str, activations: str) -> int:
     return 0 if quantizer is None else quantizer.address
 
 
+@cache  # what the compiler is asked here takes its lock, which a forked child may find taken
 def _quantizer(format_name: str, activations: str) -> CKernel | None:
     if activations == "int8" and format_name in LAYOUTS and takes_int16(LAYOUTS[format_name]):
         return quantize_activations_wide
