@@ -1,7 +1,7 @@
 """Encodes the frozen weights and compares with llama.cpp's frozen bytes; run as a program for other kinds of CPU.
 
-python encode_golden.py "Q4_K,Q8_0,Q4_K weighted"   prints for each format, without or with importances of the columns,
-its name and the number of bytes that differ; at the end, how many values IQ4 puts to a level that is not the nearest
+python encode_golden.py "Q4_K,Q8_0,Q4_K weighted,levels"   prints for each format, without or with importances of the
+columns, its name and the number of bytes that differ; "levels": how many values IQ4 puts to one that is not the nearest
 """
 
 from __future__ import annotations
@@ -56,6 +56,5 @@ def wrong_levels() -> int:
 
 
 if __name__ == "__main__":
-    for format_name in sys.argv[1].split(","):
-        print(format_name, differing(format_name))
-    print("levels", wrong_levels())
+    for asked in sys.argv[1].split(","):
+        print(asked, wrong_levels() if asked == "levels" else differing(asked))
