@@ -131,7 +131,7 @@ def order_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def slabs_in_order(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """The slabs in the order of the pass, which is that of any taker."""
+    """The slabs in the order of the pass; every taker takes them in this order."""
     first = next(row["name"] for row in rows if row["name"].startswith("write "))
     return [tuple(row["slab"]) for row in rows if row["name"] == first]
 

@@ -105,7 +105,7 @@ def test_a_new_folder_is_pressed_while_the_source_is_hashed(model: Path, monkeyp
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_damaged_source_leaves_nothing(model: Path, threads: int):
-    """A file of huggingface_hub's cache has the name of its hash; this one has that of another."""
+    """huggingface_hub names a file in its cache by the file's hash; this file lies there under another file's hash."""
     blob = model.with_name(hashlib.sha256(b"").hexdigest())
     model.rename(blob)
     model.symlink_to(blob)

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -87,6 +88,12 @@ def _pair_products(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     return builder.add(even, odd)
 
 
+def _signed_bytes(builder: ir.IRBuilder, words: ir.Value, is_odd: bool) -> ir.Value:
+    """Bytes 1 and 3 of every lane, or 0 and 2, as two int16."""
+    w, eight = builder.bitcast(words, PAIRS.llvm), _constant(PAIRS.llvm, 8)
+    return builder.ashr(w if is_odd else builder.shl(w, eight), eight)
+
+
 @intrinsic
 def dot4(typing_context, total, unsigned, signed):
     """total + u0 s0 + u1 s1 + u2 s2 + u3 s3 lane by lane, exact; bytes u unsigned, bytes s signed."""
@@ -97,13 +104,9 @@ def dot4(typing_context, total, unsigned, signed):
             name, n_bytes = ("512", 64) if kind == VNNI else ("256", 32)
             as_bytes = _as_bytes(builder, args[1:])
             return by_register(builder, f"llvm.x86.avx512.vpdpbusd.{name}", n_bytes, _WORD, args[0], *as_bytes)
-        halves = PAIRS.llvm
-        u, s = builder.bitcast(args[1], halves), builder.bitcast(args[2], halves)
-        eight = _constant(halves, 8)
-        even = _pair_products(
-            builder, builder.and_(u, _constant(halves, 255)), builder.ashr(builder.shl(s, eight), eight)
-        )
-        odd = _pair_products(builder, builder.lshr(u, eight), builder.ashr(s, eight))
+        u, signed_bytes = builder.bitcast(args[1], PAIRS.llvm), partial(_signed_bytes, builder, args[2])
+        even = _pair_products(builder, builder.and_(u, _constant(PAIRS.llvm, 255)), signed_bytes(is_odd=False))
+        odd = _pair_products(builder, builder.lshr(u, _constant(PAIRS.llvm, 8)), signed_bytes(is_odd=True))
         return builder.add(args[0], builder.add(even, odd))
 
     return I32X16(total, unsigned, signed), emit
@@ -176,8 +179,7 @@ def _split(is_odd: bool) -> Any:
     @intrinsic
     def split(typing_context, words):
         def emit(context, builder, sig, args):
-            w, eight = builder.bitcast(args[0], PAIRS.llvm), _constant(PAIRS.llvm, 8)
-            return builder.bitcast(builder.ashr(w if is_odd else builder.shl(w, eight), eight), I32X16.llvm)
+            return builder.bitcast(_signed_bytes(builder, args[0], is_odd), I32X16.llvm)
 
         return I32X16(words), emit
 
