@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench"), str(ROOT / "scripts")]
 
 from bench_encoders import cpu  # noqa: E402
 from bench_engine import make_files  # noqa: E402
-from bench_press import old_rows, write_table  # noqa: E402
+from bench_press import write_table  # noqa: E402
 
 from pythia_gguf import load  # noqa: E402
 from pythia_gguf.engine.batch import write_all  # noqa: E402
@@ -48,14 +48,8 @@ def main() -> None:
     row = {"quant": options.quant, **row}
     print(f"{cpu()}, {options.threads} threads\n" + ", ".join(f"{name} {value}" for name, value in row.items()))
     if options.save:
-        write_table("batch.csv", [*others(options.threads), row], options.threads)
+        write_table("batch.csv", [row], options.threads, key=("cpu", "threads"))
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "batch": row}))
-
-
-def others(threads: int) -> list[dict[str, str]]:
-    """Rows of other processors, and of other numbers of threads."""
-    there = (ROOT / "bench" / "results" / "batch.csv").exists()
-    return [r for r in (old_rows("batch.csv") if there else []) if (r["cpu"], r["threads"]) != (cpu(), str(threads))]
 
 
 def measured(model: Model, n: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
     python bench/bench_engine.py [--turns 3] [--save]          about 25 minutes; builds llama.cpp's tools the first time
     python bench/bench_engine.py --quants Q4_K_M --turns 1
     python bench/bench_engine.py --compiled-for haswell --save   both as compiled for another kind of CPU
+    python bench/bench_engine.py --threads 1,2,4,8,16 --quants Q4_K_M --save
 
 llama.cpp's side is llama-bench of the tree in llama-cpp-python 0.3.36, built by cmake for this CPU but for AMX, with
 which old compilers break it; for another kind of CPU by the names of its instructions. It is taken at its best of flash
@@ -14,7 +15,6 @@ before and after each file. The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench"), str(ROOT / "scripts")]
 
 from bandwidth import read_bandwidth  # noqa: E402
-from bench_encoders import cpu  # noqa: E402
+from bench_encoders import compiled_for, cpu  # noqa: E402
 from bench_press import DISTINCT, N_TOKENS, SHAPES, write_table  # noqa: E402
 from golden_tools import OPTIONS_OF, tools  # noqa: E402
 
@@ -41,7 +41,6 @@ from press.toy_gguf import model_metadata, write_gguf  # noqa: E402
 from pythia_gguf import open_gguf, quantize  # noqa: E402
 
 FLAGS = [("0", "128"), ("0", "512"), ("1", "128"), ("1", "512")]
-KINDS_TABLE = "engine_kinds.csv"
 PROMPT, TOKENS, DEPTH, BATCH = 512, 64, 1900, 8
 
 
@@ -51,16 +50,22 @@ def main() -> None:
     quants = options.quants.split(",") if options.quants else [*DISTINCT, "F16"]
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         files = make_files(Path(work), quants)
-        rows = measured(files, options.turns, options.threads, options.compiled_for)
-        facts = {} if options.compiled_for else more(files, options.threads)
+        rows = [
+            {"compiled_for": options.compiled_for or compiled_for(), "threads": threads} | r
+            for threads in options.threads
+            for r in measured(files, options.turns, threads, options.compiled_for)
+        ]
+        is_whole = not options.quants and not options.compiled_for and len(options.threads) == 1
+        facts = more(files, options.threads[0]) if is_whole else {}
     show(rows, facts)
-    if options.save and options.compiled_for:
-        save_kind(rows, options.threads, options.compiled_for)
-    elif options.save:
-        write_table("engine.csv", rows, options.threads)
+    if options.save and is_whole:
+        write_table("engine.csv", rows, options.threads[0])
         write_table(
-            "engine_more.csv", [{"fact": name, "value": value} for name, value in facts.items()], options.threads
+            "engine_more.csv", [{"fact": name, "value": value} for name, value in facts.items()], options.threads[0]
         )
+    elif options.save:
+        table = "engine_kinds.csv" if options.compiled_for else "engine_threads.csv"
+        write_table(table, rows, options.threads[0], key=("compiled_for", "quant", "threads", "cpu"))
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "files": rows, "more": facts}))
 
 
@@ -68,12 +73,16 @@ def parse() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=_numbers, default=[2], help="one number, or some separated by commas")
     parser.add_argument("--quants", help="some of them, separated by commas")
     parser.add_argument("--compiled-for", choices=[cpu for cpu in OPTIONS_OF if cpu in RUNNABLE], help="kind of CPU")
     parser.add_argument("--work", help="folder for 6 GB of files; default the system's")
-    parser.add_argument("--save", action="store_true", help="write bench/results/engine.csv and engine_more.csv")
+    parser.add_argument("--save", action="store_true", help="write tables of bench/results")
     return parser.parse_args()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",")]
 
 
 def make_files(work: Path, quants: list[str], layers: int | None = None) -> dict[str, Path]:
@@ -278,22 +287,13 @@ def first_token(path: Path, threads: int) -> dict[str, float]:
     }
 
 
-def save_kind(rows: list[dict[str, float | str]], threads: int, cpu: str) -> None:
-    """Put rows of a kind of CPU into their table, where rows of the same kind and files were."""
-    table = ROOT / "bench" / "results" / KINDS_TABLE
-    there = list(csv.DictReader(table.open(encoding="utf-8"))) if table.exists() else []
-    rows = [{"compiled_for": cpu, **r} for r in rows]
-    made = {(r["compiled_for"], r["quant"]) for r in rows}
-    write_table(KINDS_TABLE, [r for r in there if (r["compiled_for"], r["quant"]) not in made] + rows, threads)
-
-
 def show(rows: list[dict[str, float | str]], facts: dict[str, float]) -> None:
     """The tables for people."""
     titles = ("prefill", "llama", "ratio", "decode", "llama", "ratio", "of limit")
-    print(f"\n{'quant':8}" + "".join(f"{title:>9}" for title in titles) + "  limited by")
+    print(f"\n{'quant':8}{'threads':8}" + "".join(f"{title:>9}" for title in titles) + "  limited by")
     for r in rows:
         print(
-            f"{r['quant']:8}{r['prefill']:9}{r['prefill_llama_cpp']:9}{r['prefill_ratio']:9}{r['decode']:9}"
+            f"{r['quant']:8}{r['threads']:8}{r['prefill']:9}{r['prefill_llama_cpp']:9}{r['prefill_ratio']:9}{r['decode']:9}"
             f"{r['decode_llama_cpp']:9}{r['decode_ratio']:9}{r['decode_of_limit']:9}  {r['decode_limited_by']}"
         )
     for name in ("prefill_ratio", "decode_ratio", "decode_of_limit"):

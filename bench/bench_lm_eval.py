@@ -36,7 +36,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 from bench_encoders import cpu  # noqa: E402
 from bench_engine import random_model  # noqa: E402
-from bench_press import N_TOKENS, old_rows, write_table  # noqa: E402
+from bench_press import N_TOKENS, write_table  # noqa: E402
 
 from press.toy_gguf import widened  # noqa: E402
 from pythia_gguf import load, quantize  # noqa: E402
@@ -81,11 +81,7 @@ def main() -> None:
         print(r)
     if options.save:
         versions = {name: metadata.version(name) for name in ("lm_eval", "torch", "transformers")}
-        now = {(r["ours"], cpu()) for r in rows}
-        table = [r for r in old_rows("lm_eval.csv") if (r["ours"], r["cpu"]) not in now]
-        table += [r | versions for r in rows]
-        table.sort(key=lambda r: (r.get("cpu", cpu()), list(PAIRS).index(r["ours"])))
-        write_table("lm_eval.csv", table, options.threads)
+        write_table("lm_eval.csv", [r | versions for r in rows], options.threads, key=("ours", "cpu"))
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "rows": rows}))
 
 

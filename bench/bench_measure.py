@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench"), str(ROOT / "scripts")]
 
 from bench_encoders import cpu  # noqa: E402
 from bench_engine import FLAGS, make_files  # noqa: E402
-from bench_press import DISTINCT, old_rows, write_table  # noqa: E402
+from bench_press import DISTINCT, write_table  # noqa: E402
 from golden_tools import tools  # noqa: E402
 
 CONTEXT = 512
@@ -45,8 +45,7 @@ def main() -> None:
     for r in rows:
         print(r)
     if options.save:
-        others = [r for r in old_rows("measure.csv") if r["cpu"] != cpu()]
-        write_table("measure.csv", [*others, *rows], options.threads)
+        write_table("measure.csv", rows, options.threads, key=("cpu",))
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "rows": rows}))
 
 

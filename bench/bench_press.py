@@ -2,10 +2,12 @@
 
     python bench/bench_press.py [--turns 3] [--save]     three turns take about a quarter of an hour
     python bench/bench_press.py --turns 1 --layers 2     a quick look at a small model
+    python bench/bench_press.py --compiled-for haswell --rows "16 distinct files" --save
 
 llama.cpp's side is `llama_model_quantize` of llama-cpp-python 0.3.36 with the same number of threads, file by file as
 its tool does it; its ggml-base is the stock build: SSE2, no FMA. Ours is the `pythia` command: it also writes hashes,
-manifest and card, and syncs every file to disk. The last line is one JSON object.
+manifest and card, and syncs every file to disk. Another kind of CPU is one that ours is compiled for. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -29,9 +32,10 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
-from bench_encoders import cpu  # noqa: E402
+from bench_encoders import compiled_for, cpu  # noqa: E402
 
 import oracle  # noqa: E402
+from cpu_kinds import RUNNABLE, environment  # noqa: E402
 from press.toy_gguf import model_metadata, write_gguf  # noqa: E402
 from pythia_gguf.plan.quants import QUANTS  # noqa: E402
 
@@ -64,16 +68,20 @@ ROWS = {
 def main() -> None:
     """Measure, print, and save when asked to."""
     options = parse()
+    if options.compiled_for:
+        os.environ |= environment(options.compiled_for)
+    stages, rss = {}, {}
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         source = checkpoint(Path(work), "410m", options.layers)
-        turns = [turn(source, Path(work), options.threads) for _ in range(options.turns)]
-        stages = in_stages(source, Path(work) / "stages", options.threads)
-        rss = {"410m": turns[0]["rss"], "410m, cold": turns[0]["rss_cold"]}
+        turns = [turn(source, Path(work), options.rows, options.threads) for _ in range(options.turns)]
+        rss = {f"410m, {name}": n for name, n in turns[0]["rss"].items()}
+        if not options.compiled_for:
+            stages = in_stages(source, Path(work) / "stages", options.threads)
         source.unlink()
         if options.large:
             large = checkpoint(Path(work), "1.4b", None)
             rss["1.4b"] = ours(large, Path(work) / "out", "all", options.threads)[1]
-    rows = [row(name, turns) for name in ROWS]
+    rows = [{"compiled_for": options.compiled_for or compiled_for()} | row(name, turns) for name in options.rows]
     show(rows, stages, rss, options.threads)
     if options.save:
         save(rows, stages, rss, options.threads)
@@ -86,10 +94,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--layers", type=int, help="fewer layers than 24, for a quick look")
+    parser.add_argument("--rows", action="append", choices=ROWS, help="some rows of the table; default all")
+    parser.add_argument("--compiled-for", choices=RUNNABLE, help="kind of CPU")
     parser.add_argument("--work", help="folder for 10 GB of files; default the system's")
     parser.add_argument("--large", action="store_true", help="also the memory of a 1.4B-shaped run (20 GB of disk)")
     parser.add_argument("--save", action="store_true", help="write bench/results/press.csv")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.rows = options.rows or list(ROWS)
+    return options
 
 
 def checkpoint(folder: Path, shape: str, layers: int | None) -> Path:
@@ -101,16 +113,14 @@ def checkpoint(folder: Path, shape: str, layers: int | None) -> Path:
     return write_gguf(folder / f"random-{shape}.F16.gguf", metadata, seed=410, hard=False)
 
 
-def turn(source: Path, work: Path, threads: int) -> dict:
-    """Every row of ours, then llama.cpp's 16 files one by one."""
-    result: dict = {"ours": {}, "theirs": {}}
+def turn(source: Path, work: Path, rows: Sequence[str], threads: int) -> dict:
+    """Some rows of ours, then llama.cpp's 16 files one by one."""
+    result: dict = {"ours": {}, "theirs": {}, "rss": {}}
     ours(source, work / "out", "all", threads)  # kernels compiled, source in memory
-    for name, quants in ROWS.items():
-        cold = "first run" in name
-        seconds, rss = ours(source, work / "out", quants, threads, cold=cold)
-        result["ours"][name] = seconds
-        if name.startswith("all 19"):
-            result["rss_cold" if cold else "rss"] = rss
+    for name in rows:
+        result["ours"][name], result["rss"][name] = ours(
+            source, work / "out", ROWS[name], threads, cold="first run" in name
+        )
     for name in DISTINCT:
         started = time.perf_counter()
         oracle.quantize(source, work / "theirs.gguf", QUANTS[name].file_type, threads=threads)
@@ -197,32 +207,33 @@ def show(rows: list[dict], stages: dict[str, float], rss: dict[str, int], thread
     print(f"\n{'files':44} {'ours':>8} {'llama.cpp':>10} {'ratio':>7}")
     for r in rows:
         print(f"{r['files']:44} {r['ours_s']:6.1f} s {r['llama_cpp_s']:8.1f} s {r['ratio']:7.1f}")
-    print("\nthread seconds of the 16 files (stages overlap; share of the wall time of all worker threads' processors)")
-    wall = stages["wall"]
-    for name, seconds in stages.items():
-        print(f"{name:20} {seconds:7.2f} s {seconds / wall:7.1%} of the wall time")
-    name, longest = max(((n, t) for n, t in stages.items() if n != "wall"), key=lambda item: item[1])
-    ratio = wall * threads / longest
-    print(f"{name} alone fills {longest / threads:.2f} s of {threads} threads; the run takes {ratio:.2f} times that")
+    if stages:
+        print("\nthread seconds of the 16 files (stages overlap; share of the wall time of all processors)")
+        wall = stages["wall"]
+        for name, seconds in stages.items():
+            print(f"{name:20} {seconds:7.2f} s {seconds / wall:7.1%} of the wall time")
+        name, longest = max(((n, t) for n, t in stages.items() if n != "wall"), key=lambda item: item[1])
+        ratio = wall * threads / longest
+        print(
+            f"{name} alone fills {longest / threads:.2f} s of {threads} threads; the run takes {ratio:.2f} times that"
+        )
     print("\npeak memory: " + ", ".join(f"{name} {n / 1e6:.0f} MB" for name, n in rss.items()))
 
 
 def save(rows: list[dict], stages: dict[str, float], rss: dict[str, int], threads: int) -> None:
     """press.csv: one row a menu; press_stages.csv: seconds and memory; both with machine, date and versions."""
-    facts = [{"fact": f"{name}, thread seconds", "value": s} for name, s in stages.items()]
-    facts += [{"fact": f"peak memory {name}, MB", "value": round(n / 1e6)} for name, n in rss.items()]
-    write_table("press.csv", rows, threads)
-    write_table("press_stages.csv", facts, threads)
+    write_table("press.csv", rows, threads, key=("files", "compiled_for", "threads", "cpu"))
+    if stages:
+        facts = [{"fact": f"{name}, thread seconds", "value": s} for name, s in stages.items()]
+        facts += [{"fact": f"peak memory {name}, MB", "value": round(n / 1e6)} for name, n in rss.items()]
+        write_table("press_stages.csv", facts, threads)
 
 
-def old_rows(file: str) -> list[dict[str, str]]:
-    """Rows of a file of bench/results."""
-    with open(ROOT / "bench" / "results" / file, encoding="utf-8", newline="") as f:
-        return list(csv.DictReader(f))
+def write_table(file: str, rows: list[dict], threads: int, key: Sequence[str] = ()) -> None:
+    """A file of bench/results: rows with machine, date and versions.
 
-
-def write_table(file: str, rows: list[dict], threads: int) -> None:
-    """A file of bench/results: rows with machine, date and versions, where they do not have them yet."""
+    key  columns that name a row: rows with another name stay; without columns all old rows go
+    """
     where = {
         "threads": threads,
         "cpu": cpu(),
@@ -230,10 +241,14 @@ def write_table(file: str, rows: list[dict], threads: int) -> None:
         "numba": numba.__version__,
         "llama_cpp": "0c1e57098",
     }
-    with open(ROOT / "bench" / "results" / file, "w", newline="") as f:
+    path = ROOT / "bench" / "results" / file
+    new = [{**where, **r} for r in rows]
+    old = list(csv.DictReader(path.open(encoding="utf-8", newline=""))) if key and path.exists() else []
+    named = {tuple(str(r[k]) for k in key) for r in new}
+    with open(path, "w", encoding="utf-8", newline="") as f:
         writer = csv.DictWriter(f, list(dict.fromkeys([*rows[0], *where])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**where, **r} for r in rows)
+        writer.writerows([r for r in old if tuple(r[k] for k in key) not in named] + new)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 from bench_encoders import cpu  # noqa: E402
-from bench_press import old_rows, write_table  # noqa: E402
+from bench_press import write_table  # noqa: E402
 
 from engine import full_sort  # noqa: E402
 from pythia_gguf.engine.logprobs import Logprobs  # noqa: E402
@@ -63,9 +63,7 @@ def main() -> None:
             f" {r['ratio']:7.2f} {r['ratio_min']:6.2f}-{r['ratio_max']:.2f}"
         )
     if "--save" in sys.argv:
-        there = (ROOT / "bench" / "results" / "sampling.csv").exists()
-        others = [r for r in old_rows("sampling.csv") if r["cpu"] != cpu()] if there else []
-        write_table("sampling.csv", [*others, *rows], 1)
+        write_table("sampling.csv", rows, 1, key=("cpu",))
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "sampling": rows}))
 
 

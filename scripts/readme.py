@@ -32,6 +32,7 @@ def filled(text: str) -> str:
         "weighted": weighted,
         "engine": engine,
         "kinds": kinds,
+        "threads": threads,
         "more": more,
         "batch": batch,
         "measure": measuring,
@@ -49,7 +50,7 @@ def rows_of(name: str) -> list[dict[str, str]]:
 
 def headline() -> str:
     """One row for each kind of work, all on one processor; the row that we lose is among them."""
-    files = {r["files"]: r for r in rows_of("press")}["16 distinct files"]
+    files = next(r for r in rows_of("press") if r["files"] == "16 distinct files")
     quants = {r["quant"]: r for r in rows_of("engine")}
     some, plain = quants["Q4_K_M"], quants["F16"]
     measured = next(r for r in rows_of("measure") if r["part"] and r["cpu"] == files["cpu"])
@@ -80,12 +81,15 @@ def headline() -> str:
 def press() -> str:
     """Seconds of ours and of llama.cpp per row of files."""
     lines = [
-        "| files of a 410M model | pythia-gguf | llama.cpp | ratio (lowest to highest turn) |",
-        "|---|---|---|---|",
+        "| files of a 410M model | processor, compiled for, threads | pythia-gguf | llama.cpp"
+        " | ratio (lowest to highest turn) |",
+        "|---|---|---|---|---|",
     ]
     for r in rows_of("press"):
+        where = f"{r['cpu'].partition(', LLVM')[0]}, {r['compiled_for']}, {r['threads']}"
         ratio = f"{r['ratio']} ({r['ratio_min']} to {r['ratio_max']})"
-        lines.append(f"| {r['files']} | {float(r['ours_s']):.1f} s | {float(r['llama_cpp_s']):.0f} s | {ratio} |")
+        times = f"{float(r['ours_s']):.1f} s | {float(r['llama_cpp_s']):.0f} s"
+        lines.append(f"| {r['files']} | {where} | {times} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,7 +171,23 @@ def kinds() -> str:
         lines.append(f"| {' | '.join(cells)} |")
     means = [_mean(list(of_cpu[cpu].values()), f"{kind}_ratio") for cpu in cpus for kind in ("prefill", "decode")]
     lines.append(f"| geometric mean without F16 | {' | '.join(f'| | {mean:.2f}' for mean in means)} |")
-    return "\n".join(lines) + f"\n\nMachine: {rows[0]['cpu']}; {rows[0]['threads']} threads; {rows[0]['date']}.\n"
+    firsts = [next(iter(of_cpu[cpu].values())) for cpu in cpus]
+    machines = "; ".join(f"{r['compiled_for']}: {r['cpu']}, {r['threads']} threads, {r['date']}" for r in firsts)
+    return "\n".join(lines) + f"\n\nMachines: {machines}.\n"
+
+
+def threads() -> str:
+    """One file with more and more threads: tokens per second and ratios."""
+    lines = [
+        "| file, processor | threads | prefill, tokens/s | llama.cpp | ratio | decode, tokens/s | llama.cpp | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows_of("engine_threads"):
+        cells = [f"{r['quant']}, {r['cpu']}", r["threads"]]
+        for kind in ("prefill", "decode"):
+            cells += [r[kind], r[f"{kind}_llama_cpp"], r[f"{kind}_ratio"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def more() -> str:

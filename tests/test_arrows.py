@@ -28,6 +28,7 @@ EVERYWHERE = {
     "lock",
     "machine",
     "progress",
+    "side_task",
     "staging",
     "text_file",
 }
@@ -175,6 +176,7 @@ def test_errors_and_files_stand_below_everything():
         "lock": {"errors", "files"},
         "machine": {"errors"},
         "progress": set(),
+        "side_task": {"progress"},
         "staging": {"errors", "files", "lock"},
         "text_file": {"errors"},
     }

@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib import metadata
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from pythia_gguf.arch.activation import gelu_beside
 from pythia_gguf.arguments import one_of
+from pythia_gguf.cpus import threads_of, workers_of
 from pythia_gguf.engine.model import as_used, load, model_jobs
 from pythia_gguf.engine.windows import Windows
 from pythia_gguf.errors import ModelFileError, UsageError, one_line
@@ -36,6 +38,7 @@ from pythia_gguf.kernels.divergence import compare_job
 from pythia_gguf.machine import available_memory_bytes
 from pythia_gguf.models.find import found_gguf, found_path
 from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.side_task import SideTask
 from pythia_gguf.text_file import decode_text
 from pythia_gguf.tokenizer import TextTokenizer, pre_tokenizer_note
 
@@ -157,12 +160,21 @@ class _Jobs:
         }
 
     def hash(self, files: Iterable[ModelFile], progress: Progress) -> None:
-        """Every file read once: what a row says of its bytes, and what kept numbers belong to."""
+        """Read every file once: what a row says of its bytes, and what kept numbers belong to."""
         paths = list(dict.fromkeys(file.path for file in files))
-        progress.stage("hashing", sum(path.stat().st_size for path in paths), "bytes")
-        for path in paths:
+        threads = threads_of(self._threads)
+
+        def hash_one(path: Path, heard: Progress) -> tuple[str, object]:
             before = _state_of(path)
-            self._sha256[path] = sha256_of(path, partial(progress.advance, path.name)), before
+            return sha256_of(path, partial(heard.advance, path.name)), before
+
+        def hash_all(heard: Progress) -> list[tuple[str, object]]:
+            heard.stage("hashing", sum(path.stat().st_size for path in paths), "bytes")
+            with workers_of(threads, "hash") as pool:
+                return list(pool.map(hash_one, paths, repeat(heard)))
+
+        with SideTask(hash_all, threads=threads) as hashing:
+            self._sha256.update(zip(paths, hashing.wait(progress), strict=True))
 
     def reference(self, file: ModelFile) -> Candidate:
         """What others are compared with."""

@@ -27,10 +27,10 @@ from pythia_gguf.press.folder import Folder, open_folder
 from pythia_gguf.press.folder_card import renewed_card
 from pythia_gguf.press.manifest import CARD, MANIFEST, SUMS, manifest_text, sums_text
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, quants_asked
-from pythia_gguf.press.side_task import SideTask
 from pythia_gguf.press.source import UNQUANTIZED, Source
 from pythia_gguf.press.source_hashes import hash_source, source_entry
 from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.side_task import SideTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from press import tiny
 from pythia_gguf import quantize
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.press import quantize as quantize_file
-from pythia_gguf.press.side_task import SideTask
 from pythia_gguf.press.source_hashes import hash_source
 from pythia_gguf.press.weights import WeightReader
 from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.side_task import SideTask
 
 # Another thread needs milliseconds for what a test waits for.
 PATIENCE_S = 60
