@@ -53,7 +53,7 @@ def main() -> None:
         rows = [
             {"compiled_for": options.compiled_for or compiled_for(), "threads": threads} | r
             for threads in options.threads
-            for r in measured(files, options.turns, threads, options.compiled_for)
+            for r in measured({quant: files[quant] for quant in quants}, options.turns, threads, options.compiled_for)
         ]
         is_whole = not options.quants and not options.compiled_for and len(options.threads) == 1
         facts = more(files, options.threads[0]) if is_whole else {}

@@ -1,8 +1,8 @@
 """What a traced job would take on another number of processors and another disk: its tasks, scheduled anew.
 
 The rules are those of the press (`press/pipeline.py`). A processor that is free takes the task that has been ready for
-longest from a queue of takers, else the next encoding, if there are buffers for its slab. As many tasks of each of both
-kinds go on at a time as the run has threads. A task works for its processor time, and then waits for the disk, which
+longest from a queue of takers, else the next encoding, if there are buffers for its slab. So many tasks of each kind go
+on at a time as the run has threads for them. A task works for its processor time, and then waits for the disk, which
 writes for one task at a time; meanwhile its processor does something else.
 """
 
@@ -50,13 +50,16 @@ def longest_chain(tasks: Sequence[Task], disk_bytes_per_s: float) -> tuple[float
     return seconds, names[::-1]
 
 
-def replay(tasks: Sequence[Task], *, processors: int, threads: int, n_buffers: int, disk_bytes_per_s: float) -> float:
+def replay(
+    tasks: Sequence[Task], *, processors: int, threads: int, n_taking: int, n_buffers: int, disk_bytes_per_s: float
+) -> float:
     """Seconds that all tasks take.
 
-    threads    tasks that encode at a time at most, and as many others
+    threads    tasks that encode at a time at most
+    n_taking   others at a time at most
     n_buffers  slabs that may have buffers at a time
     """
-    run = _Run(tasks, processors, threads, n_buffers)
+    run = _Run(tasks, processors, {True: threads, False: n_taking}, n_buffers)
     # Events are the ends of a task's two parts: (time, number to keep order, task, whether it has computed until then).
     events: list[tuple[float, int, int, bool]] = []
     now, disk_is_free, n_events = 0.0, 0.0, 0
@@ -86,9 +89,8 @@ class _Run:
     n_free  processors
     """
 
-    def __init__(self, tasks: Sequence[Task], processors: int, threads: int, n_buffers: int) -> None:
-        self._tasks, self.n_free, self._n_buffers = tasks, processors, n_buffers
-        self._n_threads = {True: threads, False: threads}
+    def __init__(self, tasks: Sequence[Task], processors: int, n_threads: dict[bool, int], n_buffers: int) -> None:
+        self._tasks, self.n_free, self._n_buffers, self._n_threads = tasks, processors, n_buffers, n_threads
         self._n_waits = [len(task.after) for task in tasks]
         self._followers: list[list[int]] = [[] for _ in tasks]
         self._n_of_slab: dict[int | None, int] = {}

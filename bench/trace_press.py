@@ -29,6 +29,8 @@ from bench_encoders import cpu  # noqa: E402
 from bench_press import DISTINCT, checkpoint, write_table  # noqa: E402
 from replay import Task, longest_chain, replay  # noqa: E402
 
+from pythia_gguf.press.pipeline import slabs_on_their_way, taking_threads  # noqa: E402
+
 # The machine of the question: its disk, and how many processors.
 DISK_BYTES_PER_S = 1.8e9
 PROCESSORS = (1, 2, 4, 8, 16)
@@ -141,7 +143,8 @@ def told(run: dict[str, Any], disk: float) -> dict[str, float]:
     tasks = tasks_of(run)
 
     def seconds(n: int, rate: float) -> float:
-        return replay(tasks, processors=n, threads=n, n_buffers=2 * n + 4, disk_bytes_per_s=rate)
+        limits = {"n_taking": taking_threads(n), "n_buffers": slabs_on_their_way(n)}
+        return replay(tasks, processors=n, threads=n, **limits, disk_bytes_per_s=rate)
 
     chain, names = longest_chain(tasks, DISK_BYTES_PER_S)
     again = seconds(THREADS, disk)

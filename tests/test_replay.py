@@ -28,7 +28,9 @@ def script() -> ModuleType:
 def seconds(script: ModuleType, tasks: list[dict[str, Any]], **given: Any) -> float:
     """A replay with as many threads as processors and no other limit than those given."""
     n = given.get("processors", 1)
-    limits = {"processors": n, "threads": n, "n_buffers": 1000, "disk_bytes_per_s": math.inf} | given
+    n_taking = given.get("threads", n)
+    limits = {"processors": n, "threads": n, "n_taking": n_taking, "n_buffers": 1000, "disk_bytes_per_s": math.inf}
+    limits |= given
     return script.replay([task(script, **t) for t in tasks], **limits)
 
 
@@ -80,6 +82,13 @@ def test_memory_bounds_the_encoders(script: ModuleType, n_buffers: int, expected
     encodings = [{"slab": i, "encodes": True} for i in range(3)]
     tasks = [*encodings, *({"slab": i, "after": (i,)} for i in range(3))]
     assert seconds(script, tasks, processors=8, n_buffers=n_buffers) == expected
+
+
+@pytest.mark.parametrize(("n_taking", "expected"), [(1, 4.0), (2, 3.0), (3, 2.0)])
+def test_both_kinds_have_threads_of_their_own(script: ModuleType, n_taking: int, expected: float):
+    """Three slabs encoded at once, and taken by fewer threads."""
+    tasks = [*({"slab": i, "encodes": True} for i in range(3)), *({"slab": i, "after": (i,)} for i in range(3))]
+    assert seconds(script, tasks, processors=8, n_taking=n_taking) == expected
 
 
 def test_takers_go_before_encoders(script: ModuleType):

@@ -119,7 +119,7 @@ def test_order_is_kept_when_a_later_slab_is_encoded_first(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("threads", [2, 3])
 def test_a_taker_that_waits_holds_up_no_other(threads: int):
     """It waits with its first slab until the other one has taken as many slabs as can have buffers."""
-    notes, enough, in_flight = Notes(), threading.Event(), 2 * threads + 4
+    notes, enough, in_flight = Notes(), threading.Event(), pipeline.slabs_on_their_way(threads)
 
     def slow(slab: Slab, encoded: Mapping[str, memoryview]) -> None:
         assert enough.wait(PATIENCE_S)
@@ -137,7 +137,7 @@ def test_memory_is_bounded_however_slow_a_taker_is(monkeypatch: pytest.MonkeyPat
     """While it waits, no more slabs get buffers than may be on their way; then they use the same ones again."""
     made: list[object] = []
     n_encoded = iter(range(1000))
-    stalled, in_flight = threading.Event(), 2 * 2 + 4
+    stalled, in_flight = threading.Event(), pipeline.slabs_on_their_way(2)
     buffers, encode_slab = pipeline.Buffers, pipeline.encode_slab
 
     def noted() -> slabs.Buffers:
@@ -212,7 +212,7 @@ def test_error_of_a_taker_ends_the_pass(threads: int):
         run(notes.take, full, threads=threads)
     assert threading.active_count() == before
     # No taker gets what no buffers are there for, and the failing one is not called again.
-    assert notes.taken == alone()[: len(notes.taken)] and len(notes.taken) <= 3 + 2 * threads + 4
+    assert notes.taken == alone()[: len(notes.taken)] and len(notes.taken) <= 3 + pipeline.slabs_on_their_way(threads)
     assert len(failed) == 1
 
 

@@ -27,6 +27,20 @@ Watch = Callable[[Slab, Taker | None], AbstractContextManager[None]]
 """Gives what surrounds a task: the encoding of a slab where there is no taker, else its taking."""
 
 
+def slabs_on_their_way(threads: int) -> int:
+    """How many slabs have buffers at a time: one for each thread that encodes, and some that are being taken."""
+    return threads + 6
+
+
+def taking_threads(threads: int) -> int:
+    """How many threads take while `threads` encode.
+
+    To take is a third of the work, but some takers wait for the disk. More threads than needed only get in each other's
+    way: each wants the interpreter for a moment after every write and every hash.
+    """
+    return 1 if threads == 1 else threads // 4 + 2
+
+
 class _Job:
     """A slab on its way, and the buffers that it holds until its last taker is done with it.
 
@@ -58,14 +72,13 @@ class Pipeline:
     ) -> None:
         """Take at least one taker.
 
-        threads  that encode, and as many that take; with one, the caller's own thread does everything
+        threads  that encode, others take; with one, the caller's own thread does everything
         watch    for measurements; it is called in all threads
         """
         assert takers
-        self._reader, self._threads = reader, threads
+        self._reader, self._threads, self._n_taking = reader, threads, taking_threads(threads)
         self._watch: Watch = watch or (lambda slab, taker: nullcontext())
-        # Each thread may encode a slab while another one is taken; four more bridge moments in which the disk is busy.
-        self._n_slabs = 2 * threads + 4
+        self._n_slabs = slabs_on_their_way(threads)
         self._free: list[Buffers] = []
         self._n_running = 0
         # What threads tell the caller: a slab that all have taken, or a task that has failed.
@@ -85,7 +98,7 @@ class Pipeline:
         Raises what encoding raises, of several slabs what the first one in order does, and what takers raise; whatever
         happens, no task runs any more when this returns.
         """
-        with workers_of(self._threads, "encode") as encoders, workers_of(self._threads, "take") as self._servers:
+        with workers_of(self._threads, "encode") as encoders, workers_of(self._n_taking, "take") as self._servers:
             try:
                 for slab in slabs:
                     # 1. Learn which slabs are done, and wait for one if as many as may have buffers are on their way.
@@ -139,7 +152,7 @@ class Pipeline:
         with self._lock:
             while self._coming and self._coming[0].encoded is not None:
                 self._join_queues(self._coming.popleft())
-            n = min(len(self._ready), self._threads - self._n_serving)
+            n = min(len(self._ready), self._n_taking - self._n_serving)
             self._n_serving += n
         for _ in range(n):
             self._submit(self._servers, self._serve)

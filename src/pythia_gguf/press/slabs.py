@@ -17,7 +17,7 @@ from pythia_gguf.press.source import PressTensor
 from pythia_gguf.press.weights import WeightReader
 
 # A slab is large enough to outweigh the cost of handing it over, and so small that many fit into memory.
-SLAB_WEIGHTS = 1 << 19
+SLAB_WEIGHTS = 1 << 20
 # Kernels take groups of 1024 weights; slabs of whole groups leave no remainder.
 _GROUP_WEIGHTS = 1024
 # Every float16 field of a block is at most a few times the largest weight, so only larger ones can overflow it.
