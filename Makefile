@@ -9,6 +9,8 @@ export PYTHIA_GGUF_CACHE ?= $(CURDIR)/.cache
 # llama.cpp is compiled without AMX: GCC 11 and 12 drop the stores of the tile configuration, and it dies in the first
 # product (its issue 20824).
 export CMAKE_ARGS := -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ $(CMAKE_ARGS)
+# Tests start hundreds of processes. Each would compile our sources again where Python is told to keep no bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo report test test-fast check golden bench readme campaign campaign-arm clean
 

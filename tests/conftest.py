@@ -4,9 +4,11 @@ and the entry point, called as the console script calls it."""
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,6 +82,46 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (own / kernels.name).symlink_to(kernels)
     monkeypatch.setenv("PYTHIA_GGUF_CACHE", str(own))
     return own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """In this process `os.fsync` only checks its argument: no file of a test has to survive a loss of power.
+
+    tests/press/test_durable.py holds when it is called.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn, and matplotlib, which takes half a second for each, does not make pixels of them."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, out, **options: out.write(b"no pixels"))
+
+
+@pytest.fixture(scope="session")
+def tasks_read_once() -> Iterator[None]:
+    """The harness reads the YAML files of its own tasks once, not each time it lists them, which takes ten seconds."""
+    from lm_eval.tasks import _index
+
+    own, read = Path(_index.__file__).parent, _index.load_yaml
+
+    @cache
+    def kept(path: Path) -> bytes:
+        return pickle.dumps(read(path, resolve_func=False, recursive=True))
+
+    def load_yaml(path: Path, *, resolve_func: bool, recursive: bool = True) -> dict[str, object]:
+        if resolve_func or not recursive or not path.is_relative_to(own):
+            return read(path, resolve_func=resolve_func, recursive=recursive)
+        return pickle.loads(kept(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_index, "load_yaml", load_yaml)
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from engine.nano import HELDOUT, NANO
 from hub.loopback import LoopbackHub
 from patience import HANGS_S
 from pythia_gguf import quantize
+from pythia_gguf.evals.files import measure_files
 from pythia_gguf.json_file import json_text
 
 REPO = "EleutherAI/pythia-14m"
@@ -91,7 +91,8 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     write_task(tasks)
     hub.add(REPO, NANO)
     hub.add("me/run", NANO)
-    material = Material(
+    assert measure_files([made], text=HELDOUT, context=128, n_windows=2, out=made / "report.json")["files"]
+    return Material(
         folder=made,
         tasks=tasks,
         environment=os.environ
@@ -103,8 +104,3 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
             "HF_HUB_CACHE": str(folder / "hf-cache"),
         },
     )
-    report = ["--text", HELDOUT, "--context", "128", "--chunks", "2", "-o", made / "report.json"]
-    done = material.run("measure", [made, *report], capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((made / "report.json").read_text("utf-8"))["files"]
-    return material

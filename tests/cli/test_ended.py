@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from cli.command_lines import NANO, Material, make_material
+from cli.warm import WarmServer
 from hub.loopback import loopback_hub
+from kept_kernels import copy_kernels
 from patience import HANGS_S
 from pythia_gguf.cli.main import COMMANDS
 
@@ -77,12 +79,17 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
         yield make_material(tmp_path_factory.mktemp("material"), hub)
 
 
+@pytest.fixture(scope="module")
+def server(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmServer]:
+    with WarmServer(tmp_path_factory.mktemp("streams"), material.environment) as server:
+        yield server
+
+
 def ended(
-    number: int, moment: tuple[str, str], line: list[str | Path], environment: dict[str, str]
+    server: WarmServer, number: int, moment: tuple[str, str], line: list[str | Path], more: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A run of the program that sends itself a signal."""
-    program = [sys.executable, "-c", HEARD + PROGRAM, str(int(number)), *moment, *map(str, line)]
-    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=HANGS_S)
+    """A run of the program that sends itself a signal; `more` is of its environment."""
+    return server.run([str(int(number)), *moment, *line], code=HEARD + PROGRAM, environment=more)
 
 
 def all_files(folder: Path) -> set[str]:
@@ -96,13 +103,15 @@ def test_every_command_is_in_one_list():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", MOMENTS)
-def test_a_signal_ends_any_long_run_as_ctrl_c_does(material: Material, command: str, tmp_path: Path):
+def test_a_signal_ends_any_long_run_as_ctrl_c_does(
+    material: Material, server: WarmServer, command: str, tmp_path: Path
+):
     before = all_files(material.folder)
     cache = {"PYTHIA_GGUF_CACHE": str(tmp_path / "cache")} if command == "warmup" else {}
     out = tmp_path / "out"
     out.mkdir()
     line = [*command.split(), *material.lines(out)[command]]
-    done = ended(signal.SIGTERM, MOMENTS[command], line, material.environment | cache)
+    done = ended(server, signal.SIGTERM, MOMENTS[command], line, cache)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "Ended by SIGTERM. No file is left half written."
@@ -113,9 +122,9 @@ def test_a_signal_ends_any_long_run_as_ctrl_c_does(material: Material, command: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_the_exit_code_is_128_and_the_signal(material: Material, number: int, tmp_path: Path):
+def test_the_exit_code_is_128_and_the_signal(material: Material, server: WarmServer, number: int, tmp_path: Path):
     line = ["quantize", *material.lines(tmp_path)["quantize"]]
-    done = ended(number, MOMENTS["quantize"], line, material.environment)
+    done = ended(server, number, MOMENTS["quantize"], line)
     assert (done.returncode, all_files(tmp_path)) == (128 + number, set())
 
 
@@ -160,36 +169,38 @@ def test_the_library_leaves_signals_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", WRITTEN)
-def test_what_a_killed_run_left_is_gone_after_the_next(material: Material, command: str, tmp_path: Path):
+def test_what_a_killed_run_left_is_gone_after_the_next(
+    material: Material, server: WarmServer, command: str, tmp_path: Path
+):
     """Killed at the moment when a file that is whole would get its name."""
     out = material.folder if command == "card" else tmp_path / "out"
     out.mkdir(exist_ok=True)
-    environment = material.environment
+    more = {}
     line = [*command.split(), *material.lines(out)[command]]
-    if command == "warmup":  # another command compiles fewer kernels
-        environment = environment | {"PYTHIA_GGUF_CACHE": str(out)}
+    if command == "warmup":  # another command compiles fewer kernels, here one
+        copy_kernels(out, without="q4_0.encode_q4_0")
+        more = {"PYTHIA_GGUF_CACHE": str(out)}
         line = ["quantize", NANO, "--quants", "Q4_0", "--out", tmp_path / "made"]
     before = all_files(out)
-    done = ended(signal.SIGKILL, ("os.rename", WRITTEN[command]), line, environment)
+    done = ended(server, signal.SIGKILL, ("os.rename", WRITTEN[command]), line, more)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [name for name in all_files(out) - before if name.endswith(".partial")] != []
-    again = subprocess.run(
-        [sys.executable, "-m", "pythia_gguf", *map(str, line)], env=environment, capture_output=True, text=True
-    )
+    again = server.run(line, environment=more)
     assert again.returncode == 0, again.stderr
     assert [name for name in all_files(out) if Path(name).name.startswith(".") and name not in before] == []
-    assert [name for name in all_files(out) if name.endswith(WRITTEN[command])] != []
+    new = all_files(out) - (set() if command == "card" else before)
+    assert [name for name in new if name.endswith(WRITTEN[command])] != []
 
 
-def test_an_export_killed_between_its_files_says_what_to_do(material: Material, tmp_path: Path):
+def test_an_export_killed_between_its_files_says_what_to_do(material: Material, server: WarmServer, tmp_path: Path):
     line = ["export", *material.lines(tmp_path)["export"]]
     moment = ("os.rename", "hf/tokenizer.json")
-    assert ended(signal.SIGKILL, moment, line, material.environment).returncode == -signal.SIGKILL
-    again = material.run("export", line[1:], capture_output=True)
+    assert ended(server, signal.SIGKILL, moment, line).returncode == -signal.SIGKILL
+    again = server.run(line)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "there is model.safetensors without config.json" in again.stderr
     (tmp_path / "hf" / "model.safetensors").unlink()
-    assert material.run("export", line[1:], capture_output=True).returncode == 0
+    assert server.run(line).returncode == 0
     assert [name for name in all_files(tmp_path) if name.endswith(".partial")] == []
 
 

@@ -23,6 +23,7 @@ from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.evals.scores import scores_of
 from pythia_gguf.evals.tasks import as_json, load_tasks, pythia_layout, run_tasks
 
+pytestmark = pytest.mark.usefixtures("tasks_read_once")
 FIVE = ",".join(PUBLISHED)
 
 
@@ -67,8 +68,10 @@ def test_results_are_what_lm_eval_writes(pythia, folder: Path, tmp_path: Path):
     for task in PUBLISHED:
         values = {k: v for k, v in written["results"][task].items() if "stderr" not in k}
         assert found["results"][task].items() >= values.items()
-    for key in ("versions", "n-shot", "n-samples", "higher_is_better", "configs"):
+    environment = ("transformers_version", "lm_eval_version", "upper_git_hash")
+    for key in ("versions", "n-shot", "n-samples", "higher_is_better", "configs", *environment):
         assert found[key] == written[key]
+    assert found["pretty_env_info"].splitlines()[0] == written["pretty_env_info"].splitlines()[0]
     facts = found["config"]["pythia_gguf"]
     expected = {"file": path.name, "quant": "Q4_K_M", "gelu": "erf", "activations": "int8", "kv": "f16"}
     assert facts.items() >= (expected | {"encoding": "separate"}).items()
@@ -105,6 +108,7 @@ def test_layout_of_the_pythia_repository(pythia, folder: Path, results: dict, tm
 
 
 @pytest.mark.parametrize("layout", [lambda results: results, pythia_layout], ids=["harness", "pythia"])
+@pytest.mark.usefixtures("blank_pictures")
 def test_plot_compares_both_layouts_with_the_published_scores(pythia, results: dict, tmp_path: Path, layout: Any):
     file = tmp_path / "results.json"
     file.write_text(as_json(layout(results)), "utf-8")

@@ -2,7 +2,7 @@
 llama.cpp's.
 
 The reference is our float32 mode, which tests/engine/test_parity.py holds against transformers. tanh GELU on all sides,
-8,192 tokens of the sample's held-out text in windows of 256, llama.cpp's library live.
+2,048 tokens of the sample's held-out text in windows of 256, in the campaign 8,192, llama.cpp's library live.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from engine.nano import HELDOUT, nano_files
 from pythia_gguf.engine.model import load
 from pythia_gguf.plan.quants import QUANTS
 
-WINDOWS, CONTEXT = 32, 256
+CONTEXT = 256
 # The issue's bound. Rounding activations the same way with 256 values to a scale, as llama.cpp does for K formats,
 # costs more than with 32; formats of 32 are rounded alike, so there only the order of sums and the tables of GELU
-# differ.
+# differ. The upper end of an interval of 95 % has to be below, so that fewer tokens let no worse ratio pass; here it is
+# 0.51 for K formats and IQ4_XS, 0.84 for the others, and 1.02 for Q8_0.
 MOST = 1.05
 
 
@@ -58,13 +59,14 @@ def of_llama_cpp(path: str, windows: list[list[int]]) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("n_windows", [8, pytest.param(32, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("quant", [q.name for q in QUANTS.values() if q.alias_of is None])
-def test_int8_costs_no_more_than_llama_cpps(quant: str):
+def test_int8_costs_no_more_than_llama_cpps(quant: str, n_windows: int):
     path = nano_files()[quant]
     exact = load(path, gelu="tanh", activations="float32", cache="f32", threads=1)
     fast = load(path, gelu="tanh", threads=1)
     ids = exact.tokenizer.encode(HELDOUT.read_text("utf-8"))
-    windows = [ids[at : at + CONTEXT] for at in range(0, WINDOWS * CONTEXT, CONTEXT)]
+    windows = [ids[at : at + CONTEXT] for at in range(0, n_windows * CONTEXT, CONTEXT)]
     mine, theirs = [], []
     for window, other in zip(windows, of_llama_cpp(str(path), windows), strict=True):
         reference, powers = rows_of(exact.logits(window))
@@ -74,9 +76,7 @@ def test_int8_costs_no_more_than_llama_cpps(quant: str):
     rng = np.random.default_rng(0)
     picks = (rng.integers(0, a.size, a.size) for _ in range(300))
     ratios = sorted(a[pick].mean() / b[pick].mean() for pick in picks)
-    ratio = a.mean() / b.mean()
-    print(
-        f"{quant}: KL {a.mean():.3g}, llama.cpp {b.mean():.3g}, ratio {ratio:.3f} ({ratios[7]:.3f} to {ratios[-8]:.3f})"
-    )
-    assert ratio <= MOST
+    ratio, highest = a.mean() / b.mean(), ratios[-8]
+    print(f"{quant}: KL {a.mean():.3g}, llama.cpp {b.mean():.3g}, ratio {ratio:.3f} ({ratios[7]:.3f} to {highest:.3f})")
+    assert ratio < highest <= MOST
     assert a.mean() > 0

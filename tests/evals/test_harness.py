@@ -27,6 +27,7 @@ from pythia_gguf.errors import ModelFileError, UsageError
 from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.evals.tasks import load_tasks
 
+pytestmark = pytest.mark.usefixtures("tasks_read_once")
 # Nats, of the sum over an item's tokens: up to 100, and 1500 of wikitext. Our logits are rounded to float32, which is
 # 7e-6 at most on items and 6e-5 on wikitext; `hf` runs in float64. The nearest wrong formulas are further away in the
 # worst item of every task: 5e-4 the other GELU, 4e-4 keys and values in half precision, 3e-2 a context that is cut one

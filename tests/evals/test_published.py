@@ -91,6 +91,7 @@ def test_agreement_is_within_a_standard_error():
         ({"n-samples": {"piqa": {"original": 2000, "effective": 2000}}}, "2,000", False),
     ],
 )
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_part_of_a_task_is_not_judged_as_if_whole(pythia, tmp_path: Path, more: dict, items: str, is_judged: bool):
     """Whatever its value: here it is the published one to the last digit."""
     (piqa,) = [
@@ -144,6 +145,7 @@ def test_pictures(pythia, tmp_path: Path):
 @pytest.mark.parametrize(
     "shots", [{"n-shot": {"piqa": 5}}, {"config": {"num_fewshot": 5}}, {"config": {"num_fewshot": {"piqa": 5}}}]
 )
+@pytest.mark.usefixtures("blank_pictures")
 def test_scores_with_examples_are_compared_with_such(pythia, tmp_path: Path, shots: dict):
     """In the harness's layout, in EleutherAI's, and there where tasks differ."""
     (five,) = [

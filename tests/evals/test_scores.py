@@ -14,6 +14,7 @@ from pythia_gguf.evals.harness import PythiaLM
 from pythia_gguf.evals.scores import Items, items_of, scores_of
 from pythia_gguf.evals.tasks import load_tasks, pythia_layout, run_tasks
 
+pytestmark = pytest.mark.usefixtures("tasks_read_once")
 GROUP = "group: questions\ntask: [piqa, sciq]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
 
 

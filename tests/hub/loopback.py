@@ -143,6 +143,7 @@ def loopback_hub() -> Iterator[LoopbackHub]:
 
 class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms until the reader has acknowledged the headers
     owner: LoopbackHub
 
     def log_message(self, format: str, *args: object) -> None:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ WEIGH = {"weigh_errors": {KERNELS / "encode.py", KERNELS / "weighted.py"}}
 ENGINE = PACKAGE / "engine"
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
@@ -93,10 +95,15 @@ def test_no_kernel_is_named_outside_of_the_boundary(path: Path) -> None:
             assert "pythia_gguf.kernels" not in node.value, node.lineno  # for importlib
 
 
+@cache
+def used_in(path: Path) -> frozenset[str]:
+    return frozenset(name for name, _ in uses(tree_of(path)))
+
+
 @pytest.mark.parametrize("name", sorted(DRIVER | OPS | ADDRESSES | WEIGH))
 def test_driver_and_its_ops_are_named_where_the_list_is_made_and_run(name: str) -> None:
     places = (DRIVER | OPS | ADDRESSES | WEIGH)[name]
-    assert {path for path in SOURCES if name in {used for used, _ in uses(tree_of(path))}} <= places
+    assert {path for path in SOURCES if name in used_in(path)} <= places
     assert any(name in ast.unparse(tree_of(path)) for path in places)
 
 

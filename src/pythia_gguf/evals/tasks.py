@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,7 @@ def _run(model: LM, thing: Task | Group, n_shots: int | None, limit: int | None,
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    with _one_process(), _quiet_git(), contextlib.redirect_stdout(sys.stderr):  # the harness prints
+    with _one_process(), _quick_and_quiet(), contextlib.redirect_stdout(sys.stderr):  # the harness prints
         results: dict[str, Any] = simple_evaluate(
             model=model,
             tasks=[thing],
@@ -292,16 +293,34 @@ def _of_task(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_git() -> Iterator[None]:
-    """Silence git: the harness asks it for the commit of the current folder, and without one git complains."""
+def _quick_and_quiet() -> Iterator[None]:
+    """Replace what the harness asks after each task: git, for the commit of the current folder, which complains where
+    there is none; and pip, for a list of packages, which takes a second.
+    """
     from lm_eval import evaluator
 
-    asked = evaluator.get_git_commit_hash
-    evaluator.get_git_commit_hash = _commit
+    before = evaluator.get_git_commit_hash, evaluator.add_env_info
+    evaluator.get_git_commit_hash, evaluator.add_env_info = _commit, _add_environment
     try:
         yield
     finally:
-        evaluator.get_git_commit_hash = asked
+        evaluator.get_git_commit_hash, evaluator.add_env_info = before
+
+
+def _add_environment(results: dict[str, Any]) -> None:
+    from lm_eval.loggers.utils import get_commit_from_path
+
+    results.update(_environment() | {"upper_git_hash": get_commit_from_path(Path(os.getcwd(), ".."))})
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    """What the harness says of this process and its machine."""
+    from lm_eval.loggers.utils import add_env_info
+
+    found = dict[str, Any]()
+    add_env_info(found)
+    return found
 
 
 def _commit() -> str | None:
