@@ -44,7 +44,7 @@ def main(result: str, source: str, out: str, quants: str, threads: str) -> None:
             times["ended"] = time.time()
 
     def hash_timed(*args: Any) -> Any:
-        computed = time.thread_time()
+        times["hash_begun"], computed = time.time(), time.thread_time()
         try:
             return hash_source(*args)
         finally:

@@ -28,7 +28,7 @@ from pythia_gguf.press.folder_card import renewed_card
 from pythia_gguf.press.manifest import CARD, MANIFEST, SUMS, manifest_text, sums_text
 from pythia_gguf.press.menu import MenuItem, make_menu, plain_format, quants_asked
 from pythia_gguf.press.source import UNQUANTIZED, Source
-from pythia_gguf.press.source_hashes import hash_source, source_entry
+from pythia_gguf.press.source_hashes import SourceFile, hash_source, source_entry
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.side_task import SideTask
 
@@ -132,15 +132,19 @@ def quantize(
     path = Path(out) if out is not None else Path(f"{opened.name}-GGUF")
     opened.refuse_folder(path)
     run = _Run(found=found, source=opened, quants=chosen, mix=mix, keep_plain=keep_f16, quantized_by=quantized_by)
-    asked = run.menu()
     if dry_run:
-        return _result(run, path, asked, started)
-    with open_folder(path, force=force) as folder:
+        return _result(run, path, run.menu(), started)
+    # The hash of the source is the longest thing that nothing can be done beside, so it begins as soon as it can.
+    with (
+        SideTask(partial(hash_source, opened), threads=n_threads) as hashing,
+        open_folder(path, force=force) as folder,
+    ):
+        asked = run.menu()
         items = run.menu(folder.there) if folder.there else asked
         opened.refuse_files(path / item.file for item in items)
         anew = [item.file for item in asked]
         folder.look(items, tool_version=run.tool_version, name=opened.name, mix=mix, anew=anew)
-        sums, notes = _fill(folder, run, items, n_threads, progress)
+        sums, notes = _fill(folder, run, items, hashing, n_threads, progress)
     return _result(run, path, items, started, sums, folder.kept, notes)
 
 
@@ -175,19 +179,24 @@ class _Run:
 
 
 def _fill(
-    folder: Folder, run: _Run, items: Sequence[MenuItem], threads: int, progress: Progress
+    folder: Folder,
+    run: _Run,
+    items: Sequence[MenuItem],
+    hashing: SideTask[tuple[SourceFile, ...]],
+    threads: int,
+    progress: Progress,
 ) -> tuple[dict[str, str], list[str]]:
-    """Check existing files and make missing ones; returns the hash of each file by its name, and notes."""
+    """Check existing files and make missing ones; returns the hash of each file by its name, and notes.
+
+    hashing  of the files of the source
+    """
     source = run.source
     by = run.quantized_by or (folder.quantized_by if folder.is_same else None)
     # 1. Files that are obviously missing must fit on the disk. Their encoders compile while the source is hashed.
     folder.check_room(items)
     formats = {entry.format for item in folder.missing(items) for entry in item.entries}
     compile_encoders = partial(_compile_encoders, formats, source.imatrix is not None, threads)
-    with (
-        SideTask(partial(hash_source, source), threads=threads) as hashing,
-        SideTask(compile_encoders, threads=threads) as compiling,
-    ):
+    with SideTask(compile_encoders, threads=threads) as compiling:
         # 2. With the source's hash we know whether existing files come from the same source, and so which are missing.
         #    Where none may stay the hash is for the manifest only, and the pass begins without it.
         if folder.is_same or threads == 1:
@@ -198,7 +207,7 @@ def _fill(
         # 3. Write new files into staging, where no reader finds a half-written one, and aliases beside them.
         made, tensors = _encode(source, missing, folder.staging.path, threads, progress, hashing.raise_failure)
         sums = folder.add(items, made)
-        files = hashing.wait(Silence())
+    files = hashing.wait(Silence())
     # 4. Write card, sums and manifest, which list all files; the manifest is last, and with it all get their places.
     listed = card_files(items, sums)
     write = partial(card_text, source, listed, files, _card_run(run, items, by))
