@@ -9,7 +9,7 @@ from pythia_gguf.kernels.cache import stored_code
 
 
 def copy_kernels(cache: Path, *, without: str) -> None:
-    """All that are kept for this source, but not those of one function: "widen.widen_f16"."""
+    """All that are kept for this source, but not those of one function: "stored_values.widen_f16"."""
     kept = stored_code()
     assert any(path.name.startswith(f"{without}-") for path in kept), without
     for path in kept:

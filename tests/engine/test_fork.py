@@ -137,6 +137,23 @@ def compiles_too():
 assert end(child(compiles_too)) == 0
 thread.join()
 """,
+    # Machine code is loaded under a lock of ours.
+    "while another thread loads kernels, and loads them itself": """
+from pythia_gguf.kernels.c_kernel import kernel_of
+may_end = threading.Event()
+def loads():
+    kernel_of("stored_values", "widen_f16", 4).load()
+    return True
+def loads_on():
+    while not may_end.is_set():
+        loads()
+loads()
+thread = threading.Thread(target=loads_on)
+thread.start()
+assert [end(pid) for pid in [child(loads) for _ in range(6)]] == [0] * 6
+may_end.set()
+thread.join()
+""",
     "while another thread quantizes, and quantizes itself": """
 from pythia_gguf import quantize
 thread = threading.Thread(target=quantize, args=(nano, out + "/parent"), kwargs={"quants": "Q8_0", "threads": 2})

@@ -25,9 +25,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 KERNELS = PACKAGE / "kernels"
 ENCODE = KERNELS / "encode.py"
 # Files whose kernels only they themselves call.
-OF_THEIR_OWN = tuple(KERNELS / name for name in ("widen.py", "divergence.py", "odds.py"))
-# How much errors count: a kernel that encode.py calls by its name, where it has checked the rows.
-WEIGH = {"weigh_errors": {KERNELS / "encode.py", KERNELS / "weighted.py"}}
+OF_THEIR_OWN = tuple(KERNELS / name for name in ("divergence.py", "odds.py"))
+# Files whose kernels are reached by their names as text, and the two that do so, where they have checked the buffers.
+BY_NAME = tuple(KERNELS / name for name in ("stored_values.py", "weighted.py"))
+LOOK_UP = {"kernel_of": {KERNELS / "encode.py", KERNELS / "widen.py"}}
 ENGINE = PACKAGE / "engine"
 
 
@@ -36,10 +37,10 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-def decorated(path: Path, decorator: str) -> set[str]:
-    """Functions of a file under `@kernel` or `@inlined`."""
-    functions = (n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef))
-    return {f.name for f in functions if any(ast.unparse(d).split(".")[-1] == decorator for d in f.decorator_list)}
+def decorated(path: Path, *decorators: str) -> set[str]:
+    """Functions of a file under one of the decorators, as in `@kernel` or `@c_kernel(3)`."""
+    functions = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef)]
+    return {f.name for f in functions if {ast.unparse(d).split("(")[0] for d in f.decorator_list} & {*decorators}}
 
 
 # What runs a model is one kernel over a list of ops: who makes the list, and who runs it.
@@ -48,7 +49,7 @@ BUILDER = ENGINE / "op_builder.py"
 OPS = {
     name: {KERNELS / "driver.py", KERNELS / module}
     for module in ("ops.py", "stage_ops.py")
-    for name in decorated(KERNELS / module, "c_kernel(3)")
+    for name in decorated(KERNELS / module, "c_kernel")
 } | {
     "attention_kernel": {KERNELS / "ops.py", KERNELS / "stage_ops.py"},
     "op_address": {KERNELS / "driver.py", KERNELS / "ops.py", KERNELS / "stage_ops.py", BUILDER},
@@ -67,21 +68,23 @@ def uses(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, node.lineno) for alias in node.names)
 
 
-COMPILED = {name for path in KERNELS.glob("*.py") for name in decorated(path, "kernel")}
-ALL_KERNELS = COMPILED - DRIVER.keys() - WEIGH.keys()
+ENCODERS = {name for path in KERNELS.glob("*.py") for name in decorated(path, "encoder")}
+OTHERS = {name for path in KERNELS.glob("*.py") for name in decorated(path, "kernel")} - DRIVER.keys()
+ALL_KERNELS = ENCODERS | OTHERS | {name for path in BY_NAME for name in decorated(path, "c_kernel")}
 
 
 def test_there_is_one_kernel_for_every_format_beside_those_for_the_way_in() -> None:
-    others = {name for path in OF_THEIR_OWN for name in decorated(path, "kernel")}
     weighted = {f"encode_{name.lower()}_weighted" for name in ENCODABLE if name != "Q8_0"}
-    assert ALL_KERNELS - others == weighted | {f"encode_{name.lower()}" for name in ENCODABLE}
+    assert weighted | {f"encode_{name.lower()}" for name in ENCODABLE} == ENCODERS
+    assert {name for path in OF_THEIR_OWN for name in decorated(path, "kernel")} == OTHERS
+    assert len(ALL_KERNELS - ENCODERS - OTHERS) == 4  # three ways in, and how much errors count
 
 
 @pytest.mark.parametrize(
     "path", [p for p in SOURCES if p not in OF_THEIR_OWN], ids=lambda p: p.relative_to(PACKAGE).as_posix()
 )
 def test_no_kernel_is_named_outside_of_the_boundary(path: Path) -> None:
-    """encode.py looks encoders up by format, and in no other way is one reached; the others are looked at below."""
+    """Encoders and ways in are looked up by their names, and in no other way reached; the others are seen to below."""
     assert [(name, line) for name, line in uses(tree_of(path)) if name in ALL_KERNELS] == []
     if path.parent == KERNELS:
         return
@@ -100,9 +103,9 @@ def used_in(path: Path) -> frozenset[str]:
     return frozenset(name for name, _ in uses(tree_of(path)))
 
 
-@pytest.mark.parametrize("name", sorted(DRIVER | OPS | ADDRESSES | WEIGH))
-def test_driver_and_its_ops_are_named_where_the_list_is_made_and_run(name: str) -> None:
-    places = (DRIVER | OPS | ADDRESSES | WEIGH)[name]
+@pytest.mark.parametrize("name", sorted(DRIVER | OPS | ADDRESSES | LOOK_UP))
+def test_what_reaches_kernels_is_named_where_buffers_are_checked(name: str) -> None:
+    places = (DRIVER | OPS | ADDRESSES | LOOK_UP)[name]
     assert {path for path in SOURCES if name in used_in(path)} <= places
     assert any(name in ast.unparse(tree_of(path)) for path in places)
 
@@ -112,7 +115,7 @@ def _compiled_in(module: str) -> set[str]:
     if module == "pythia_gguf.kernels":
         return {path.stem for path in KERNELS.glob("*.py")}
     path = PACKAGE.parent / (module.replace(".", "/") + ".py")
-    return decorated(path, "kernel") | decorated(path, "inlined") if path.parent == KERNELS else set()
+    return decorated(path, "kernel", "c_kernel", "encoder", "inlined") if path.parent == KERNELS else set()
 
 
 def test_no_byte_beside_a_buffer_is_touched_and_what_does_not_fit_is_refused() -> None:

@@ -5,6 +5,7 @@ Small kernels of this file stand for the encoders wherever the encoders' bytes d
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -20,9 +21,11 @@ import pytest
 
 import pythia_gguf
 from patience import HANGS_S
+from pythia_gguf.kernels.c_kernel import CKernel
 from pythia_gguf.kernels.cache import CacheWarning, stored_code
 from pythia_gguf.kernels.encode import ENCODABLE
-from pythia_gguf.kernels.jit import is_compiled, kernel
+from pythia_gguf.kernels.jit import c_kernel, is_compiled, kernel
+from pythia_gguf.kernels.memory import i64_at
 
 ENCODE_GOLDEN = Path(__file__).with_name("encode_golden.py")
 OLD_S = 31 * 86400
@@ -93,6 +96,71 @@ def test_damaged_file_is_compiled_again_and_replaced(cache: Path, damage: str):
     }[damage]
     path.write_bytes(damaged)
     assert [run_double(), run_double()] == [0, 1]
+
+
+def put(address, n):
+    i64_at(address, 1)[0] = n
+
+
+def run_put(kernel: CKernel) -> None:
+    out = np.zeros(1, np.int64)
+    kernel.run(out.ctypes.data, 7)
+    assert out.tolist() == [7]
+
+
+def test_a_c_kernel_is_compiled_once_then_loaded(cache: Path):
+    first = c_kernel(2)(put)
+    assert not first.is_kept
+    run_put(first)
+    (path,) = stored_code()
+    made = path.stat()
+    again = c_kernel(2)(put)
+    assert again.is_kept
+    run_put(again)
+    assert path.stat().st_ino == made.st_ino  # a file that is written anew is another one
+    assert again.address != first.address  # from the file, not from memory
+
+
+@pytest.mark.parametrize("damage", ["one bit", "half", "no object", "no entry point"])
+def test_code_of_a_c_kernel_that_cannot_be_loaded_is_compiled_again_and_replaced(cache: Path, damage: str):
+    """Also where the digest is right, so that only the linker can notice."""
+    run_put(c_kernel(2)(put))
+    (path,) = stored_code()
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    lost = whole[32:].replace(b"\0pythia_gguf_kernel\0", b"\0pythia_gguf_nowher\0")
+    damaged = {
+        "one bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "half": whole[:middle],
+        "no object": hashlib.sha256(b"no object").digest() + b"no object",
+        "no entry point": hashlib.sha256(lost).digest() + lost,
+    }[damage]
+    assert damaged != whole
+    path.write_bytes(damaged)
+    run_put(c_kernel(2)(put))
+    assert path.read_bytes() == whole
+
+
+def test_without_a_linker_for_object_files_code_is_numbas(cache: Path):
+    """As where LLVM cannot load what it has made: the kernel runs, and nothing is kept."""
+    code = c_kernel(2)(put).compile_it()
+    run_put(CKernel("test_cache.put", 2, lambda: code._replace(object_file=b"no object")))
+    assert stored_code() == {}
+
+
+def test_switches_of_numba_give_code_a_name_of_its_own(tmp_path: Path):
+    """What changes no code does not; .numba_config.yaml of the working directory counts as the variables do."""
+    code = "from pythia_gguf.kernels.cache import code_name; print(code_name('a.b', ()))"
+
+    def name(**env: str) -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.check_output(command, env=os.environ | env, cwd=tmp_path, text=True, timeout=HANGS_S)
+
+    usual = name()
+    assert name(NUMBA_NUM_THREADS="1") == usual
+    others = [name(NUMBA_CPU_NAME=OTHER_CPU), name(NUMBA_CPU_FEATURES=""), name(NUMBA_OPT="1")]
+    (tmp_path / ".numba_config.yaml").write_text("opt: 1\n")
+    assert len({usual, *others, name()}) == 5
 
 
 def test_without_a_cache_folder_code_is_kept_in_a_private_temporary_one(cache: Path):

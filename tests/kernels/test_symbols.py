@@ -1,7 +1,8 @@
-"""Machine code that is kept on disk has one function, so that none is taken for another one when both are loaded.
+"""Machine code that is kept on disk has one symbol for all kernels, and yet none is taken for another one.
 
-Numba names a function by its name and a counter of the process that compiled it. Two closures of one name, compiled in
-two processes, can have one symbol; then whichever is loaded first would serve both kernels.
+Numba names a function by its name and a counter of the process that compiled it, so closures of one name, compiled in
+two processes, could have one symbol. Object files name their entry point alike, hide all other names, and are loaded
+into libraries of their own.
 """
 
 from __future__ import annotations
@@ -15,14 +16,8 @@ import pytest
 
 from pythia_gguf.kernels.matmul import known_activations
 
-# Compiles one kernel in a process of its own, and prints the functions that its code has.
-COMPILE = """
-import sys
-from pythia_gguf.kernels import matmul
-matmul.matmul_address(*sys.argv[1:])
-library = matmul._kernel(*sys.argv[1:])._compiled._library
-print(*[f.name for f in library._final_module.functions if not f.is_declaration])
-"""
+# Compiles one kernel in a process of its own.
+COMPILE = "import sys; from pythia_gguf.kernels import matmul; matmul.matmul_address(*sys.argv[1:])"
 # Takes both from disk; the product of ones with ones is the number of columns.
 RUN = """
 import numpy as np
@@ -39,13 +34,10 @@ for name, kind in (("F32", np.float32), ("F16", np.float16)):
 def test_kernels_of_different_processes_are_not_taken_for_each_other(tmp_path: Path):
     env = os.environ | {"PYTHIA_GGUF_CACHE": str(tmp_path)}
 
-    def python(code: str, *args: str) -> str:
-        run = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=True)
-        return run.stdout
+    def python(code: str, *args: str) -> None:
+        subprocess.run([sys.executable, "-c", code, *args], env=env, check=True)
 
     pairs = [("F32", "float32"), ("F16", "float32"), ("Q4_0", "int8"), ("F16", "bf16x3")]
     for name, activations in (pair for pair in pairs if pair[1] in known_activations()):
-        functions = python(COMPILE, name, activations).split()
-        own = f"product_{activations.removesuffix('32')}_{name.lower()}"
-        assert [f for f in functions if own not in f and not f.startswith("NRT_")] == []
+        python(COMPILE, name, activations)
     python(RUN)

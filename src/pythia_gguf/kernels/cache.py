@@ -6,10 +6,11 @@ import.
 
     ROOT/kernels-<hash of all sources>/q4_k.encode_q4_k-<hash of argument types, CPU, Python>.code
         byte 0..31  SHA-256 of the rest
-        byte 32..   pickle
+        byte 32..   an object file, or a pickle of Numba's
 
 The two hashes name everything that machine code depends on: an edited kernel never meets older code, and two processes
-that write a file write the same bytes. So there is no index, and no lock.
+that write a file write the same bytes. So there is no index, and no lock. Neither hash needs Numba, so that kernels
+which are kept start without it.
 """
 
 from __future__ import annotations
@@ -24,81 +25,66 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import llvmlite
-import numba
 
 from pythia_gguf.errors import StorageError, one_line
 from pythia_gguf.files import cache_root, write_all, write_beside
-from pythia_gguf.kernels.numba_private import NullCache, code_from_bytes, code_to_bytes, context_of, target_of
+from pythia_gguf.kernels.target import compiler_version, target_key
 
 # Kernels bake in tables of formats/.
 _SOURCES = (Path(__file__).parent, Path(__file__).parent.parent / "formats")
 _FOLDER_NAME = re.compile("kernels-[0-9a-f]{16}")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _UNUSED_S = 30 * 86400
-_config: Any = numba.config
 
 
 class CacheWarning(UserWarning):
     """Compiled kernels are kept in another place than usual, or not at all."""
 
 
-class CodeCache(NullCache):
-    """The machine code of one kernel, as a dispatcher of Numba asks for it.
+def code_name(kernel: str, types: Sequence[str]) -> str:
+    """The name of the file for a kernel, as in "q4_k.encode_q4_k", and the types of its arguments."""
+    # The layout of a pickle is Python's affair.
+    key = (*types, target_key(), sys.implementation.cache_tag)
+    return f"{kernel}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
 
-    A file that is missing, cut short or changed counts as not there: the kernel is compiled, and the file replaced.
-    """
 
-    def __init__(self, function: Callable) -> None:
-        """Take the Python function of a kernel; writes no file."""
-        self._function = function
-        # Hash the sources now, at import: edits while this process runs must not rename the code of the old sources.
-        _version()
+def fix_version() -> None:
+    """Hash the sources now: edits while this process runs must not rename the code of the old sources."""
+    _version()
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Machine code for the argument types `sig`, or None."""
-        name = self._file_name(sig, target_context)
-        for folder in _folders():
-            pickled = _read(folder / name)
-            if pickled is not None:
-                _mark_used(folder)
-                return code_from_bytes(pickled, target_context)
-        return None
 
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep machine code; a CacheWarning says so when that is not possible in the usual place."""
-        name = self._file_name(sig, context_of(data))
-        pickled = code_to_bytes(data)
-        # The usual folder first, then the private one; if both refuse, the code lives as long as this process.
-        refused = ""
-        for folder in _folders(make=True):
-            try:
-                _make(folder)
-                _write(folder / name, pickled)
-            except (OSError, StorageError) as e:
-                refused = refused or f"{folder}: cannot keep compiled kernels here: {_reason(e)}"
-                continue
-            if refused:
-                _warn(f"{refused}. They are kept in {folder}")
-            return
-        _warn(f"{refused}. They will be compiled again in the next run; set PYTHIA_GGUF_CACHE to a folder of yours")
+def kept_code(name: str) -> Iterator[bytes]:
+    """The code of a name from each folder that has it; a damaged file counts as not there."""
+    for folder in _folders():
+        code = _read(folder / name)
+        if code is not None:
+            _mark_used(folder)
+            yield code
 
-    def holds(self, sig: Any, target_context: Any) -> bool:
-        """Whether there is a file for the argument types `sig`; it is not read."""
-        name = self._file_name(sig, target_context)
-        return any(os.path.isfile(folder / name) for folder in _folders())
 
-    def _file_name(self, sig: Any, target_context: Any) -> str:
-        # The tuple holds LLVM's triple, CPU and features; the layout of a pickle is Python's affair.
-        types = getattr(sig, "args", sig)  # of a C entry point it is a whole signature
-        key = (*map(str, types), target_of(target_context), sys.implementation.cache_tag)
-        name = f"{self._function.__module__.rpartition('.')[2]}.{self._function.__name__}"
-        return f"{name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
+def keep_code(name: str, code: bytes) -> None:
+    """Keep machine code; a CacheWarning says so when that is not possible in the usual place."""
+    # The usual folder first, then the private one; if both refuse, the code lives as long as this process.
+    refused = ""
+    for folder in _folders(make=True):
+        try:
+            _make(folder)
+            _write(folder / name, code)
+        except (OSError, StorageError) as e:
+            refused = refused or f"{folder}: cannot keep compiled kernels here: {_reason(e)}"
+            continue
+        if refused:
+            _warn(f"{refused}. They are kept in {folder}")
+        return
+    _warn(f"{refused}. They will be compiled again in the next run; set PYTHIA_GGUF_CACHE to a folder of yours")
+
+
+def is_kept(name: str) -> bool:
+    """Whether there is a file of a name; it is not read."""
+    return any(os.path.isfile(folder / name) for folder in _folders())
 
 
 def stored_code() -> dict[Path, int]:
@@ -130,8 +116,8 @@ def _folders(make: bool = False) -> Iterator[Path]:
 
 @lru_cache
 def _version() -> str:
-    """Name of the folder for exactly these sources, compiled by this Numba with these switches."""
-    hashed = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {_config.BOUNDSCHECK}".encode())
+    """Name of the folder for exactly these sources, compiled by this Numba."""
+    hashed = hashlib.sha256(compiler_version())
     for folder in _SOURCES:
         for source in sorted(folder.glob("*.py")):
             hashed.update(source.read_bytes())
@@ -148,10 +134,10 @@ def _read(path: Path) -> bytes | None:
     return kept if hashlib.sha256(kept).digest() == digest else None
 
 
-def _write(path: Path, pickled: bytes) -> None:
+def _write(path: Path, code: bytes) -> None:
     try:
         with write_beside(path) as out:
-            write_all(out, hashlib.sha256(pickled).digest() + pickled)
+            write_all(out, hashlib.sha256(code).digest() + code)
     except StorageError:
         # Windows lets nobody replace a file that another process reads; that process has what it needs.
         if _read(path) is None:

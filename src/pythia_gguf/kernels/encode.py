@@ -6,34 +6,45 @@ encoder.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
-from types import ModuleType
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from pythia_gguf.formats import FORMATS
+from pythia_gguf.kernels.c_kernel import CKernel, kernel_of
 from pythia_gguf.kernels.compiling import Job
-from pythia_gguf.kernels.jit import is_compiled
-from pythia_gguf.kernels.weighted import weigh_errors
 
-# format -> module of this package that has `encode_<format>` and CHUNK_WEIGHTS, and for an importance matrix
-# `encode_<format>_weighted` and WEIGHTED_CHUNK
-_MODULE_OF = {
-    "Q4_0": "q4_0",
-    "Q4_1": "q4_0",
-    "Q5_0": "q4_0",
-    "Q5_1": "q4_0",
-    "Q8_0": "q4_0",
-    "Q2_K": "q2_k",
-    "Q3_K": "q3_k",
-    "Q4_K": "q4_k",
-    "Q5_K": "q4_k",
-    "Q6_K": "q6_k",
-    "IQ4_NL": "iq4_nl",
-    "IQ4_XS": "iq4_nl",
+
+class _Encoders(NamedTuple):
+    """Two kernels for a format, and how many weights each takes at once on every CPU.
+
+    module          the file that has them
+    chunk           weights for `encode_<format>`
+    weighted_chunk  weights for `encode_<format>_weighted`, which an importance matrix needs
+    """
+
+    module: str
+    chunk: int
+    weighted_chunk: int
+
+
+_ENCODERS = {
+    "Q4_0": _Encoders("q4_0", 1024, 1024),
+    "Q4_1": _Encoders("q4_0", 1024, 1024),
+    "Q5_0": _Encoders("q4_0", 1024, 1024),
+    "Q5_1": _Encoders("q4_0", 1024, 1024),
+    "Q8_0": _Encoders("q4_0", 1024, 1024),
+    "Q2_K": _Encoders("q2_k", 512, 8192),
+    "Q3_K": _Encoders("q3_k", 4096, 8192),
+    "Q4_K": _Encoders("q4_k", 1024, 8192),
+    "Q5_K": _Encoders("q4_k", 1024, 8192),
+    "Q6_K": _Encoders("q6_k", 512, 512),
+    "IQ4_NL": _Encoders("iq4_nl", 1024, 1024),
+    "IQ4_XS": _Encoders("iq4_nl", 1024, 1024),
 }
-ENCODABLE = tuple(_MODULE_OF)
+ENCODABLE = tuple(_ENCODERS)
 # With an importance matrix: weights that share a mean square (0: a row) and its factor; None: the importance as it is.
 _MEAN_SQUARES: dict[str, tuple[int, int] | None] = {
     "Q4_0": (0, 1),
@@ -70,16 +81,16 @@ def encode(format_name: str, weights: np.ndarray, out: np.ndarray, importance: n
     given = [weights]
     if importance is not None and format_name in _MEAN_SQUARES:
         given.append(_counts(format_name, weights, importance))
-    run, chunk = _kernel(format_name, len(given) == 2), _chunk(format_name, len(given) == 2)
+    run, chunk = _kernel(format_name, len(given) == 2).run, chunk_weights(format_name, len(given) == 2)
     whole = weights.size // chunk * chunk
-    run(*(values[:whole] for values in given), out[: block.row_bytes(whole)])
+    run(*(values.ctypes.data for values in given), whole, out.ctypes.data)
     if whole < weights.size:
         # Kernels work on whole chunks of groups; blocks are independent, so zeros may fill the last one.
         padded = [np.zeros(chunk, np.float32) for _ in given]
         for values, short in zip(given, padded, strict=True):
             short[: weights.size - whole] = values[whole:]
         encoded = np.empty(block.row_bytes(chunk), np.uint8)
-        run(*padded, encoded)
+        run(*(values.ctypes.data for values in padded), chunk, encoded.ctypes.data)
         out[block.row_bytes(whole) :] = encoded[: block.row_bytes(weights.size - whole)]
 
 
@@ -92,8 +103,8 @@ def _counts(format_name: str, weights: np.ndarray, importance: np.ndarray) -> np
     how = _MEAN_SQUARES[format_name]
     if how is None:
         return np.tile(importance, weights.size // row)
-    counts = np.empty_like(weights)
-    weigh_errors(weights, importance, how[0] or row, np.float32(how[1]), counts)
+    counts, run = np.empty_like(weights), _weigh_errors().run
+    run(weights.ctypes.data, weights.size, importance.ctypes.data, row, how[0] or row, how[1], counts.ctypes.data)
     return counts
 
 
@@ -102,10 +113,8 @@ def compile_encoder(format_name: str, is_weighted: bool = False) -> None:
 
     is_weighted  also the one for an importance matrix
     """
-    for kind in _kinds(format_name, is_weighted):
-        _kernel(format_name, kind)(*_smallest(format_name, kind))
-    if is_weighted:
-        weigh_errors(*(np.zeros(256, np.float32) for _ in range(2)), 256, np.float32(1), np.empty(256, np.float32))
+    for kernel in _kernels(format_name, is_weighted):
+        kernel.load()
 
 
 def encoder_jobs(names: Sequence[str], *, is_weighted: bool = False) -> list[Job]:
@@ -116,16 +125,33 @@ def encoder_jobs(names: Sequence[str], *, is_weighted: bool = False) -> list[Job
     """
     long = [name for name in names if name.endswith("_K")]
     ordered = [*long[::2], *(name for name in names if name not in long), *long[1::2]]
-    kept = {
-        name: all(is_compiled(_kernel(name, kind), *_smallest(name, kind)) for kind in _kinds(name, is_weighted))
-        for name in names
-    }
+    kept = {name: all(kernel.is_kept for kernel in _kernels(name, is_weighted)) for name in names}
     return [Job(name, __name__, compile_encoder.__name__, (name, is_weighted), kept[name]) for name in ordered]
 
 
-def _kinds(format_name: str, is_weighted: bool) -> tuple[bool, ...]:
-    """Whether the kernels of a format take importances: one never does, and a second does where wanted and there."""
-    return (False, True) if is_weighted and format_name in _MEAN_SQUARES else (False,)
+def chunk_weights(format_name: str, is_weighted: bool) -> int:
+    """How many weights a kernel takes at once: the number of weights must be a multiple."""
+    encoders = _ENCODERS[format_name]
+    return encoders.weighted_chunk if is_weighted else encoders.chunk
+
+
+def _kernels(format_name: str, is_weighted: bool) -> list[CKernel]:
+    """The kernels of a format: one takes no importances, and two more are needed where it does and they are wanted."""
+    if is_weighted and format_name in _MEAN_SQUARES:
+        return [_kernel(format_name, False), _kernel(format_name, True), _weigh_errors()]
+    return [_kernel(format_name, False)]
+
+
+@cache
+def _kernel(format_name: str, is_weighted: bool) -> CKernel:
+    """It takes addresses of weights (then of what each one's error counts), how many they are, and the result's."""
+    suffix, n_arguments = ("_weighted", 4) if is_weighted else ("", 3)
+    return kernel_of(_ENCODERS[format_name].module, f"encode_{format_name.lower()}{suffix}", n_arguments)
+
+
+@cache
+def _weigh_errors() -> CKernel:
+    return kernel_of("weighted", "weigh_errors", 7)
 
 
 def _check(array: np.ndarray, dtype: np.dtype, name: str) -> None:
@@ -134,26 +160,3 @@ def _check(array: np.ndarray, dtype: np.dtype, name: str) -> None:
             f"{name}: expected a writable, contiguous {dtype} array of one axis,"
             f" got {array.dtype} with shape {array.shape}"
         )
-
-
-def _module(format_name: str) -> ModuleType:
-    return importlib.import_module(f"pythia_gguf.kernels.{_MODULE_OF[format_name]}")
-
-
-def _kernel(format_name: str, is_weighted: bool) -> Callable[..., None]:
-    name = f"encode_{format_name.lower()}{'_weighted' if is_weighted else ''}"
-    function: Callable[..., None] = getattr(_module(format_name), name)
-    return function
-
-
-def _chunk(format_name: str, is_weighted: bool) -> int:
-    """Weights that a kernel takes at once."""
-    n: int = getattr(_module(format_name), "WEIGHTED_CHUNK" if is_weighted else "CHUNK_WEIGHTS")
-    return n
-
-
-def _smallest(format_name: str, is_weighted: bool) -> list[np.ndarray]:
-    """The smallest arguments that a kernel takes: one chunk."""
-    n = _chunk(format_name, is_weighted)
-    given = [np.zeros(n, np.float32) for _ in range(2 if is_weighted else 1)]
-    return [*given, np.empty(FORMATS[format_name].row_bytes(n), np.uint8)]

@@ -11,7 +11,8 @@ processor looks up tables in registers, a rough guess leaves one midpoint in que
 import numpy as np
 
 from pythia_gguf.formats.iq4_nl import LEVELS
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.encoder import encoder
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import (
     EPSILON,
     ONE,
@@ -23,13 +24,13 @@ from pythia_gguf.kernels.lanes import (
     nearest,
     pack_halves,
     reciprocal,
-    scratch_f32,
     signed_abs_max,
     splat,
     to_half,
     turn_back,
     turn_groups,
 )
+from pythia_gguf.kernels.memory import scratch_f32, scratch_i32, scratch_u8
 from pythia_gguf.kernels.signed_scale import turn_importance
 from pythia_gguf.kernels.simd import absolute, bits, from_bits, narrow, select, store, to_float, to_int
 from pythia_gguf.kernels.tables import byte_table, can_look_up, can_look_up_bytes, look_up
@@ -165,9 +166,9 @@ def encode_blocks_of_32(x, importance, out):
     """IQ4_NL; importance f32 [n], or [0]: none."""
     xt = scratch_f32(N * WIDTH)
     w = scratch_f32(N * WIDTH)
-    d = np.empty(WIDTH, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    d = scratch_i32(WIDTH)
+    turned = scratch_u8(CHUNK_WEIGHTS)
+    codes = scratch_u8(CHUNK_WEIGHTS)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         turn_importance(importance, chunk * CHUNK_WEIGHTS, xt, N, w)
@@ -188,10 +189,10 @@ def encode_blocks_of_256(x, importance, out):
     w = scratch_f32(N * WIDTH)
     values = scratch_f32(WIDTH)
     largest = scratch_f32(WIDTH)
-    scales = np.empty(WIDTH, np.int32)
-    d = np.empty(WIDTH, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    scales = scratch_i32(WIDTH)
+    d = scratch_i32(WIDTH)
+    turned = scratch_u8(CHUNK_WEIGHTS)
+    codes = scratch_u8(CHUNK_WEIGHTS)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         turn_importance(importance, chunk * CHUNK_WEIGHTS, xt, N, w)
@@ -207,7 +208,7 @@ def encode_blocks_of_256(x, importance, out):
             pack_xs_block(codes, 256 * b, scales, 8 * b, d, out, (chunk * WIDTH // 8 + b) * 136)
 
 
-@kernel
+@encoder("IQ4_NL")
 def encode_iq4_nl(x, out):
     """Encode float32 weights as IQ4_NL.
 
@@ -218,13 +219,13 @@ def encode_iq4_nl(x, out):
     encode_blocks_of_32(x, x[:0], out)
 
 
-@kernel
+@encoder("IQ4_NL")
 def encode_iq4_nl_weighted(x, w, out):
     """Encode float32 weights as IQ4_NL; w f32 [n], what each one's error counts; the rest as without it."""
     encode_blocks_of_32(x, w, out)
 
 
-@kernel
+@encoder("IQ4_XS")
 def encode_iq4_xs(x, out):
     """Encode float32 weights as IQ4_XS.
 
@@ -235,7 +236,7 @@ def encode_iq4_xs(x, out):
     encode_blocks_of_256(x, x[:0], out)
 
 
-@kernel
+@encoder("IQ4_XS")
 def encode_iq4_xs_weighted(x, w, out):
     """Encode float32 weights as IQ4_XS; w f32 [n], what each one's error counts; the rest as without it."""
     encode_blocks_of_256(x, w, out)

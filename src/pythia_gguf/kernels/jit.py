@@ -1,28 +1,32 @@
 """The one place that says how kernels are compiled; kernels/cache.py says where machine code is kept.
 
-Other files of kernels/ use `kernel` for what Python calls, `inlined` for a piece of a kernel, and `c_kernel` for a
-kernel that other kernels reach by its address.
+Other files of kernels/ use `c_kernel` for a kernel that is reached by its address, `inlined` for a piece of a kernel,
+and `kernel` for what Python calls with arrays.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache, partial
 from typing import Any
 
 import numba
 import numpy as np
 
-from pythia_gguf.kernels.cache import CodeCache
+from pythia_gguf.kernels.c_kernel import CKernel
+from pythia_gguf.kernels.cache import code_name, fix_version, is_kept, keep_code, kept_code
 from pythia_gguf.kernels.numba_private import (
-    c_function,
+    NullCache,
+    c_code,
+    code_from_bytes,
+    code_to_bytes,
     compiler_lock,
-    cpu_context,
     has_code,
-    is_kept,
+    holds,
     use_cache,
 )
+from pythia_gguf.kernels.object_code import NativeCode
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -47,9 +51,9 @@ def _let_forks_wait() -> None:
 def inlined(function: Callable) -> Any:
     """A piece of a kernel: compiled into its callers, never called from Python.
 
-    Inlining is forced: a function that stays one has a symbol made of its name and a counter of the process, so
-    closures of one name that were compiled in different processes would be taken for each other when their callers are
-    loaded. Wrappers for calls from Python would take a fifth of the time that a kernel takes to compile.
+    Inlining is forced: in a `kernel`, a function that stays one has a symbol made of its name and a counter of the
+    process, so closures of one name that were compiled in different processes would be taken for each other when their
+    callers are loaded. Wrappers for calls from Python would take a fifth of the time that a kernel takes to compile.
     """
     return numba.njit(**_INLINED)(function)
 
@@ -57,37 +61,51 @@ def inlined(function: Callable) -> Any:
 def is_compiled(compiled: Any, *arguments: np.ndarray | np.floating | int) -> bool:
     """Whether a kernel has machine code for such arguments already, in this process or on disk."""
     types = tuple(map(numba.typeof, arguments))
-    return has_code(compiled, types) or is_kept(compiled, types)
+    return has_code(compiled, types) or holds(compiled, types)
 
 
-class CKernel:
-    """A kernel with a C entry point: it takes int64 numbers (addresses and counts), returns nothing, is kept on disk.
+class CodeCache(NullCache):
+    """The machine code of one kernel, as a dispatcher of Numba asks for it.
 
-    Other kernels reach it through its address, so they are compiled once, whichever kernels they call.
+    A file that is missing, cut short or changed counts as not there: the kernel is compiled, and the file replaced.
     """
 
-    def __init__(self, function: Callable, n_arguments: int) -> None:
-        """Take the Python function of the kernel; nothing is compiled yet."""
-        self._function = function
-        self._signature = ((numba.int64,) * n_arguments, numba.void)
+    def __init__(self, function: Callable) -> None:
+        """Take the Python function of a kernel; writes no file."""
+        self._kernel = _name_of(function)
+        fix_version()
 
-    @cached_property
-    def address(self) -> int:
-        """The address of its machine code, which is compiled or taken from disk when it is first asked for."""
-        return self._compiled.address
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Machine code for the argument types `sig`, or None."""
+        pickled = next(kept_code(self._file(sig)), None)
+        return None if pickled is None else code_from_bytes(pickled, target_context)
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether there is machine code for it already, in this process or on disk."""
-        if "_compiled" in self.__dict__:
-            return True
-        return CodeCache(self._function).holds(self._signature[0], cpu_context())
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep machine code."""
+        keep_code(self._file(sig), code_to_bytes(data))
 
-    @cached_property
-    def _compiled(self) -> Any:
-        return c_function(self._function, self._signature, CodeCache(self._function))
+    def holds(self, sig: Any) -> bool:
+        """Whether there is a file for the argument types `sig`; it is not read."""
+        return is_kept(self._file(sig))
+
+    def _file(self, sig: Any) -> str:
+        return code_name(self._kernel, tuple(map(str, sig)))
 
 
 def c_kernel(n_arguments: int) -> Callable[[Callable], CKernel]:
     """Decorator: a function of `n_arguments` int64 numbers becomes a CKernel."""
-    return lambda function: CKernel(function, n_arguments)
+    signature = (numba.int64,) * n_arguments, numba.void
+
+    def made(function: Callable) -> CKernel:
+        return CKernel(_name_of(function), n_arguments, partial(_c_code, function, signature))
+
+    return made
+
+
+def _c_code(function: Callable, signature: Any) -> NativeCode:
+    _let_forks_wait()
+    return c_code(function, signature)
+
+
+def _name_of(function: Callable) -> str:
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"

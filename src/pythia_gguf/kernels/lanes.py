@@ -44,14 +44,6 @@ HALF_SMALLEST = np.float32(2.0**-24)
 
 
 @inlined
-def scratch_f32(n):
-    """An uninitialised float32 array of n elements that begins on a cache line."""
-    whole = np.empty(n + 16, np.float32)
-    skip = (-whole.ctypes.data % 64) // 4
-    return whole[skip : skip + n]
-
-
-@inlined
 def turn_groups(x, start, n, xt):
     """Put WIDTH groups of n weights (a multiple of 16) from x[start:] into xt, one lane a group."""
     for lane in range(0, WIDTH, 16):

@@ -15,6 +15,7 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from pythia_gguf.kernels.jit import inlined
+from pythia_gguf.kernels.numba_private import array_at
 
 ALIGNMENT_BYTES = 64
 
@@ -102,6 +103,28 @@ def u16_at(address, n):
 def u8_at(address, n):
     """n uint8 at an address."""
     return carray(_u8_pointer(address), (n,))
+
+
+def _scratch(element: types.Type, llvm: ir.Type):
+    """Uninitialised memory of a kernel's own; it is there until the kernel returns."""
+
+    @intrinsic
+    def scratch(typing_context, n):
+        def emit(context, builder, sig, args):
+            # On the stack: memory from Numba would need Numba when the kernel runs.
+            room = builder.alloca(llvm, args[0])
+            room.align = ALIGNMENT_BYTES
+            return array_at(context, builder, sig.return_type, room, args[0])
+
+        return types.Array(element, 1, "C")(types.intp), emit
+
+    return scratch
+
+
+# Each takes a number of elements and gives an array that begins on a cache line.
+scratch_f32 = _scratch(types.float32, ir.FloatType())
+scratch_i32 = _scratch(types.int32, ir.IntType(32))
+scratch_u8 = _scratch(types.uint8, ir.IntType(8))
 
 
 @intrinsic

@@ -5,7 +5,8 @@ Layout in formats/q2_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quant
 
 import numpy as np
 
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.encoder import encoder
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import (
     WIDTH,
     ZERO,
@@ -14,11 +15,11 @@ from pythia_gguf.kernels.lanes import (
     load,
     nearest,
     pack_pairs,
-    scratch_f32,
     to_half,
     turn_back,
     turn_groups,
 )
+from pythia_gguf.kernels.memory import scratch_f32, scratch_i32, scratch_u8
 from pythia_gguf.kernels.scale_min import fit_scale_min, requantize
 from pythia_gguf.kernels.simd import absolute, select, store, to_float
 from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, quantize_values, search_scales
@@ -40,7 +41,7 @@ def store_scales(values, largest, integers):
     return to_half(select(top > ZERO, top / TOP_SCALE, ZERO))
 
 
-@kernel
+@encoder("Q2_K")
 def encode_q2_k(x, out):
     """Encode float32 weights as Q2_K.
 
@@ -53,12 +54,12 @@ def encode_q2_k(x, out):
     steps = scratch_f32(N * WIDTH)
     values = scratch_f32(WIDTH)
     largest = scratch_f32(WIDTH)
-    scales = np.empty(WIDTH, np.int32)
-    minima = np.empty(WIDTH, np.int32)
-    d = np.empty(WIDTH, np.int32)
-    d_min = np.empty(WIDTH, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    scales = scratch_i32(WIDTH)
+    minima = scratch_i32(WIDTH)
+    d = scratch_i32(WIDTH)
+    d_min = scratch_i32(WIDTH)
+    turned = scratch_u8(CHUNK_WEIGHTS)
+    codes = scratch_u8(CHUNK_WEIGHTS)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         for i in range(N):
@@ -95,7 +96,7 @@ def pack_block(codes, b, scales, d, d_min, g, out, at):
     out[at + 83] = d_min[g] >> 8
 
 
-@kernel
+@encoder("Q2_K")
 def encode_q2_k_weighted(x, w, out):
     """Encode float32 weights as Q2_K.
 
@@ -108,11 +109,11 @@ def encode_q2_k_weighted(x, w, out):
     values, negated, sums = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
     inverses, searched = scratch_f32(GROUPS), scratch_f32(GROUPS)
     turned_values = scratch_f32(2 * 16 * WIDTH)
-    turned_codes = np.empty(16 * WIDTH, np.int32)
-    scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
-    d, d_min = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    turned_codes = scratch_i32(16 * WIDTH)
+    scales, minima = scratch_i32(GROUPS), scratch_i32(GROUPS)
+    d, d_min = scratch_i32(GROUPS), scratch_i32(GROUPS)
+    turned = scratch_u8(CHUNK_WEIGHTS)
+    codes = scratch_u8(CHUNK_WEIGHTS)
     for start in range(0, x.size, WEIGHTED_CHUNK):
         search_scales(x, w, start, N, 3, values, negated, sums, inverses, searched, room)
         quantize_values(values, sums, 16, TOP_SCALE, scales, d, turned_values, turned_codes)

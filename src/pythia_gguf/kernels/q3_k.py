@@ -11,7 +11,8 @@ one sweep, and those that have moved are collected to go on together.
 
 import numpy as np
 
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.encoder import encoder
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import (
     EPSILON,
     MAGIC,
@@ -25,13 +26,13 @@ from pythia_gguf.kernels.lanes import (
     nearest,
     pack_bits,
     pack_pairs,
-    scratch_f32,
     signed_abs_max,
     splat,
     to_half,
     turn_back,
     turn_groups,
 )
+from pythia_gguf.kernels.memory import scratch_f32, scratch_i32, scratch_u8
 from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code
 from pythia_gguf.kernels.simd import absolute, any_lane, bits, from_bits, load16, narrow, select, store, to_float
 from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, lane_sums, spread, spread_one, turn_values
@@ -159,7 +160,7 @@ def search_again(x, start, unfinished, n, levels, scales, moved, room):
                 levels[there + i] = found[here + i]
 
 
-@kernel
+@encoder("Q3_K")
 def encode_q3_k(x, out):
     """Encode float32 weights as Q3_K.
 
@@ -168,14 +169,14 @@ def encode_q3_k(x, out):
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q3_K_ref.
     """
     xt, levels, found = scratch_f32(CHUNK_WEIGHTS), scratch_f32(CHUNK_WEIGHTS), scratch_f32(CHUNK_GROUPS)
-    moved, room = np.empty(TOGETHER, np.int32), scratch_f32(ROOM)
-    unfinished = np.empty(CHUNK_GROUPS + 1, np.int32)
+    moved, room = scratch_i32(TOGETHER), scratch_f32(ROOM)
+    unfinished = scratch_i32(CHUNK_GROUPS + 1)
     values = scratch_f32(WIDTH)
     largest = scratch_f32(WIDTH)
-    scales = np.empty(WIDTH, np.int32)
-    d = np.empty(WIDTH, np.int32)
-    turned = np.empty(SET_WEIGHTS, np.uint8)
-    codes = np.empty(SET_WEIGHTS, np.uint8)
+    scales = scratch_i32(WIDTH)
+    d = scratch_i32(WIDTH)
+    turned = scratch_u8(SET_WEIGHTS)
+    codes = scratch_u8(SET_WEIGHTS)
     for start in range(0, x.size, CHUNK_WEIGHTS):
         # 1. One sweep for every group.
         n_unfinished = 0
@@ -228,7 +229,7 @@ def store_codes(xt, levels, stored, dead, turned, codes):
     turn_back(turned, N, codes, 0, N)
 
 
-@kernel
+@encoder("Q3_K")
 def encode_q3_k_weighted(x, w, out):
     """Encode float32 weights as Q3_K.
 
@@ -239,10 +240,10 @@ def encode_q3_k_weighted(x, w, out):
     xt, wt, levels = scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS), scratch_f32(SET_WEIGHTS)
     values, sums, inverses = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
     values_t, sums_t = scratch_f32(16 * WIDTH), scratch_f32(16 * WIDTH)
-    codes_t = np.empty(16 * WIDTH, np.int32)
-    scales, d = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
-    turned = np.empty(SET_WEIGHTS, np.uint8)
-    codes = np.empty(SET_WEIGHTS, np.uint8)
+    codes_t = scratch_i32(16 * WIDTH)
+    scales, d = scratch_i32(GROUPS), scratch_i32(GROUPS)
+    turned = scratch_u8(SET_WEIGHTS)
+    codes = scratch_u8(SET_WEIGHTS)
     for start in range(0, x.size, WEIGHTED_CHUNK):
         for g in range(0, GROUPS, WIDTH):
             turn_groups(x, start + g * N, N, xt)

@@ -8,7 +8,8 @@ Layouts in the files of the same names in formats/; algorithms of llama.cpp 0c1e
 
 import numpy as np
 
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.encoder import encoder
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import (
     WIDTH,
     ZERO,
@@ -19,7 +20,6 @@ from pythia_gguf.kernels.lanes import (
     put_bytes,
     reciprocal,
     representable,
-    scratch_f32,
     signed_abs_max,
     splat,
     to_half,
@@ -27,6 +27,7 @@ from pythia_gguf.kernels.lanes import (
     turn_back,
     turn_groups,
 )
+from pythia_gguf.kernels.memory import scratch_f32, scratch_i32, scratch_u8
 from pythia_gguf.kernels.scale_min import fit_scale_min
 from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code
 from pythia_gguf.kernels.simd import bits, narrow, select, store, to_float, to_int
@@ -68,8 +69,8 @@ def pair_codes(turned, i, low, high, fifth_bits):
 def encode_centred(x, out, n_levels):
     """Q4_0 (16 levels) and Q5_0 (32): one scale, whose sign makes the largest weight the lowest code."""
     xt = scratch_f32(N * WIDTH)
-    d, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
-    turned = np.empty(16 * WIDTH, np.uint8)
+    d, fifth = scratch_i32(WIDTH), scratch_i32(WIDTH)
+    turned = scratch_u8(16 * WIDTH)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         _, largest = signed_abs_max(xt, N)
@@ -90,8 +91,8 @@ def search_centred(x, w, out, n_levels):
     """Q4_0 and Q5_0 with what each weight's error counts."""
     top = np.float32(n_levels // 2)
     xt, wt = scratch_f32(N * WIDTH), scratch_f32(N * WIDTH)
-    d, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
-    turned = np.empty(16 * WIDTH, np.uint8)
+    d, fifth = scratch_i32(WIDTH), scratch_i32(WIDTH)
+    turned = scratch_u8(16 * WIDTH)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         turn_groups(w, chunk * CHUNK_WEIGHTS, N, wt)
@@ -110,8 +111,8 @@ def search_centred(x, w, out, n_levels):
 def encode_shifted(x, out, n_levels):
     """Q4_1 (16 levels) and Q5_1 (32): a scale and a minimum."""
     xt = scratch_f32(N * WIDTH)
-    units, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
-    turned = np.empty(16 * WIDTH, np.uint8)
+    units, fifth = scratch_i32(WIDTH), scratch_i32(WIDTH)
+    turned = scratch_u8(16 * WIDTH)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         minimum, maximum = min_max(xt, N)
@@ -132,8 +133,8 @@ def search_shifted(x, w, out, n_levels):
     """Q4_1 and Q5_1 with what each weight's error counts."""
     top = n_levels - 1
     xt, wt, steps = scratch_f32(N * WIDTH), scratch_f32(N * WIDTH), scratch_f32(N * WIDTH)
-    units, fifth = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
-    turned = np.empty(16 * WIDTH, np.uint8)
+    units, fifth = scratch_i32(WIDTH), scratch_i32(WIDTH)
+    turned = scratch_u8(16 * WIDTH)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         turn_groups(w, chunk * CHUNK_WEIGHTS, N, wt)
@@ -167,7 +168,7 @@ def pack_blocks(units, unit_bytes, fifth, turned, n_levels, out, chunk):
     turn_back(turned, 16, out, first + head_bytes, block_bytes)
 
 
-@kernel
+@encoder("Q4_0")
 def encode_q4_0(x, out):
     """Encode float32 weights as Q4_0.
 
@@ -178,7 +179,7 @@ def encode_q4_0(x, out):
     encode_centred(x, out, 16)
 
 
-@kernel
+@encoder("Q5_0")
 def encode_q5_0(x, out):
     """Encode float32 weights as Q5_0.
 
@@ -189,7 +190,7 @@ def encode_q5_0(x, out):
     encode_centred(x, out, 32)
 
 
-@kernel
+@encoder("Q4_1")
 def encode_q4_1(x, out):
     """Encode float32 weights as Q4_1.
 
@@ -200,7 +201,7 @@ def encode_q4_1(x, out):
     encode_shifted(x, out, 16)
 
 
-@kernel
+@encoder("Q5_1")
 def encode_q5_1(x, out):
     """Encode float32 weights as Q5_1.
 
@@ -211,7 +212,7 @@ def encode_q5_1(x, out):
     encode_shifted(x, out, 32)
 
 
-@kernel
+@encoder("Q4_0")
 def encode_q4_0_weighted(x, w, out):
     """Encode float32 weights as Q4_0.
 
@@ -222,25 +223,25 @@ def encode_q4_0_weighted(x, w, out):
     search_centred(x, w, out, 16)
 
 
-@kernel
+@encoder("Q5_0")
 def encode_q5_0_weighted(x, w, out):
     """Encode float32 weights as Q5_0; as Q4_0 above."""
     search_centred(x, w, out, 32)
 
 
-@kernel
+@encoder("Q4_1")
 def encode_q4_1_weighted(x, w, out):
     """Encode float32 weights as Q4_1; as Q4_0 above."""
     search_shifted(x, w, out, 16)
 
 
-@kernel
+@encoder("Q5_1")
 def encode_q5_1_weighted(x, w, out):
     """Encode float32 weights as Q5_1; as Q4_0 above."""
     search_shifted(x, w, out, 32)
 
 
-@kernel
+@encoder("Q8_0")
 def encode_q8_0(x, out):
     """Encode float32 weights as Q8_0.
 
@@ -249,8 +250,8 @@ def encode_q8_0(x, out):
     Source llama.cpp 0c1e57098 ggml/src/ggml-quants.c quantize_row_q8_0_ref.
     """
     xt = scratch_f32(N * WIDTH)
-    d = np.empty(WIDTH, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
+    d = scratch_i32(WIDTH)
+    turned = scratch_u8(CHUNK_WEIGHTS)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         amax, _ = signed_abs_max(xt, N)

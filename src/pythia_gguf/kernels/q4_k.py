@@ -6,7 +6,8 @@ ggml/src/ggml-quants.c `quantize_row_q4_K_ref` and `quantize_row_q5_K_ref`.
 
 import numpy as np
 
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.encoder import encoder
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import (
     WIDTH,
     ZERO,
@@ -17,12 +18,12 @@ from pythia_gguf.kernels.lanes import (
     nearest,
     pack_bits,
     pack_nibbles,
-    scratch_f32,
     splat,
     to_half,
     turn_back,
     turn_groups,
 )
+from pythia_gguf.kernels.memory import scratch_f32, scratch_i32, scratch_u8
 from pythia_gguf.kernels.scale_min import fit_scale_min, requantize
 from pythia_gguf.kernels.simd import absolute, root, select, store, to_float
 from pythia_gguf.kernels.weighted import WEIGHTED_CHUNK, quantize_values, search_scales
@@ -80,12 +81,12 @@ def encode_chunks(x, out, top, r_min, n_steps):
     steps = scratch_f32(N * WIDTH)
     values = scratch_f32(WIDTH)
     largest = scratch_f32(WIDTH)
-    scales = np.empty(WIDTH, np.int32)
-    minima = np.empty(WIDTH, np.int32)
-    d = np.empty(WIDTH, np.int32)
-    d_min = np.empty(WIDTH, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    scales = scratch_i32(WIDTH)
+    minima = scratch_i32(WIDTH)
+    d = scratch_i32(WIDTH)
+    d_min = scratch_i32(WIDTH)
+    turned = scratch_u8(CHUNK_WEIGHTS)
+    codes = scratch_u8(CHUNK_WEIGHTS)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         # 1. One group a lane: search a scale and a minimum for each of 32 groups at once.
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
@@ -141,11 +142,11 @@ def encode_weighted(x, w, out, top):
     values, negated, sums = scratch_f32(GROUPS), scratch_f32(GROUPS), scratch_f32(GROUPS)
     inverses, searched = scratch_f32(GROUPS), scratch_f32(GROUPS)
     turned_values = scratch_f32(2 * 8 * WIDTH)
-    turned_codes = np.empty(8 * WIDTH, np.int32)
-    scales, minima = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
-    d, d_min = np.empty(GROUPS, np.int32), np.empty(GROUPS, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    turned_codes = scratch_i32(8 * WIDTH)
+    scales, minima = scratch_i32(GROUPS), scratch_i32(GROUPS)
+    d, d_min = scratch_i32(GROUPS), scratch_i32(GROUPS)
+    turned = scratch_u8(CHUNK_WEIGHTS)
+    codes = scratch_u8(CHUNK_WEIGHTS)
     for start in range(0, x.size, WEIGHTED_CHUNK):
         # 1. A search for each group, then one for the 6-bit codes of a block's scales, weighted by their groups.
         search_scales(x, w, start, N, top, values, negated, sums, inverses, searched, room)
@@ -172,7 +173,7 @@ def encode_weighted(x, w, out, top):
                 pack_codes(codes, b, top, out, (start // 256 + g // 8 + b) * block_bytes)
 
 
-@kernel
+@encoder("Q4_K")
 def encode_q4_k(x, out):
     """Encode float32 weights as Q4_K.
 
@@ -183,7 +184,7 @@ def encode_q4_k(x, out):
     encode_chunks(x, out, 15, np.float32(-1.0), 20)
 
 
-@kernel
+@encoder("Q5_K")
 def encode_q5_k(x, out):
     """Encode float32 weights as Q5_K.
 
@@ -194,7 +195,7 @@ def encode_q5_k(x, out):
     encode_chunks(x, out, 31, np.float32(-0.5), 15)
 
 
-@kernel
+@encoder("Q4_K")
 def encode_q4_k_weighted(x, w, out):
     """Encode float32 weights as Q4_K.
 
@@ -205,7 +206,7 @@ def encode_q4_k_weighted(x, w, out):
     encode_weighted(x, w, out, 15)
 
 
-@kernel
+@encoder("Q5_K")
 def encode_q5_k_weighted(x, w, out):
     """Encode float32 weights as Q5_K; as Q4_K above."""
     encode_weighted(x, w, out, 31)

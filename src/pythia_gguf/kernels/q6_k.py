@@ -6,7 +6,8 @@ Layout in formats/q6_k.py; algorithm of llama.cpp 0c1e57098, ggml/src/ggml-quant
 
 import numpy as np
 
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.encoder import encoder
+from pythia_gguf.kernels.jit import inlined
 from pythia_gguf.kernels.lanes import (
     EPSILON,
     ONE,
@@ -19,11 +20,11 @@ from pythia_gguf.kernels.lanes import (
     load32,
     nearest,
     pack_pairs,
-    scratch_f32,
     to_half,
     turn_back,
     turn_groups,
 )
+from pythia_gguf.kernels.memory import scratch_f32, scratch_i32, scratch_u8
 from pythia_gguf.kernels.signed_scale import fit_signed_scale, searched_code, turn_importance
 from pythia_gguf.kernels.simd import absolute, any_lane, narrow, select, store, to_float
 
@@ -44,10 +45,10 @@ def encode_chunks(x, importance, out):
     w = scratch_f32(N * WIDTH)
     values = scratch_f32(WIDTH)
     largest = scratch_f32(WIDTH)
-    scales = np.empty(WIDTH, np.int32)
-    d = np.empty(WIDTH, np.int32)
-    turned = np.empty(CHUNK_WEIGHTS, np.uint8)
-    codes = np.empty(CHUNK_WEIGHTS, np.uint8)
+    scales = scratch_i32(WIDTH)
+    d = scratch_i32(WIDTH)
+    turned = scratch_u8(CHUNK_WEIGHTS)
+    codes = scratch_u8(CHUNK_WEIGHTS)
     for chunk in range(x.size // CHUNK_WEIGHTS):
         turn_groups(x, chunk * CHUNK_WEIGHTS, N, xt)
         turn_importance(importance, chunk * CHUNK_WEIGHTS, xt, N, w)
@@ -74,7 +75,7 @@ def encode_chunks(x, importance, out):
             pack_block(codes, b * 256, scales, 16 * b, d, out, (chunk * BLOCKS + b) * 210)
 
 
-@kernel
+@encoder("Q6_K")
 def encode_q6_k(x, out):
     """Encode float32 weights as Q6_K.
 
@@ -85,7 +86,7 @@ def encode_q6_k(x, out):
     encode_chunks(x, x[:0], out)
 
 
-@kernel
+@encoder("Q6_K")
 def encode_q6_k_weighted(x, w, out):
     """Encode float32 weights as Q6_K; w f32 [n], what each one's error counts; the rest as without it."""
     encode_chunks(x, w, out)

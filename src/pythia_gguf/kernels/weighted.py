@@ -8,7 +8,7 @@ WIDTH blocks. Algorithms of llama.cpp 0c1e57098, ggml/src/ggml-quants.c, the fun
 
 import numpy as np
 
-from pythia_gguf.kernels.jit import inlined, kernel
+from pythia_gguf.kernels.jit import c_kernel, inlined
 from pythia_gguf.kernels.lanes import (
     EPSILON,
     ONE,
@@ -20,6 +20,7 @@ from pythia_gguf.kernels.lanes import (
     to_half,
     turn_groups,
 )
+from pythia_gguf.kernels.memory import f32_at, scratch_f32
 from pythia_gguf.kernels.scale_min import fit_scale_min
 from pythia_gguf.kernels.simd import select, store, to_float
 from pythia_gguf.kernels.transpose import transpose16
@@ -29,19 +30,20 @@ WEIGHTED_CHUNK = WIDTH * BLOCK
 SWEEPS = 5
 
 
-@kernel
-def weigh_errors(x, importance, run, factor, out):
+@c_kernel(7)
+def weigh_errors(weights, n, importances, n_columns, run, factor, counts):
     """How much each weight's error counts: importance of its column * sqrt(factor * mean square of its run + x * x).
 
-    x           f32 [n]          rows of `importance.size` weights; n a multiple of run
-    importance  f32 [n_columns]  n_columns a multiple of run
-    run         int              weights that share a mean square, a multiple of 16
-    factor      f32
-    out         f32 [n]
+    weights      f32 [n]          by its address; rows of n_columns weights; n a multiple of run
+    importances  f32 [n_columns]  by its address; n_columns a multiple of run
+    run          weights that share a mean square, a multiple of 16
+    factor       a whole number
+    counts       f32 [n]          by its address; result
     """
-    n_runs = x.size // run
-    sums = np.empty(WIDTH, np.float32)
-    tile = np.empty(16 * WIDTH, np.float32)
+    x, importance, out = f32_at(weights, n), f32_at(importances, n_columns), f32_at(counts, n)
+    n_runs = n // run
+    sums = scratch_f32(WIDTH)
+    tile = scratch_f32(16 * WIDTH)
     for first in range(0, n_runs, WIDTH):
         n = min(WIDTH, n_runs - first)
         if n == WIDTH:
@@ -61,8 +63,8 @@ def weigh_errors(x, importance, run, factor, out):
                 sums[k] = s
         for k in range(n):
             at = (first + k) * run
-            column = at % importance.size
-            mean = (factor * sums[k]) / np.float32(run)
+            column = at % n_columns
+            mean = (np.float32(factor) * sums[k]) / np.float32(run)
             for i in range(run):
                 v = x[at + i]
                 out[at + i] = importance[column + i] * np.sqrt(mean + v * v)

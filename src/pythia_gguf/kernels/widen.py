@@ -3,13 +3,19 @@
 Half precision is taken apart with integers, so it gives the same bits where the processor has no instruction for it.
 """
 
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
 import numpy as np
 
 from pythia_gguf.formats import FORMATS
-from pythia_gguf.kernels.jit import inlined, kernel
-from pythia_gguf.kernels.lanes import ZERO, from_half
-from pythia_gguf.kernels.simd import LANES, bits, from_bits, load, select, splat, store
-from pythia_gguf.kernels.simd import widen as widened
+from pythia_gguf.kernels.c_kernel import CKernel, kernel_of
+
+# The kernels take whole vectors of this many values: their LANES.
+VECTOR = 32
+_KERNELS = {"F16": "widen_f16", "BF16": "widen_bf16", "F32": "copy_f32"}
 
 
 def widen(stored: str, raw: np.ndarray, out: np.ndarray) -> float:
@@ -28,79 +34,23 @@ def widen(stored: str, raw: np.ndarray, out: np.ndarray) -> float:
     if raw.size != FORMATS[stored].row_bytes(out.size):
         raise ValueError(f"{raw.size} bytes do not hold {out.size} values of {stored}")
     values = raw.view(np.int32 if stored == "F32" else np.uint16)
-    whole = out.size // LANES * LANES
-    largest = _RUN[stored](values[:whole], out[:whole])
+    whole = out.size // VECTOR * VECTOR
+    largest = _run(stored, values[:whole], out[:whole])
     if whole < out.size:
-        rest, rest_out = np.zeros(LANES, values.dtype), np.empty(LANES, np.float32)
+        rest, rest_out = np.zeros(VECTOR, values.dtype), np.empty(VECTOR, np.float32)
         rest[: out.size - whole] = values[whole:]
-        largest = max(largest, _RUN[stored](rest, rest_out))
+        largest = max(largest, _run(stored, rest, rest_out))
         out[whole:] = rest_out[: out.size - whole]
     return float(FORMATS[stored].decode(np.array([largest], values.dtype))[0])
 
 
-@inlined
-def larger(a, b):
-    """The larger of two integers, lane by lane."""
-    return select(a > b, a, b)
+@cache
+def _kernel(stored: str) -> CKernel:
+    return kernel_of("stored_values", _KERNELS[stored], 4)
 
 
-@inlined
-def largest_lane(v):
-    """The largest of all lanes, at least 0."""
-    lanes = np.empty(LANES, np.int32)
-    store(lanes, 0, v)
-    top = 0
-    for i in range(LANES):
-        top = max(top, lanes[i])
-    return top
-
-
-@kernel
-def widen_f16(values, out):
-    """IEEE float16 to float32.
-
-    values  u16 [n]  n a multiple of LANES
-    out     f32 [n]
-    Returns the largest bit pattern without sign: magnitudes are ordered as their bits are, infinity and NaN on top.
-    """
-    largest = bits(splat(ZERO))
-    for i in range(0, values.size, LANES):
-        h = widened(load(values, i))
-        largest = larger(h & 0x7FFF, largest)
-        store(out, i, from_half(h))
-    return largest_lane(largest)
-
-
-@kernel
-def widen_bf16(values, out):
-    """bfloat16 to float32: it is the upper half of one.
-
-    values  u16 [n]  n a multiple of LANES
-    out     f32 [n]
-    Returns the largest bit pattern without sign.
-    """
-    largest = bits(splat(ZERO))
-    for i in range(0, values.size, LANES):
-        h = widened(load(values, i))
-        largest = larger(h & 0x7FFF, largest)
-        store(out, i, from_bits(h << 16))
-    return largest_lane(largest)
-
-
-@kernel
-def copy_f32(values, out):
-    """float32 as it is.
-
-    values  i32 [n]  n a multiple of LANES
-    out     f32 [n]
-    Returns the largest bit pattern without sign.
-    """
-    largest = bits(splat(ZERO))
-    for i in range(0, values.size, LANES):
-        u = load(values, i)
-        largest = larger(u & 0x7FFFFFFF, largest)
-        store(out, i, from_bits(u))
-    return largest_lane(largest)
-
-
-_RUN = {"F16": widen_f16, "BF16": widen_bf16, "F32": copy_f32}
+def _run(stored: str, values: np.ndarray, out: np.ndarray) -> int:
+    """Widen whole vectors; returns the largest bit pattern."""
+    largest = ctypes.c_int64()
+    _kernel(stored).run(values.ctypes.data, values.size, out.ctypes.data, ctypes.addressof(largest))
+    return largest.value
