@@ -1,0 +1,206 @@
+"""A completion: from a request to texts for the engine, and from what the engine has written to OpenAI's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any
+
+from pythia_gguf.engine.logprobs import TokenLogprob
+from pythia_gguf.engine.sampling import Sampling
+from pythia_gguf.engine.writing import Writing, WritingOptions, begin_writing
+from pythia_gguf.errors import UsageError
+from pythia_gguf.serve.engine_thread import EngineThread, News
+from pythia_gguf.serve.refusals import RefusalError, refusal_of
+from pythia_gguf.serve.registry import ServedModel
+from pythia_gguf.serve.shapes import CompletionRequest
+from pythia_gguf.serve.token_texts import Offsets, add_tokens, new_lists
+
+# Without this OpenAI writes so many tokens.
+_DEFAULT_TOKENS = 16
+
+
+class _Choice:
+    """One text of an answer, as far as the client knows it."""
+
+    def __init__(self, index: int, writing: Writing, request: CompletionRequest, *, is_empty: bool) -> None:
+        """`is_empty`: the prompt is, and the token that stands for it is not shown."""
+        self.index, self.writing = index, writing
+        self._echo, self._wants_logprobs = bool(request.echo), request.logprobs is not None
+        self._writes = request.max_tokens != 0
+        self._prompt = [] if is_empty else writing.ids[: writing.n_prompt]
+        self._n_told = 0
+        self.is_ended = False
+        self._offsets: Offsets | None = None
+
+    @property
+    def n_written(self) -> int:
+        """Tokens that count as written."""
+        return len(self.writing.tokens) if self._writes else 0
+
+    def chunk(self, tokenizer: Any, pieces: list[str], n_ids: int, *, is_first: bool) -> dict[str, Any]:
+        """What is new: text, its tokens, and at the end the reason why."""
+        text = tokenizer.decode(self._prompt) if self._echo and is_first else ""
+        lists = new_lists()
+        if self._offsets is None:
+            if self._echo:
+                known: list[TokenLogprob | None] = [None, *(self.writing.prompt_logprobs or ())]
+                prompt = zip(self._prompt, known, strict=True) if self._prompt and self._wants_logprobs else ()
+                add_tokens(lists, tokenizer, prompt, Offsets(tokenizer))
+            self._offsets = Offsets(tokenizer, len(text), hides_control=True)
+        if self._writes:
+            text += "".join(pieces)
+            if self._wants_logprobs:
+                add_tokens(lists, tokenizer, self._new_tokens(n_ids), self._offsets)
+        reason = self.writing.finish_reason if self.is_ended else None
+        return {
+            "index": self.index,
+            "text": text,
+            "logprobs": lists if self._wants_logprobs else None,
+            "finish_reason": reason if reason is None or self._writes else "length",
+        }
+
+    def _new_tokens(self, n_ids: int) -> Iterator[tuple[int, TokenLogprob]]:
+        logprobs = self.writing.logprobs or []
+        n = n_ids - self.writing.n_prompt
+        for likely in logprobs[self._n_told : n]:
+            yield likely.token, likely
+        self._n_told = n
+        # The token that ends a text is none of it, but its likelihood belongs to the answer.
+        if self.is_ended and (end := self.writing.end_logprob) is not None:
+            yield end.token, end
+
+
+class CompletionJob:
+    """All texts of one request, from their beginning to the answer."""
+
+    def __init__(self, request: CompletionRequest, served: ServedModel) -> None:
+        """Raises RefusalError for what a model cannot do; it may take as long as a megabyte takes to become tokens."""
+        self.request, self.served = request, served
+        self.seed = secrets.randbits(32) if request.seed is None else request.seed
+        self._tokenizer = served.model.tokenizer
+        self._news: asyncio.Queue[tuple[_Choice, News]] = asyncio.Queue()
+        try:
+            self.choices = list(self._begun())
+        except UsageError as e:
+            raise refusal_of(e) from e
+        self._id, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a model must run: a prompt given back without likelihoods needs none."""
+        return self.request.max_tokens != 0 or self.request.logprobs is not None
+
+    async def answer(self, engine: EngineThread) -> dict[str, Any]:
+        """The whole answer."""
+        pieces: dict[int, list[str]] = {choice.index: [] for choice in self.choices}
+        async for choice, news in self._run(engine):
+            pieces[choice.index] += news.pieces
+        made = [c.chunk(self._tokenizer, pieces[c.index], len(c.writing.ids), is_first=True) for c in self.choices]
+        return self._around(made) | {"usage": self.usage}
+
+    async def chunks(self, engine: EngineThread) -> AsyncIterator[dict[str, Any]]:
+        """The answer piece by piece."""
+        begun: set[int] = set()
+        options = self.request.stream_options
+        async for choice, news in self._run(engine):
+            is_first = choice.index not in begun
+            begun.add(choice.index)
+            new = choice.chunk(self._tokenizer, news.pieces, news.n_ids, is_first=is_first)
+            # A step may show nothing: half a character, or what may be the beginning of a stop text.
+            if new["text"] or new["finish_reason"] or (new["logprobs"] and new["logprobs"]["tokens"]):
+                yield self._around([new])
+        if options is not None and options.include_usage:
+            yield self._around([]) | {"usage": self.usage}
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens; a prompt counts once, however many choices it has."""
+        n_prompt = sum(len(choice._prompt) for choice in self.choices[:: self.request.n or 1])
+        n_written = sum(choice.n_written for choice in self.choices)
+        return {"prompt_tokens": n_prompt, "completion_tokens": n_written, "total_tokens": n_prompt + n_written}
+
+    async def _run(self, engine: EngineThread) -> AsyncIterator[tuple[_Choice, News]]:
+        """Let the engine write all texts; a listener that stops takes them out again."""
+        running = list(self.choices)
+        if not self.needs_model:
+            for choice in running:
+                choice.is_ended = True
+                yield choice, News(pieces=[], n_ids=choice.writing.n_prompt, is_ended=True)
+            return
+        for choice in running:
+            engine.write(self.served.batch, choice.writing, partial(self._hear, choice))
+        try:
+            while running:
+                choice, news = await self._news.get()
+                if news.error is not None:
+                    raise refusal_of(news.error)
+                if news.is_ended:
+                    choice.is_ended = True
+                    running.remove(choice)
+                yield choice, news
+        finally:
+            for choice in running:
+                engine.leave(self.served.batch, choice.writing)
+
+    def _hear(self, choice: _Choice, news: News) -> None:
+        self._news.put_nowait((choice, news))
+
+    def _begun(self) -> Iterator[_Choice]:
+        request, model, batch = self.request, self.served.model, self.served.batch
+        n_tokens = _DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens
+        if n_tokens == 0 and not request.echo:
+            raise RefusalError("bad_value", "max_tokens must be at least 1 where echo is not true, got 0", "max_tokens")
+        stops = () if request.stop is None else (request.stop,) if isinstance(request.stop, str) else request.stop
+        options = WritingOptions(max_tokens=max(1, n_tokens), stop=tuple(stops), logprobs=request.logprobs)
+        prompts = self._prompts()
+        n = request.n or 1
+        for i, prompt in enumerate(prompts):
+            ids = model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+            needed = max(1, len(ids)) + options.max_tokens - 1
+            if needed > batch.n_context and self.needs_model:
+                raise RefusalError(
+                    "context_length_exceeded",
+                    f"prompt has {len(ids)} tokens, which do not fit into the context of {batch.n_context} with"
+                    f" {n_tokens} new ones: ask for fewer, or send a shorter prompt",
+                    "prompt",
+                )
+            for j in range(n):
+                writing = begin_writing(model, ids, options, self._sampling(j), scores_prompt=bool(request.echo))
+                batch.check(writing)
+                yield _Choice(i * n + j, writing, request, is_empty=not ids)
+
+    def _prompts(self) -> list[str | list[int]]:
+        prompt: Any = self.request.prompt
+        return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+
+    def _sampling(self, i: int) -> Sampling:
+        """How the i-th choice of each prompt is drawn; OpenAI's defaults, which filter nothing."""
+        request = self.request
+
+        def given(value: Any, default: Any) -> Any:
+            return default if value is None else value
+
+        return Sampling(
+            temperature=given(request.temperature, 1.0),
+            top_k=given(request.top_k, 0),
+            top_p=given(request.top_p, 1.0),
+            min_p=given(request.min_p, 0.0),
+            repeat_penalty=given(request.repeat_penalty, 1.0),
+            seed=(self.seed + i) % (1 << 64),
+            logit_bias={int(token): bias for token, bias in (request.logit_bias or {}).items()},
+        )
+
+    def _around(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self.served.name,
+            "system_fingerprint": self.served.fingerprint,
+            "seed": self.seed,
+            "choices": choices,
+        }
