@@ -10,15 +10,17 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 from engine.nano import HELDOUT, nano_files
+from evals.local_tasks import write_tasks
 from pythia_gguf import load
 from pythia_gguf.evals.harness import PythiaLM
+from pythia_gguf.evals.tasks import load_tasks, run_tasks
 from serve.running import MODEL, RunningServer
 
 CONTEXT = 512
 
 
 class OneLess(PythiaLM):
-    """The model in this process with the context that lm_eval leaves of a server's: it has a token written."""
+    """The model in this process with the windows of lm_eval for servers: a token is written after each."""
 
     @property
     def max_length(self) -> int:
@@ -38,7 +40,7 @@ def there(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> LocalComple
         model=MODEL,
         base_url=f"{server.url}/v1/completions",
         tokenizer_backend="remote",
-        max_length=CONTEXT,
+        max_length=CONTEXT + 1,
         num_concurrent=4,
         max_retries=1,
     )
@@ -53,6 +55,8 @@ def test_loglikelihoods(there: LocalCompletionsAPI):
     text = HELDOUT.read_text("utf-8")
     pairs = [("import", f" {word}") for word in ("sys", "os", "banana", "numpy as np")]
     pairs += [("", "def main("), ("x = ", "1"), (text[:4_000], text[4_000:4_040]), ("a\N{SNOWMAN}", "\N{SNOWMAN} b")]
+    greedy = load(nano_files()["Q4_K_M"]).generate("def main(", max_tokens=3, temperature=0).text
+    pairs += [("def main(", greedy), ("def main(", f"{greedy}\N{SNOWMAN}")]
     pairs += [(text[i : i + 60], text[i + 60 : i + 90]) for i in range(0, 2_000, 100)]
     asked = instances("loglikelihood", pairs)
     told, expected = there.loglikelihood(asked), here().loglikelihood(asked)
@@ -62,9 +66,9 @@ def test_loglikelihoods(there: LocalCompletionsAPI):
 
 
 def test_rolling_loglikelihoods(there: LocalCompletionsAPI):
-    """The harness leaves another token of a server's context for windows, so texts are of one window or less."""
+    """One window, and several."""
     text = HELDOUT.read_text("utf-8")
-    asked = instances("loglikelihood_rolling", [(text[:n],) for n in (1, 30, 900)])
+    asked = instances("loglikelihood_rolling", [(text[:n],) for n in (1, 30, 900, 4_000)])
     told, expected = there.loglikelihood_rolling(asked), here().loglikelihood_rolling(asked)
     assert told == pytest.approx(expected, rel=0, abs=1e-9)
 
@@ -76,3 +80,19 @@ def test_texts(there: LocalCompletionsAPI):
     told, expected = there.generate_until(asked), here().generate_until(asked)
     assert told == expected
     assert len(set(told)) > 4
+
+
+def test_tasks_of_every_kind(there: LocalCompletionsAPI, tmp_path_factory: pytest.TempPathFactory):
+    """The harness's own definitions: log-likelihoods, rolling ones and written texts, item by item."""
+    names = ["lambada_openai", "arc_challenge", "wikitext", "nq_open"]
+    folder = write_tasks(tmp_path_factory.mktemp("tasks") / "tasks")
+    told, expected = (run_tasks(lm, load_tasks(names, folder))["samples"] for lm in (there, here()))
+    for name in names:
+        for one, other in zip(told[name], expected[name], strict=True):
+            got, wanted = ([value for resp in sample["resps"] for value in resp] for sample in (one, other))
+            if name == "nq_open":
+                assert got == wanted
+                continue
+            got, wanted = ([v if isinstance(v, tuple | list) else (v, None) for v in each] for each in (got, wanted))
+            assert [greedy for _, greedy in got] == [greedy for _, greedy in wanted]
+            assert [p for p, _ in got] == pytest.approx([p for p, _ in wanted], rel=0, abs=1e-9)

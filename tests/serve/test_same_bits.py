@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from engine.nano import HELDOUT
+from pythia_gguf import load
+from pythia_gguf.serve.registry import fingerprint_of
 from serve.running import MODEL, OTHER, RunningServer, running, two_models
 
 # The campaign takes 1,000.
@@ -66,13 +68,12 @@ def test_no_bit_depends_on_what_else_runs(server: RunningServer):
 
 
 def test_the_fingerprint_names_all_that_decides_the_numbers(server: RunningServer):
-    """Another file, GELU, activations or cache have another one; threads and limits do not."""
+    """Another file, GELU, activations or cache have another one; threads have not."""
 
-    def fingerprints(*options: str) -> list[str]:
-        with running(two_models()[0], *options) as other:
-            return [other.complete("a", max_tokens=1)["system_fingerprint"]]
+    def fingerprint(**options: Any) -> str:
+        return fingerprint_of(load(two_models()[0], **options))
 
     of_both = [server.complete("a", max_tokens=1, model=name)["system_fingerprint"] for name in (MODEL, OTHER)]
-    assert fingerprints("--threads", "1", "--parallel", "2", "--context", "64") == of_both[:1]
-    others = [fingerprints(*o)[0] for o in (("--gelu", "tanh"), ("--activations", "float32"), ("--kv", "f32"))]
+    assert fingerprint(threads=1) == of_both[0]
+    others = [fingerprint(gelu="tanh"), fingerprint(activations="float32"), fingerprint(cache="f32")]
     assert len({*of_both, *others}) == 5

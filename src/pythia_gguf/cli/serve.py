@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from pythia_gguf.choices import CHAT_FORMATS
 from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.model_options import LoadOptions, loading_options
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
@@ -53,6 +54,7 @@ class _Bytes(click.ParamType):
 )
 @click.option("--context", type=click.IntRange(1), help="Most tokens of a text.  [default: what the model has]")
 @click.option("--memory", type=_Bytes(), default="8G", show_default=True, help="For weights, keys and values together.")
+@click.option("--chat-format", type=click.Choice(CHAT_FORMATS), help="Take conversations, written down like this.")
 @click.option("--no-prefix-cache", is_flag=True, help="Forget each text when it ends; changes no answer.")
 @click.option("--check", "only_checks", is_flag=True, help="Take the port, load the first model, say where, and end.")
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
@@ -65,6 +67,7 @@ def command(
     n_parallel: int,
     context: int | None,
     memory: int,
+    chat_format: str | None,
     no_prefix_cache: bool,
     only_checks: bool,
     opens: bool,
@@ -99,6 +102,7 @@ def command(
         gelu=loading.gelu,
         activations=loading.activations,
         cache=loading.cache,
+        chat_format=chat_format,
         keeps_prefixes=not no_prefix_cache,
     )
     registry = Registry(sources, options)

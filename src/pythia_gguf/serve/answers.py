@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -50,12 +50,16 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, chunks: AsyncIterator[dict[str, Any]], held: contextlib.AsyncExitStack, metrics: Metrics
+        self,
+        chunks: AsyncIterator[dict[str, Any]],
+        shaped: Callable[[dict[str, Any]], dict[str, Any]],
+        held: contextlib.AsyncExitStack,
+        metrics: Metrics,
     ) -> None:
-        """`held` is given up at the end."""
+        """`shaped` makes an event of a chunk; `held` is given up at the end."""
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._chunks, self._held, self._metrics = chunks, held, metrics
+        self._chunks, self._shaped, self._held, self._metrics = chunks, shaped, held, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events."""
@@ -71,7 +75,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with contextlib.aclosing(self._chunks) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                await _send_event(send, chunk)
+                await _send_event(send, self._shaped(chunk))
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
 
 

@@ -16,18 +16,26 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse
 
+from pythia_gguf.errors import PythiaGGUFError
 from pythia_gguf.json_file import parse_json_object
 from pythia_gguf.serve import shapes
 from pythia_gguf.serve.answers import EventStream, unless_left
+from pythia_gguf.serve.chat import as_chat, as_chat_chunk, completion_of
 from pythia_gguf.serve.completions import CompletionJob
 from pythia_gguf.serve.divergence import divergence
 from pythia_gguf.serve.metrics import CONTENT_TYPE
-from pythia_gguf.serve.refusals import CODES, RefusalError
+from pythia_gguf.serve.refusals import CODES, RefusalError, refusal_of
 from pythia_gguf.serve.state import ServerState
 from pythia_gguf.serve.validation import refusal_of_fields
 
 # Files of the page: "/" is its index.html, and "/page/NAME" any other.
 PAGE = Path(__file__).parent / "page"
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": shapes.Error, "description": ", ".join(code for code, (s, _) in CODES.items() if s == status)}
     for status in sorted({status for status, _ in CODES.values()} - {499})
@@ -80,7 +88,20 @@ def make_app(state: ServerState) -> FastAPI:
     _add_tokens(app, state)
     _add_state(app, state)
     _add_errors(app)
+    _name_models(app.openapi(), list(state.registry.sources))
     return app
+
+
+def _name_models(part: Any, names: list[str]) -> None:
+    """Put the names of the models into the OpenAPI document wherever a field takes one."""
+    if isinstance(part, dict):
+        if part.pop(shapes.SERVED_NAMES, False):
+            part["enum"] = names
+        for inner in part.values():
+            _name_models(inner, names)
+    elif isinstance(part, list):
+        for inner in part:
+            _name_models(inner, names)
 
 
 def is_public(path: str) -> bool:
@@ -92,26 +113,20 @@ def _add_completions(app: FastAPI, state: ServerState) -> None:
     @app.post("/v1/completions", responses={200: {"model": shapes.Completion}, **_ERRORS})
     async def complete(request: Request, asked: shapes.CompletionRequest) -> Response:
         """Write on from a prompt, or say how likely it is."""
-        if asked.stream_options is not None and not asked.stream:
-            raise RefusalError("bad_value", "stream_options needs stream to be true", "stream_options")
-        stack = contextlib.AsyncExitStack()
-        async with stack:
-            job = await stack.enter_async_context(_job(state, asked))
-            if not asked.stream:
-                return JSONResponse(await unless_left(request.receive, job.answer(state.engine), state.metrics))
-            # The stream goes on when this function has returned, and gives the model up when it ends.
-            return EventStream(job.chunks(state.engine), stack.pop_all(), state.metrics)
-        raise AssertionError("unreachable")
+        return await _completion(state, request, asked, dict, dict)
 
-    @app.post("/v1/chat/completions", responses=_ERRORS)
-    async def chat(asked: shapes.ChatRequest) -> Response:
-        """Refused: these are base models, which know no roles."""
-        raise RefusalError(
-            "unsupported",
-            "base models know no roles, and no template of a file is run: write the whole text into the prompt of"
-            " /v1/completions",
-            "messages",
-        )
+    @app.post("/v1/chat/completions", responses={200: {"model": shapes.Chat}, **_ERRORS})
+    async def chat(request: Request, asked: shapes.ChatRequest) -> Response:
+        """Answer in a conversation, where the server was started with a format for one."""
+        name = state.registry.options.chat_format
+        if name is None:
+            raise RefusalError(
+                "unsupported",
+                "base models know no roles, and no template of a file is run: write the whole text into the prompt of"
+                " /v1/completions, or start the server with one of its formats for chats",
+                "messages",
+            )
+        return await _completion(state, request, completion_of(asked, name), as_chat, as_chat_chunk)
 
     @app.post("/v1/divergence", responses={200: {"model": shapes.Divergence}, **_ERRORS})
     async def diverge(request: Request, asked: shapes.DivergenceRequest) -> Response:
@@ -120,6 +135,24 @@ def _add_completions(app: FastAPI, state: ServerState) -> None:
         async with state.registry.use(first, "models") as reference, state.registry.use(second, "models") as candidate:
             work = divergence(state.engine, reference, candidate, asked.prompt)
             return JSONResponse(await unless_left(request.receive, work, state.metrics))
+
+
+async def _completion(
+    state: ServerState,
+    request: Request,
+    asked: shapes.CompletionRequest,
+    shaped: Callable[[dict[str, Any]], dict[str, Any]],
+    shaped_chunk: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Response:
+    if asked.stream_options is not None and not asked.stream:
+        raise RefusalError("bad_value", "stream_options needs stream to be true", "stream_options")
+    async with contextlib.AsyncExitStack() as stack:
+        job = await stack.enter_async_context(_job(state, asked))
+        if asked.stream:
+            # The stream goes on when this function has returned, and gives the model up when it ends.
+            return EventStream(job.chunks(state.engine), shaped_chunk, stack.pop_all(), state.metrics)
+        answer = await unless_left(request.receive, job.answer(state.engine), state.metrics)
+    return JSONResponse(shaped(answer))
 
 
 @contextlib.asynccontextmanager
@@ -141,7 +174,7 @@ def _add_tokens(app: FastAPI, state: ServerState) -> None:
     @app.post("/tokenize", responses={200: {"model": shapes.Tokens}, **_ERRORS})
     async def tokenize(asked: shapes.TokenizeRequest) -> Response:
         """Ids of a text."""
-        async with state.registry.use(asked.model or state.registry.first) as served:
+        async with state.registry.use(asked.model) as served:
             tokenizer = served.model.tokenizer
             special = None if asked.add_special_tokens else False
             ids = await asyncio.to_thread(tokenizer.encode, asked.prompt, special=special)
@@ -152,7 +185,7 @@ def _add_tokens(app: FastAPI, state: ServerState) -> None:
     @app.post("/detokenize", responses={200: {"model": shapes.Text}, **_ERRORS})
     async def detokenize(asked: shapes.DetokenizeRequest) -> Response:
         """Text of ids."""
-        async with state.registry.use(asked.model or state.registry.first) as served:
+        async with state.registry.use(asked.model) as served:
             n_vocab = served.model.n_vocab
             if asked.tokens and max(asked.tokens) >= n_vocab:
                 raise RefusalError(
@@ -163,7 +196,7 @@ def _add_tokens(app: FastAPI, state: ServerState) -> None:
     @app.get("/tokenizer_info", responses={200: {"model": shapes.TokenizerInfo}, **_ERRORS_OF_GET})
     async def tokenizer_info(model: ModelQuery = None) -> Response:
         """What clients need to know of the tokenizer."""
-        async with state.registry.use(model or state.registry.first) as served:
+        async with state.registry.use(model) as served:
             tokenizer = served.model.tokenizer
             special = tokenizer.special
             named = {"bos": special.begin, "eos": special.end, "pad": special.pad, "unk": special.unknown}
@@ -181,7 +214,7 @@ def _add_state(app: FastAPI, state: ServerState) -> None:
     @app.get("/health", responses={200: {"model": shapes.Health}, **_ERRORS_OF_GET})
     async def health() -> Response:
         """Whether requests are taken."""
-        return JSONResponse({"status": "stopping" if state.is_stopping else "ok"}, 503 if state.is_stopping else 200)
+        return JSONResponse({"status": "ok"})
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}, **_ERRORS_OF_GET})
     async def metrics() -> Response:
@@ -190,13 +223,13 @@ def _add_state(app: FastAPI, state: ServerState) -> None:
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return FileResponse(PAGE / "index.html")
+        return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
 
     @app.get("/page/{name}", include_in_schema=False)
     async def page_file(name: str) -> Response:
         if name not in {path.name for path in PAGE.iterdir()}:
             raise RefusalError("no_such_route", "the page has no such file")
-        return FileResponse(PAGE / name)
+        return FileResponse(PAGE / name, headers=_PAGE_HEADERS)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -207,9 +240,14 @@ def _add_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: RefusalError) -> Response:
         return answer(error)
 
+    @app.exception_handler(PythiaGGUFError)
+    @app.exception_handler(MemoryError)
+    async def failed(request: Request, error: PythiaGGUFError | MemoryError) -> Response:
+        return answer(refusal_of(error))
+
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
-        known = {name for shape in shapes.Shape.__subclasses__() for name in shape.model_fields}
+        known = {*shapes.CompletionRequest.model_fields, *shapes.TokenizeRequest.model_fields, "models", "tokens"}
         return answer(refusal_of_fields(error.errors(), known))
 
     @app.exception_handler(HTTPException)

@@ -12,7 +12,6 @@ from typing import Any
 from pythia_gguf.engine.logprobs import TokenLogprob
 from pythia_gguf.engine.sampling import Sampling
 from pythia_gguf.engine.writing import Writing, WritingOptions, begin_writing
-from pythia_gguf.errors import UsageError
 from pythia_gguf.serve.engine_thread import EngineThread, News
 from pythia_gguf.serve.refusals import RefusalError, refusal_of
 from pythia_gguf.serve.registry import ServedModel
@@ -78,15 +77,12 @@ class CompletionJob:
     """All texts of one request, from their beginning to the answer."""
 
     def __init__(self, request: CompletionRequest, served: ServedModel) -> None:
-        """Raises RefusalError for what a model cannot do; it may take as long as a megabyte takes to become tokens."""
+        """Raises RefusalError and UsageError for what a model cannot do. A prompt of a megabyte takes a while."""
         self.request, self.served = request, served
         self.seed = secrets.randbits(32) if request.seed is None else request.seed
         self._tokenizer = served.model.tokenizer
         self._news: asyncio.Queue[tuple[_Choice, News]] = asyncio.Queue()
-        try:
-            self.choices = list(self._begun())
-        except UsageError as e:
-            raise refusal_of(e) from e
+        self.choices = list(self._begun())
         self._id, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
 
     @property
@@ -164,9 +160,9 @@ class CompletionJob:
             if needed > batch.n_context and self.needs_model:
                 raise RefusalError(
                     "context_length_exceeded",
-                    f"prompt has {len(ids)} tokens, which do not fit into the context of {batch.n_context} with"
-                    f" {n_tokens} new ones: ask for fewer, or send a shorter prompt",
-                    "prompt",
+                    f"prompt of {len(ids)} tokens and max_tokens {n_tokens} do not fit into the context of"
+                    f" {batch.n_context}: ask for fewer tokens, or send a shorter prompt",
+                    "prompt" if len(ids) > batch.n_context else "max_tokens",
                 )
             for j in range(n):
                 writing = begin_writing(model, ids, options, self._sampling(j), scores_prompt=bool(request.echo))

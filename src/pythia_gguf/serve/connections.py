@@ -23,6 +23,8 @@ from pythia_gguf.serve.refusals import RefusalError
 
 MOST_CONNECTIONS = 256
 RECEIVE_S = 10.0
+# A client that takes no byte of its answer for so long is cut off.
+_STALL_S = 30.0
 _DRAIN_S = 30
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -31,6 +33,7 @@ class LimitedProtocol(H11Protocol):
     """One connection."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
     _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -47,6 +50,7 @@ class LimitedProtocol(H11Protocol):
         """Forget the connection."""
         self._stop_clock()
         if not self._is_refused:
+            self.resume_writing()
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -57,6 +61,18 @@ class LimitedProtocol(H11Protocol):
             self._expect_request()
         super().data_received(data)
         self._look_if_whole()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what was written."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(_STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def on_response_complete(self) -> None:
         """Go on with what the client has sent meanwhile."""

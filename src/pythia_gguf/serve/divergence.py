@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from pythia_gguf.engine.protocol import Part
-from pythia_gguf.errors import UsageError
 from pythia_gguf.kernels.divergence import KL, NLL_CANDIDATE, NLL_REFERENCE, SAME_TOP, compare
 from pythia_gguf.serve.engine_thread import EngineThread
-from pythia_gguf.serve.refusals import RefusalError, refusal_of
+from pythia_gguf.serve.refusals import RefusalError
 from pythia_gguf.serve.registry import ServedModel
 from pythia_gguf.serve.token_texts import Offsets, bytes_of, text_of
 
@@ -23,7 +22,7 @@ _SLICE_TOKENS = 32
 async def divergence(
     engine: EngineThread, reference: ServedModel, candidate: ServedModel, prompt: str | list[int]
 ) -> dict[str, Any]:
-    """The answer of /v1/divergence. Raises RefusalError."""
+    """The answer of /v1/divergence. Raises RefusalError, and what a step of a model raises."""
     models = (reference, candidate)
     ids = await asyncio.to_thread(_checked_ids, models, prompt)
     rows: list[np.ndarray] = []
@@ -53,10 +52,7 @@ def _checked_ids(models: tuple[ServedModel, ServedModel], prompt: str | list[int
             f"models must have one vocabulary, got {reference.model.n_vocab} and {candidate.model.n_vocab} tokens",
             "models",
         )
-    try:
-        ids = reference.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-    except UsageError as e:
-        raise refusal_of(e) from e
+    ids = reference.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     n_context = min(served.batch.n_context for served in models)
     if not 1 <= len(ids) <= n_context + 1:
         raise RefusalError(

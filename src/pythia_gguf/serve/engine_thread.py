@@ -43,11 +43,15 @@ Listener = Callable[[News], None]
 
 
 class EngineThread:
-    """Runs batches and other work, as long as there is any; waits otherwise."""
+    """Runs batches and other work, as long as there is any; waits otherwise.
+
+    has_failed  whether it has died of a mistake of ours
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics, on_fault: Callable[[], None]) -> None:
         """`on_fault` is called in the loop when the thread has died of a mistake of ours."""
         self._loop, self._metrics, self._on_fault = loop, metrics, on_fault
+        self.has_failed = False
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._texts: dict[Batch, dict[Writing, Listener]] = {}
         self._work: list[tuple[Iterator[None], Callable[[Failure | None], None]]] = []
@@ -97,6 +101,7 @@ class EngineThread:
                 self._metrics.busy_s += time.perf_counter() - started
                 self._tell()
         except BaseException:
+            self.has_failed = True
             self._loop.call_soon_threadsafe(self._on_fault)
             raise
 

@@ -32,7 +32,6 @@ CODES: Mapping[str, tuple[int, str]] = MappingProxyType(
         "internal": (500, "server_error"),
         "model_failed": (500, "server_error"),
         "busy": (503, "server_error"),
-        "stopping": (503, "server_error"),
         "deadline": (504, "server_error"),
     }
 )

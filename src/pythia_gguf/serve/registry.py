@@ -9,17 +9,18 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 
 from pythia_gguf.engine.batch import Batch
 from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.weights import weights_bytes
-from pythia_gguf.errors import Argument, PythiaGGUFError, UsageError, nearest
+from pythia_gguf.errors import Argument, UsageError, nearest
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.machine import in_units
 from pythia_gguf.models.find import found_gguf
 from pythia_gguf.progress import Progress
-from pythia_gguf.serve.refusals import RefusalError, refusal_of
+from pythia_gguf.serve.refusals import RefusalError
 from pythia_gguf.serve.sources import ModelSource
 
 # Texts that have ended stay in memory while there is room: prompts to come may begin like them.
@@ -33,6 +34,7 @@ class ServeOptions:
     n_parallel    texts that one model writes at a time
     context       most tokens of a text; None: as many as each model has positions
     memory_bytes  for weights, keys and values of all models together
+    chat_format   how a conversation becomes a prompt, one of `choices.CHAT_FORMATS`; None: chats are refused
     keeps_prefixes  whether texts that have ended stay for those that begin like them
     progress      makes what hears how far loading is
     threads, gelu, activations, cache  as for `engine.model.load`
@@ -46,6 +48,7 @@ class ServeOptions:
     gelu: str = "auto"
     activations: str = "int8"
     cache: str = "auto"
+    chat_format: str | None = None
     keeps_prefixes: bool = True
 
 
@@ -60,7 +63,7 @@ class ServedModel:
 
     def __init__(self, name: str, model: Model, batch: Batch, n_bytes: int) -> None:
         self.name, self.model, self.batch, self.n_bytes = name, model, batch, n_bytes
-        self.fingerprint = _fingerprint(model)
+        self.fingerprint = fingerprint_of(model)
         self.n_users, self.last_used = 0, 0.0
 
 
@@ -80,11 +83,15 @@ class Registry:
 
     def load_first(self) -> None:
         """Load the first model before the loop runs, where a signal ends it as it ends any other command."""
-        self.loaded[self.first] = self._load(self.sources[self.first])
+        self.loaded[self.first] = self._load(self.sources[self.first], self._make_room)
 
     @contextlib.asynccontextmanager
-    async def use(self, name: str, param: str = "model") -> AsyncIterator[ServedModel]:
-        """A model, which stays in memory while the block runs. Raises RefusalError, which names the field `param`."""
+    async def use(self, name: str | None, param: str = "model") -> AsyncIterator[ServedModel]:
+        """A model, which stays in memory while the block runs; None: the first one.
+
+        Raises RefusalError, which names the field `param`, and PythiaGGUFError or MemoryError when loading fails
+        """
+        name = self.first if name is None else name
         source = self.sources.get(name)
         if source is None:
             raise RefusalError("no_such_model", f"no model {name!r} is served{nearest(name, self.sources)}", param)
@@ -100,17 +107,15 @@ class Registry:
         async with self._one_load:
             # Another request may have loaded it while this one waited.
             if source.name not in self.loaded:
-                try:
-                    self.loaded[source.name] = await asyncio.to_thread(self._load, source)
-                except (PythiaGGUFError, MemoryError) as e:
-                    raise refusal_of(e) from e
+                make_room = partial(self._make_room_in, asyncio.get_running_loop())
+                self.loaded[source.name] = await asyncio.to_thread(self._load, source, make_room)
             return self.loaded[source.name]
 
-    def _load(self, source: ModelSource) -> ServedModel:
+    def _load(self, source: ModelSource, make_room: Callable[[str, int], None]) -> ServedModel:
         o = self.options
         with o.progress() as progress, found_gguf(source.place, threads=o.threads, progress=progress) as path:
             n_weights = weights_bytes(open_gguf_model(path)[0])
-            self._make_room(source.name, n_weights)
+            make_room(source.name, n_weights)
             model = load(
                 path, threads=o.threads, gelu=o.gelu, activations=o.activations, cache=o.cache, progress=progress
             )
@@ -121,7 +126,7 @@ class Registry:
                 )
             # 1. Keys and values get what is left of the memory, and no more than all texts need at their longest.
             of_one = model.kv_bytes(n_context)
-            self._make_room(source.name, n_weights + of_one)
+            make_room(source.name, n_weights + of_one)
             kv_bytes = min(o.n_parallel * of_one, self._n_free - n_weights)
             batch = Batch(model, o.n_parallel, n_context, kv_bytes, _KEPT_TEXTS if o.keeps_prefixes else 0)
             # 2. The hash of the file is taken now, while the file is sure to be there.
@@ -130,6 +135,14 @@ class Registry:
     @property
     def _n_free(self) -> int:
         return self.options.memory_bytes - sum(served.n_bytes for served in self.loaded.values())
+
+    def _make_room_in(self, loop: asyncio.AbstractEventLoop, name: str, n_bytes: int) -> None:
+        """The same from another thread: only the loop knows who uses a model, so only the loop lets one go."""
+
+        async def make() -> None:
+            self._make_room(name, n_bytes)
+
+        asyncio.run_coroutine_threadsafe(make(), loop).result()
 
     def _make_room(self, name: str, n_bytes: int) -> None:
         """Let models go that nobody needs now, those first that nobody has needed for long."""
@@ -143,7 +156,7 @@ class Registry:
             del self.loaded[min(idle, key=lambda served: served.last_used).name]
 
 
-def _fingerprint(model: Model) -> str:
+def fingerprint_of(model: Model) -> str:
     """Equal ones promise equal bits: the file, its activations, GELU, cache and special tokens, and our version."""
     facts = {key: value for key, value in model.facts.items() if key not in ("file", "quant")}
     text = json.dumps([facts, metadata.version("pythia-gguf")], sort_keys=True)

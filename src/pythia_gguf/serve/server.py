@@ -28,9 +28,11 @@ def listen(host: str, port: int, key: str | None) -> socket.socket:
         raise UsageError(Argument("host", host), " lets others in: that needs ", Argument("api_key_file"))
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            stack.pop_all()
     except OSError as e:
         raise StorageError(f"cannot listen on {host}:{port}: {e.strerror}. Choose another ", Argument("port")) from e
     return listening
@@ -53,9 +55,8 @@ async def serve(
     server = None
 
     def end() -> None:
-        state.is_stopping = True
         if server is not None:
-            server.should_exit = True
+            server.should_exit = server.force_exit = True
 
     engine = EngineThread(loop, metrics, end)
     state = ServerState(registry, engine, metrics)
@@ -77,6 +78,6 @@ async def serve(
     try:
         await serving
     finally:
-        state.is_stopping = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.to_thread(engine.stop)
+        engine.stop()
+    if engine.has_failed:
+        raise RuntimeError("the thread that runs models has ended")

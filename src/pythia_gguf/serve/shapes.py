@@ -7,17 +7,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MOST_PROMPTS, MOST_CHOICES, MOST_LOGPROBS = 64, 8, 20
 MOST_STOPS, MOST_STOP_CHARS = 16, 64
 _MOST_TOKENS = 1 << 20
 _MOST_BIASES = 1024
+_MOST_MESSAGES = 256
 
-Token = Annotated[int, Field(ge=0, lt=1 << 31)]
+# Where the document has the names of the models that are served.
+SERVED_NAMES = "x-served-names"
+
+
+def _whole(value: Any) -> Any:
+    """In JSON 2.0 is a whole number, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
+Token = Annotated[int, Field(ge=0, lt=1 << 31), _WHOLE]
 Ids = Annotated[list[Token], Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=MOST_STOP_CHARS)]
-Name = Annotated[str, Field(description="One of /v1/models.", max_length=512)]
+Name = Annotated[str, Field(description="One of /v1/models.", max_length=512, json_schema_extra={SERVED_NAMES: True})]
 
 
 class Shape(BaseModel):
@@ -32,49 +43,73 @@ class StreamOptions(Shape):
     include_usage: bool = Field(False, description="A last chunk without choices tells how many tokens there were.")
 
 
-class CompletionRequest(Shape):
-    """A text to write on from, or several."""
+class TextRequest(Shape):
+    """What every request for new text may say."""
 
     model: Name
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES), _WHOLE] | None = Field(
+        1, description="Choices for each prompt; the i-th has seed + i."
+    )
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), _WHOLE] | None = Field(
+        None, description="The same seed gives the same text."
+    )
+    temperature: float | None = Field(1.0, ge=0, le=100, description="0 takes the most likely token.")
+    top_p: float | None = Field(1.0, ge=0, le=1)
+    logit_bias: (
+        dict[Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,8})$")], Annotated[float, Field(ge=-100, le=100)]] | None
+    ) = Field(None, description="Added to logits, by token id.", max_length=_MOST_BIASES)
+    stream: bool | None = Field(False, description="Server-sent events, the last of them [DONE].")
+    stream_options: StreamOptions | None = None
+    presence_penalty: Annotated[Literal[0], _WHOLE] | None = Field(None, description="Not supported.")
+    frequency_penalty: Annotated[Literal[0], _WHOLE] | None = Field(None, description="Not supported.")
+    user: None = Field(None, description="Not supported.")
+
+
+class CompletionRequest(TextRequest):
+    """A text to write on from, or several."""
+
     prompt: (
         str
         | Ids
         | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
         | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
     ) = Field(description="A text, token ids, or a list of either.")
-    max_tokens: int | None = Field(16, ge=0, le=_MOST_TOKENS, description="Most tokens to write; 0 only with echo.")
-    echo: bool | None = Field(False, description="Give back the prompt before the new text.")
-    logprobs: int | None = Field(
-        None, ge=0, le=MOST_LOGPROBS, description="Log-probabilities, and of so many of the most likely tokens."
+    max_tokens: Annotated[int, Field(ge=0, le=_MOST_TOKENS), _WHOLE] | None = Field(
+        16, description="Most tokens to write; 0 only with echo."
     )
-    n: int | None = Field(1, ge=1, le=MOST_CHOICES, description="Choices for each prompt; the i-th has seed + i.")
+    echo: bool | None = Field(False, description="Give back the prompt before the new text.")
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), _WHOLE] | None = Field(
+        None, description="Log-probabilities, and of so many of the most likely tokens."
+    )
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = Field(
         None, description="Texts at which a choice ends; one that is the text of a special token is that token."
     )
-    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63, description="The same seed gives the same text.")
-    temperature: float | None = Field(1.0, ge=0, le=100, description="0 takes the most likely token.")
-    top_p: float | None = Field(1.0, ge=0, le=1)
-    top_k: int | None = Field(0, ge=0, lt=1 << 31, description="Only the k most likely; 0 for all.")
+    top_k: Annotated[int, Field(ge=0, lt=1 << 31), _WHOLE] | None = Field(
+        0, description="Only the k most likely; 0 for all."
+    )
     min_p: float | None = Field(0.0, ge=0, le=1)
     repeat_penalty: float | None = Field(1.0, ge=1e-3, le=1e3, description="On the last 64 tokens; 1 for none.")
-    logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
-        Field(None, description="Added to logits, by token id.", max_length=_MOST_BIASES)
-    )
-    stream: bool | None = Field(False, description="Server-sent events, the last of them [DONE].")
-    stream_options: StreamOptions | None = None
-    presence_penalty: Literal[0] | None = Field(None, description="Not supported.")
-    frequency_penalty: Literal[0] | None = Field(None, description="Not supported.")
     best_of: None = Field(None, description="Not supported.")
     suffix: None = Field(None, description="Not supported.")
-    user: None = Field(None, description="Not supported.")
 
 
-class ChatRequest(Shape):
-    """Refused: base models have no roles."""
+class ChatMessage(Shape):
+    """What one side says."""
 
-    model_config = ConfigDict(extra="allow")
-    model: Name
-    messages: list[dict[str, Any]]
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatRequest(TextRequest):
+    """A conversation, which the format that the server was started with turns into a prompt."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS), _WHOLE] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS), _WHOLE] | None = Field(
+        None, description="Another name for max_tokens, which comes first."
+    )
+    # The format brings a stop text of its own.
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS - 1)] | None = None
 
 
 class TokenizeRequest(Shape):
@@ -112,7 +147,7 @@ class TokenLogprobs(BaseModel):
     text_offset: list[int] = Field(description="Where the token begins in the text, in characters.")
     bytes: list[list[int] | None]
     token_ids: list[int]
-    top_ids: list[list[tuple[int, float]] | None] = Field(
+    top_ids: list[list[list[float]] | None] = Field(
         description="Ids and log-probabilities of the most likely tokens, most likely first."
     )
 
@@ -145,6 +180,28 @@ class Completion(BaseModel):
     seed: int
     choices: list[Choice]
     usage: Usage | None = None
+
+
+class ChatChoice(BaseModel):
+    """One answer."""
+
+    index: int
+    message: ChatMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class Chat(BaseModel):
+    """The answer of /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    seed: int
+    choices: list[ChatChoice]
+    usage: Usage
 
 
 class ModelCard(BaseModel):
@@ -205,14 +262,14 @@ class Divergence(BaseModel):
     text_offset: list[int]
     bytes: list[list[int] | None]
     kl: list[float | None] = Field(description="Of the candidate from the reference, over all tokens, nats.")
-    logprobs: list[tuple[float, float] | None] = Field(description="Of the token that came, under each model.")
+    logprobs: list[list[float] | None] = Field(description="Of the token that came, under each model.")
     is_same_top: list[bool | None] = Field(description="Whether both find the same token most likely.")
 
 
 class Health(BaseModel):
     """The answer of /health."""
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok"]
 
 
 class ErrorBody(BaseModel):

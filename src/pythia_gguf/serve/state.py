@@ -16,14 +16,10 @@ MOST_TEXTS = 1024
 
 
 class ServerState:
-    """One server.
-
-    is_stopping  whether it only finishes what it has begun
-    """
+    """One server."""
 
     def __init__(self, registry: Registry, engine: EngineThread, metrics: Metrics) -> None:
         self.registry, self.engine, self.metrics = registry, engine, metrics
-        self.is_stopping = False
         self._n_texts = 0
 
     @contextlib.contextmanager

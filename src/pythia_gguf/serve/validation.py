@@ -34,7 +34,7 @@ def refusal_of_fields(errors: Sequence[Mapping[str, Any]], known: Iterable[str])
     if kind == "extra_forbidden":
         where = one_line(".".join(map(str, place)), 80)
         return RefusalError(
-            "unsupported", f"{where} is no field that is known here{nearest(str(place[-1]), known)}", field
+            "unsupported", f"{where} is no field that is known here{nearest(str(place[-1]), known, 1)}", field
         )
     if field in _UNSUPPORTED:
         return RefusalError("unsupported", f"{name} is not supported: leave it out", field)
