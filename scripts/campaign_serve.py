@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from serve.running import running, two_models  # noqa: E402
-from serve.storms import be_slow, crowd, leave_in_waves, send_mutants  # noqa: E402
+from serve.storms import be_slow, crowd, leave_in_waves, read_nothing, send_mutants  # noqa: E402
 from serve.test_same_bits import answers, requests  # noqa: E402
 
 MOST_BYTES_A_REQUEST = 100
@@ -56,6 +56,8 @@ def storms() -> None:
         assert grown < MOST_BYTES_A_REQUEST
         be_slow(server, 700)
         say("700 slow connections: shut or refused")
+        read_nothing(server, 90)
+        say("a client that reads nothing was cut off")
         leave_in_waves(server, 10, 200)
         say("2,000 clients left mid-stream: nothing is kept of them")
 

@@ -256,10 +256,34 @@ def test_prompts_are_scored_in_slices(model: Model):
     ids = model.tokenizer.encode(HELDOUT.read_text("utf-8"))[:450]
     batch = Batch(model, n_sequences=2, n_kept=1)
     run(batch, begin_writing(model, ids, *options_of({"max_tokens": 1, "seed": 1})))
-    scored = begin_writing(model, ids, *options_of({"max_tokens": 2, "seed": 1, "logprobs": 3}), scores_prompt=True)
-    run(batch, scored)
     rows = model.logits(ids)
-    assert scored.prompt_logprobs == [Logprobs(row).of(i, 3) for row, i in zip(rows, ids[1:], strict=False)]
+    steps = counted_steps(batch)
+    # The second finds the scores of the first, the third wants more of them, the fourth has fewer tokens.
+    for n_top, n, n_read in ((3, 450, 450), (2, 450, 1), (5, 450, 450), (4, 300, 1)):
+        del steps[:]
+        options = {"max_tokens": 2, "seed": 1, "logprobs": n_top}
+        scored = run(batch, begin_writing(model, ids[:n], *options_of(options), scores_prompt=True))
+        expected = [Logprobs(row).of(i, n_top) for row, i in zip(rows, ids[1:n], strict=False)]
+        assert scored.prompt_logprobs == expected
+        alone = model.generate(ids[:n], **options)
+        assert (scored.text, scored.logprobs) == (alone.text, list(alone.logprobs or ()))
+        assert sum(m for parts in steps for _, m in parts) == n_read + 1
     assert len(batch._logits) <= 192
-    alone = model.generate(ids, max_tokens=2, seed=1, logprobs=3)
-    assert (scored.text, scored.logprobs) == (alone.text, list(alone.logprobs or ()))
+
+
+def test_choices_of_one_context_are_scored_side_by_side_and_read_it_once(model: Model):
+    """As lm_eval asks for them through a server: whole sequences, with the likelihoods of all tokens."""
+    context = model.tokenizer.encode(HELDOUT.read_text("utf-8")[:800])
+    choices = [[*context, *model.tokenizer.encode(c)] for c in (" a", " self.x", " return None", " not in y")]
+    batch = Batch(model, n_sequences=4)
+    steps = counted_steps(batch)
+    options = options_of({"max_tokens": 1, "temperature": 0, "logprobs": 1})
+    writings = [begin_writing(model, ids, *options, scores_prompt=True) for ids in choices]
+    for writing in writings:
+        batch.insert(writing)
+    while batch:
+        batch.step()
+    for writing, ids in zip(writings, choices, strict=True):
+        rows = model.logits(ids)
+        assert writing.prompt_logprobs == [Logprobs(row).of(i, 1) for row, i in zip(rows, ids[1:], strict=False)]
+    assert sum(n for parts in steps for _, n in parts) < len(context) + 40

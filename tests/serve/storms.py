@@ -130,6 +130,20 @@ def be_slow(server: RunningServer, n: int) -> None:
     assert server.http.get("/health").status_code == 200
 
 
+def read_nothing(server: RunningServer, limit_s: float) -> None:
+    """A client that asks for megabytes and takes none of them is cut off within the limit."""
+    server.complete("a", max_tokens=1)
+    n_descriptors, ends = server.n_descriptors(), time.monotonic() + limit_s
+    fields = {"model": MODEL, "prompt": ["def"] * 64, "max_tokens": 30, "n": 8, "logprobs": 20}
+    with server.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(raw_request("POST", "/v1/completions", json.dumps(fields)))
+        watch = threading.Event()
+        while server.metric("texts") > 0 or server.n_descriptors() > n_descriptors:
+            assert time.monotonic() < ends
+            watch.wait(0.5)
+
+
 def _opened(server: RunningServer, sent: list[bytes]) -> Iterator[socket.socket]:
     for data in sent:
         connection = server.connect()

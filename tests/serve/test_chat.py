@@ -8,7 +8,6 @@ import openai
 import pytest
 
 from patience import HANGS_S
-from pythia_gguf.choices import CHAT_FORMATS
 from pythia_gguf.serve.chat import FORMATS
 from pythia_gguf.serve.shapes import ChatMessage
 from serve.running import MODEL, RunningServer, running, two_models
@@ -29,7 +28,6 @@ def talking() -> Iterator[RunningServer]:
 
 def test_formats_are_those_of_the_makers():
     """Source: the model cards of databricks/dolly-v2 and OpenAssistant's models of Pythia."""
-    assert tuple(FORMATS) == CHAT_FORMATS
     told = [ChatMessage(**message) for message in TALK]
     assert FORMATS["dialogue"].prompt(told) == "Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: 1+1?\n\nAssistant:"
     assert FORMATS["oasst"].prompt(told[1:]) == (

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pythia_gguf.choices import CHAT_FORMATS
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.model_options import LoadOptions, loading_options
 from pythia_gguf.errors import Argument, StorageError, UsageError, one_line
 
@@ -91,6 +91,8 @@ def command(
         raise UsageError(f'serving needs fastapi and uvicorn: pip install "pythia-gguf[serve]" ({e})') from e
     from pythia_gguf.cli.progress import make_progress
 
+    if only_checks:
+        refuse_given("opens", "with ", Argument("only_checks", True))
     sources = sources_of(models)
     key = None if api_key_file is None else _key_in(api_key_file)
     options = ServeOptions(
@@ -107,13 +109,15 @@ def command(
     )
     registry = Registry(sources, options)
     with listen(host, port, key) as listening:
-        registry.load_first()
+        loaded = registry.load_first().model
+        if loaded.activations != loading.activations:
+            refuse_given("activations", f"on weights that are not quantized: they take {loaded.activations}")
         address, bound = listening.getsockname()[:2]
         place = f"http://{f'[{address}]' if ':' in address else address}:{bound}"
 
         def tell() -> None:
             _tell(place, api_key_file, registry.first)
-            if opens and not only_checks:
+            if opens:
                 webbrowser.open(place)
 
         if only_checks:

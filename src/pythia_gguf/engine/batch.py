@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_gguf.engine.prefixes import KeptBeginnings, n_shared
+from pythia_gguf.engine.prefixes import Beginning, KeptBeginnings, n_scores, n_usable
 from pythia_gguf.engine.process_bound import ProcessBound
 from pythia_gguf.engine.protocol import Engine, Part
 from pythia_gguf.engine.sampling import room_for
@@ -124,13 +124,15 @@ class Batch(ProcessBound):
         rows, at, went_on = self._run([part for _, part in parts]), 0, []
         for member, part in parts:
             member.to_read = member.to_read[len(part.ids) :]
-        # Before a text can leave, texts that begin like it take over the tokens that it has read.
-        self._take_beginnings()
         for member, part in parts:
             pieces = member.writing.take(rows[at : at + part.n_wanted], self._room) if part.n_wanted else []
             at += part.n_wanted
             if not member.to_read:
                 went_on.append((member.writing, pieces))
+        # 4. Before a text can leave, texts that begin like it take over what it has read.
+        self._take_beginnings()
+        for member, _ in parts:
+            if not member.to_read:
                 self._go_on(member)
         return went_on
 
@@ -147,16 +149,17 @@ class Batch(ProcessBound):
 
     def _joined(self, writing: Writing) -> _Member:
         """A text with a sequence that begins with what was kept, or that waits for what another text reads."""
-        prompt = writing.next_ids
-        # Tokens whose logits the text needs are not shared: it must read them itself.
-        sharable = prompt[: len(prompt) - writing.n_wanted]
-        lengths = [n_shared(member.prompt, sharable) for member in self._members]
-        n = max(lengths, default=0)
-        seq, n_kept = self._kept.begin(sharable, more_than=max(n, _LEAST_SHARED - 1))
-        leader = self._members[lengths.index(n)] if n >= _LEAST_SHARED and not n_kept else None
-        return _Member(
-            writing=writing, seq=seq, prompt=prompt, to_read=prompt[n_kept:], leader=leader, n_shared=n if leader else 0
-        )
+        prompt, n_top = writing.next_ids, writing.n_prompt_top
+        counts = [_n_usable(member, prompt, n_top) for member in self._members]
+        n = max(counts, default=0)
+        kept, n_kept = self._kept.longest(prompt, n_top)
+        if kept is not None and n_kept >= max(n, _LEAST_SHARED):
+            writing.take_over(kept.scores, n_kept)
+            seq, leader, n = self._kept.use(kept, n_kept), None, n_kept
+        else:
+            seq, n_kept = self._sequences.open(), 0
+            leader = self._members[counts.index(n)] if n >= _LEAST_SHARED else None
+        return _Member(writing=writing, seq=seq, prompt=prompt, to_read=prompt[n_kept:], leader=leader, n_shared=n)
 
     def _bytes_kept(self) -> int:
         return sum(map(self._model.kv_bytes, self._kept.lengths))
@@ -171,6 +174,7 @@ class Batch(ProcessBound):
             elif self._sequences.length(leader.seq) >= member.n_shared:
                 self._sequences.close(member.seq)
                 member.seq = self._sequences.fork(leader.seq, member.n_shared)
+                member.writing.take_over(leader.writing.prompt_logprobs or (), member.n_shared)
                 member.to_read, member.leader = member.prompt[member.n_shared :], None
 
     def _parts(self) -> list[tuple[_Member, Part]]:
@@ -208,11 +212,20 @@ class Batch(ProcessBound):
         self._members.remove(member)
         # Where the context was full, the sequence does not begin as the text does.
         n = min(self._sequences.length(member.seq), member.writing.n_sure) if member.prompt else 0
+        n = n if n >= _LEAST_SHARED else 0
         self._sequences.truncate(member.seq, n)
-        self._kept.keep(member.seq, member.writing.ids[:n] if n >= _LEAST_SHARED else [])
+        scores, n_top = member.writing.prompt_logprobs or (), member.writing.n_prompt_top or 0
+        self._kept.keep(Beginning(ids=member.writing.ids[:n], seq=member.seq, scores=scores, n_top=n_top))
 
     def _needed(self, writing: Writing) -> int:
         return self._model.kv_bytes(writing.n_positions)
+
+
+def _n_usable(member: _Member, ids: Sequence[int], n_top: int | None) -> int:
+    """Tokens of `ids` that need not be read again when all of the text's prompt is read."""
+    its_top = member.writing.n_prompt_top
+    n = n_scores(0, 0, n_top) if its_top is None else n_scores(len(member.prompt) - 1, its_top, n_top)
+    return n_usable(member.prompt, ids, n)
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:

@@ -1,19 +1,26 @@
-"""Beginnings that several lists of tokens have in common; a model reads such a beginning once for all of them."""
+"""Beginnings that several texts have in common; a model reads such a beginning once for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pythia_gguf.engine.logprobs import TokenLogprob
 from pythia_gguf.engine.protocol import Sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Beginning:
-    """Tokens, and the sequence that holds their keys and values."""
+class Beginning:
+    """Tokens, and the sequence that has their keys and values.
+
+    scores  how likely each token but the first is, as far as somebody has asked for that
+    n_top   most likely tokens that each score tells
+    """
 
     ids: list[int]
     seq: int
+    scores: Sequence[TokenLogprob] = ()
+    n_top: int = 0
 
 
 class KeptBeginnings:
@@ -22,44 +29,64 @@ class KeptBeginnings:
     def __init__(self, sequences: Sequences, n_most: int) -> None:
         """Keep at most so many."""
         self._sequences, self._n_most = sequences, n_most
-        self._kept: list[_Beginning] = []  # the one that was used last comes last
+        self._kept: list[Beginning] = []  # the one that was used last comes last
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each."""
         return [len(kept.ids) for kept in self._kept]
 
-    def begin(self, ids: Sequence[int], *, more_than: int) -> tuple[int, int]:
-        """A new sequence with the longest beginning of `ids` that is kept, and its length.
+    def longest(self, ids: Sequence[int], n_top: int | None) -> tuple[Beginning | None, int]:
+        """What has most tokens for `ids`, as `n_usable` counts them, and how many; None where none has any.
 
-        It is empty where no more tokens than `more_than` are kept.
+        n_top  the scores of `ids` are wanted, with so many most likely tokens; None: they are not
         """
-        lengths = [n_shared(kept.ids, ids) for kept in self._kept]
-        n = max(lengths, default=0)
-        if n <= more_than:
-            return self._sequences.open(), 0
-        used = self._kept.pop(lengths.index(n))
-        self._kept.append(used)
-        return self._sequences.fork(used.seq, n), n
+        counts = [n_usable(k.ids, ids, n_scores(len(k.scores), k.n_top, n_top)) for k in self._kept]
+        n = max(counts, default=0)
+        return (self._kept[counts.index(n)], n) if n else (None, 0)
 
-    def keep(self, seq: int, ids: list[int]) -> None:
-        """Take over a sequence that holds these tokens; without tokens, or where others begin with them, close it."""
-        if self._n_most == 0 or any(n_shared(kept.ids, ids) == len(ids) for kept in self._kept) or not ids:
-            self._sequences.close(seq)
+    def use(self, kept: Beginning, n_tokens: int) -> int:
+        """A new sequence with the first tokens of what is kept."""
+        self._kept.remove(kept)
+        self._kept.append(kept)
+        return self._sequences.fork(kept.seq, n_tokens)
+
+    def keep(self, new: Beginning) -> None:
+        """Take over a sequence. Of two that begin alike the longer one stays, with the better scores of both."""
+        for kept in list(self._kept):
+            if n_shared(kept.ids, new.ids) == min(len(kept.ids), len(new.ids)):
+                longer, shorter = (kept, new) if len(kept.ids) >= len(new.ids) else (new, kept)
+                better = max(kept, new, key=lambda each: (len(each.scores), each.n_top))
+                self._kept.remove(kept)
+                self._sequences.close(shorter.seq)
+                new = replace(longer, scores=better.scores, n_top=better.n_top)
+        if self._n_most == 0 or not new.ids:
+            self._sequences.close(new.seq)
             return
-        for kept in [k for k in self._kept if n_shared(k.ids, ids) == len(k.ids)]:
-            self._drop(kept)
         if len(self._kept) == self._n_most:
             self.drop_oldest()
-        self._kept.append(_Beginning(ids=ids, seq=seq))
+        self._kept.append(new)
 
     def drop_oldest(self) -> None:
         """Forget the one that was not used for the longest time."""
-        self._drop(self._kept[0])
+        self._sequences.close(self._kept.pop(0).seq)
 
-    def _drop(self, kept: _Beginning) -> None:
-        self._kept.remove(kept)
-        self._sequences.close(kept.seq)
+
+def n_usable(held: Sequence[int], ids: Sequence[int], n_scores: int | None) -> int:
+    """Tokens at the beginning of `ids` that need not be read again where others are held; the last always must.
+
+    n_scores  the scores of `ids` are wanted, and those of so many held tokens but the first are there; None: not wanted
+    """
+    n = n_shared(held, ids)
+    # The row after a token is the score of the next one, so that one must be the same, too.
+    return min(n, len(ids) - 1) if n_scores is None else max(0, min(n - 1, n_scores))
+
+
+def n_scores(n: int, n_top: int, n_top_wanted: int | None) -> int | None:
+    """How many of n scores are of use; None where none are wanted."""
+    if n_top_wanted is None:
+        return None
+    return n if n_top >= n_top_wanted else 0
 
 
 def n_shared(a: Sequence[int], b: Sequence[int]) -> int:

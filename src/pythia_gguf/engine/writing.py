@@ -7,8 +7,8 @@ depends on the logits, the options and the seed, and on nothing else: drafts cha
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,11 @@ class Writing:
         return self._ids
 
     @property
+    def n_prompt_top(self) -> int | None:
+        """Most likely tokens that each of `prompt_logprobs` tells; None where these are not asked for."""
+        return None if self.prompt_logprobs is None else self._options.logprobs
+
+    @property
     def n_sure(self) -> int:
         """Tokens at the beginning of its sequence that are those of the text; a draft behind them may be wrong."""
         return self.n_kept + len(self._next) - len(self._draft)
@@ -147,6 +152,12 @@ class Writing:
     def next_ids(self) -> list[int]:
         """Tokens to read after the first `n_kept`."""
         return self._next
+
+    def take_over(self, scores: Sequence[TokenLogprob], n: int) -> None:
+        """Take the first n of `prompt_logprobs` from a text that begins alike; called before any rows are taken."""
+        if self.prompt_logprobs is not None:
+            self.prompt_logprobs += [replace(s, top=s.top[: self._options.logprobs]) for s in scores[:n]]
+            self.n_wanted -= n
 
     def take(self, rows: np.ndarray, room: np.ndarray | None = None) -> list[str]:
         """Choose tokens by logits f32 [n_wanted, n_vocab]; returns new pieces of text, each of whole characters.

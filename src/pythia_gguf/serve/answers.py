@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -51,7 +51,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        chunks: AsyncIterator[dict[str, Any]],
+        chunks: AsyncGenerator[dict[str, Any]],
         shaped: Callable[[dict[str, Any]], dict[str, Any]],
         held: contextlib.AsyncExitStack,
         metrics: Metrics,
@@ -73,7 +73,7 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with contextlib.aclosing(self._chunks) as chunks:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._chunks) as chunks:
             async for chunk in chunks:
                 await _send_event(send, self._shaped(chunk))
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})

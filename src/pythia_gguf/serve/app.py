@@ -40,6 +40,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": shapes.Error, "description": ", ".join(code for code, (s, _) in CODES.items() if s == status)}
     for status in sorted({status for status, _ in CODES.values()} - {499})
 }
+_STREAMED = {"content": {EventStream.media_type: {"schema": {"type": "string"}}}}
 # Answers of routes without a body.
 _ERRORS_OF_GET = {status: answer for status, answer in _ERRORS.items() if status not in (408, 413, 415, 504)}
 ModelQuery = Annotated[str | None, Query(description="One of /v1/models; default the first.", max_length=512)]
@@ -110,12 +111,12 @@ def is_public(path: str) -> bool:
 
 
 def _add_completions(app: FastAPI, state: ServerState) -> None:
-    @app.post("/v1/completions", responses={200: {"model": shapes.Completion}, **_ERRORS})
+    @app.post("/v1/completions", responses={200: {"model": shapes.Completion} | _STREAMED, **_ERRORS})
     async def complete(request: Request, asked: shapes.CompletionRequest) -> Response:
         """Write on from a prompt, or say how likely it is."""
         return await _completion(state, request, asked, dict, dict)
 
-    @app.post("/v1/chat/completions", responses={200: {"model": shapes.Chat}, **_ERRORS})
+    @app.post("/v1/chat/completions", responses={200: {"model": shapes.Chat} | _STREAMED, **_ERRORS})
     async def chat(request: Request, asked: shapes.ChatRequest) -> Response:
         """Answer in a conversation, where the server was started with a format for one."""
         name = state.registry.options.chat_format

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from pythia_gguf.serve.refusals import RefusalError, refusal_of
 from pythia_gguf.serve.registry import ServedModel
 from pythia_gguf.serve.shapes import CompletionRequest
 from pythia_gguf.serve.token_texts import Offsets, add_tokens, new_lists
+from pythia_gguf.tokenizer import TextTokenizer
 
 # Without this OpenAI writes so many tokens.
 _DEFAULT_TOKENS = 16
@@ -40,12 +42,12 @@ class _Choice:
         """Tokens that count as written."""
         return len(self.writing.tokens) if self._writes else 0
 
-    def chunk(self, tokenizer: Any, pieces: list[str], n_ids: int, *, is_first: bool) -> dict[str, Any]:
-        """What is new: text, its tokens, and at the end the reason why."""
-        text = tokenizer.decode(self._prompt) if self._echo and is_first else ""
-        lists = new_lists()
+    def chunk(self, tokenizer: TextTokenizer, pieces: list[str], n_ids: int) -> dict[str, Any]:
+        """What is new: text, its tokens, and at the end the reason why; the first one has the prompt."""
+        text, lists = "", new_lists()
         if self._offsets is None:
             if self._echo:
+                text = tokenizer.decode(self._prompt)
                 known: list[TokenLogprob | None] = [None, *(self.writing.prompt_logprobs or ())]
                 prompt = zip(self._prompt, known, strict=True) if self._prompt and self._wants_logprobs else ()
                 add_tokens(lists, tokenizer, prompt, Offsets(tokenizer))
@@ -95,22 +97,24 @@ class CompletionJob:
         pieces: dict[int, list[str]] = {choice.index: [] for choice in self.choices}
         async for choice, news in self._run(engine):
             pieces[choice.index] += news.pieces
-        made = [c.chunk(self._tokenizer, pieces[c.index], len(c.writing.ids), is_first=True) for c in self.choices]
-        return self._around(made) | {"usage": self.usage}
+        # Others need the loop meanwhile: there may be thousands of tokens.
+        return await asyncio.to_thread(self._whole, pieces)
 
-    async def chunks(self, engine: EngineThread) -> AsyncIterator[dict[str, Any]]:
+    async def chunks(self, engine: EngineThread) -> AsyncGenerator[dict[str, Any]]:
         """The answer piece by piece."""
-        begun: set[int] = set()
         options = self.request.stream_options
-        async for choice, news in self._run(engine):
-            is_first = choice.index not in begun
-            begun.add(choice.index)
-            new = choice.chunk(self._tokenizer, news.pieces, news.n_ids, is_first=is_first)
-            # A step may show nothing: half a character, or what may be the beginning of a stop text.
-            if new["text"] or new["finish_reason"] or (new["logprobs"] and new["logprobs"]["tokens"]):
-                yield self._around([new])
+        async with contextlib.aclosing(self._run(engine)) as all_news:
+            async for choice, news in all_news:
+                new = choice.chunk(self._tokenizer, news.pieces, news.n_ids)
+                # A step may show nothing: half a character, or what may be the beginning of a stop text.
+                if new["text"] or new["finish_reason"] or (new["logprobs"] and new["logprobs"]["tokens"]):
+                    yield self._around([new])
         if options is not None and options.include_usage:
             yield self._around([]) | {"usage": self.usage}
+
+    def _whole(self, pieces: dict[int, list[str]]) -> dict[str, Any]:
+        made = [c.chunk(self._tokenizer, pieces[c.index], len(c.writing.ids)) for c in self.choices]
+        return self._around(made) | {"usage": self.usage}
 
     @property
     def usage(self) -> dict[str, int]:
@@ -119,7 +123,7 @@ class CompletionJob:
         n_written = sum(choice.n_written for choice in self.choices)
         return {"prompt_tokens": n_prompt, "completion_tokens": n_written, "total_tokens": n_prompt + n_written}
 
-    async def _run(self, engine: EngineThread) -> AsyncIterator[tuple[_Choice, News]]:
+    async def _run(self, engine: EngineThread) -> AsyncGenerator[tuple[_Choice, News]]:
         """Let the engine write all texts; a listener that stops takes them out again."""
         running = list(self.choices)
         if not self.needs_model:

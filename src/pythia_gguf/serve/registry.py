@@ -81,9 +81,10 @@ class Registry:
         """The name of the model that is meant where none is named."""
         return next(iter(self.sources))
 
-    def load_first(self) -> None:
+    def load_first(self) -> ServedModel:
         """Load the first model before the loop runs, where a signal ends it as it ends any other command."""
-        self.loaded[self.first] = self._load(self.sources[self.first], self._make_room)
+        served = self.loaded[self.first] = self._load(self.sources[self.first], self._make_room)
+        return served
 
     @contextlib.asynccontextmanager
     async def use(self, name: str | None, param: str = "model") -> AsyncIterator[ServedModel]:
