@@ -49,6 +49,7 @@ REQUESTS: dict[str, tuple[bytes, set[int | None]]] = {
     "length of a million digits": (post("content-length: " + "1" * 10**6), {400, 431, None}),
     "length of 5,000 digits": (post("content-length: " + "1" * 5_000), {400, 413, None}),
     "length beyond the limit": (post(f"content-length: {(1 << 20) + 1}"), {413}),
+    "chunks beyond the limit": (post(_CHUNKED, body=f"{1 << 17:x}\r\n{'a' * (1 << 17)}\r\n" * 9), {413}),
     "chunks twice": (post("transfer-encoding: chunked, chunked", body=_CHUNKS), {400, 501}),
     "unknown encoding": (post("transfer-encoding: gzip"), {400, 501}),
     "chunk size is no number": (post(_CHUNKED, body="zz\r\na\r\n0\r\n\r\n"), {400}),

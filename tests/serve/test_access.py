@@ -133,13 +133,18 @@ def test_models_must_have_names_of_their_own(pythia, tmp_path: Path):
     assert "would both be called nano.Q8_0" in err
 
 
-def test_a_run_is_served_step_by_step(tmp_path: Path):
+def test_a_run_is_served_step_by_step_and_its_page_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > "{tmp_path}/opened"\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
     for step in (1, 20):
         (tmp_path / "run" / f"step{step}").mkdir(parents=True)
         os.link(two_models()[0], tmp_path / "run" / f"step{step}" / "nano.Q4_K_M.gguf")
-    with running(tmp_path / "run") as server:
+    with running(tmp_path / "run", "--open") as server:
         cards = server.http.get("/v1/models").json()["data"]
         told = [(card["id"], card["step"], card["quant"], card["is_loaded"]) for card in cards]
         assert told == [("run@step1:Q4_K_M", 1, "Q4_K_M", True), ("run@step20:Q4_K_M", 20, "Q4_K_M", False)]
+        assert (tmp_path / "opened").read_text() == f"{server.url}\n"
         assert server.complete("a", model="run@step20:Q4_K_M", max_tokens=1)["model"] == "run@step20:Q4_K_M"
     assert MODEL not in [card["id"] for card in cards]

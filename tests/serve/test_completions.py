@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import openai
@@ -174,3 +175,21 @@ def test_models_and_tokens(client: openai.OpenAI, server: RunningServer):
     assert server.post("/detokenize", {"tokens": told["tokens"]}).json() == {"prompt": TEXT}
     info = server.http.get("/tokenizer_info").json()
     assert (info["eos_token"], info["model_max_length"]) == ("<|endoftext|>", 512)
+
+
+def test_counters_are_what_prometheus_reads(server: RunningServer):
+    before = server.metric("written_tokens_total"), server.metric("prompt_tokens_total")
+    server.complete("def main(", max_tokens=7, temperature=0)
+    assert server.metric("written_tokens_total") - before[0] == 7
+    assert server.metric("prompt_tokens_total") - before[1] == 3
+    response = server.http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    kinds = {}
+    for line in response.text.splitlines():
+        comment = re.fullmatch(r"# (HELP|TYPE) (pythia_\w+) (.+)", line)
+        if comment is not None:
+            kinds[comment[2]] = comment[3]
+            continue
+        sample = re.fullmatch(r"(pythia_\w+)(\{(\w+=\"[^\"]*\",?)+\})? [\d.e+-]+", line)
+        assert sample is not None, line
+        assert kinds[sample[1]] in ("counter", "gauge")

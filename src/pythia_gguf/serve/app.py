@@ -40,7 +40,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": shapes.Error, "description": ", ".join(code for code, (s, _) in CODES.items() if s == status)}
     for status in sorted({status for status, _ in CODES.values()} - {499})
 }
-_STREAMED = {"content": {EventStream.media_type: {"schema": {"type": "string"}}}}
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+_STREAMED = {"content": {EventStream.media_type: {"schema": _EVENT}}}
 # Answers of routes without a body.
 _ERRORS_OF_GET = {status: answer for status, answer in _ERRORS.items() if status not in (408, 413, 415, 504)}
 ModelQuery = Annotated[str | None, Query(description="One of /v1/models; default the first.", max_length=512)]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ from pythia_gguf.tokenizer import TextTokenizer
 
 # Without this OpenAI writes so many tokens.
 _DEFAULT_TOKENS = 16
+# Texts of a request that wait in the engine's queue: one that ends is followed by the next without a step between.
+_AHEAD = 2
 
 
 class _Choice:
@@ -125,16 +128,20 @@ class CompletionJob:
 
     async def _run(self, engine: EngineThread) -> AsyncGenerator[tuple[_Choice, News]]:
         """Let the engine write all texts; a listener that stops takes them out again."""
-        running = list(self.choices)
-        if not self.needs_model:
-            for choice in running:
-                choice.is_ended = True
-                yield choice, News(pieces=[], n_ids=choice.writing.n_prompt, is_ended=True)
-            return
-        for choice in running:
-            engine.write(self.served.batch, choice.writing, partial(self._hear, choice))
+        waiting, running, batch = deque(self.choices), list[_Choice](), self.served.batch
+        # 1. A prompt that is only given back needs no model.
+        while waiting and not self.needs_model:
+            choice = waiting.popleft()
+            choice.is_ended = True
+            yield choice, News(pieces=[], n_ids=choice.writing.n_prompt, is_ended=True)
         try:
-            while running:
+            while waiting or running:
+                # 2. Hand over as many texts as the engine writes at a time, and a few more: a request for hundreds
+                #    leaves room for others in the engine's queue.
+                while waiting and len(running) < batch.n_sequences + _AHEAD:
+                    running.append(choice := waiting.popleft())
+                    engine.write(batch, choice.writing, partial(self._hear, choice))
+                # 3. Pass on what has become of one.
                 choice, news = await self._news.get()
                 if news.error is not None:
                     raise refusal_of(news.error)
@@ -144,7 +151,7 @@ class CompletionJob:
                 yield choice, news
         finally:
             for choice in running:
-                engine.leave(self.served.batch, choice.writing)
+                engine.leave(batch, choice.writing)
 
     def _hear(self, choice: _Choice, news: News) -> None:
         self._news.put_nowait((choice, news))

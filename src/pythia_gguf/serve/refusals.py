@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from pythia_gguf.errors import ModelFileError, NetworkError, PythiaGGUFError, UsageError, one_line
 
 # Code -> HTTP status and type.
@@ -38,7 +40,7 @@ CODES: Mapping[str, tuple[int, str]] = MappingProxyType(
 _RETRY_AFTER_S = 1
 
 
-class RefusalError(Exception):
+class RefusalError(HTTPException):
     """A request that gets an error for an answer.
 
     code     a key of `CODES`
@@ -49,12 +51,13 @@ class RefusalError(Exception):
     def __init__(self, code: str, message: str, param: str | None = None, **headers: str) -> None:
         self.code, self.message, self.param = code, one_line(message, 900), param
         self.status, self.type = CODES[code]
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        # FastAPI lets an HTTPException pass where a body is read, and answers all others itself.
+        super().__init__(self.status, self.message)
+        self.headers: dict[str, str] = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.status == 503:
             self.headers["retry-after"] = str(_RETRY_AFTER_S)
         if self.status == 401:
             self.headers["www-authenticate"] = "Bearer"
-        super().__init__(self.message)
 
     @property
     def body(self) -> dict[str, Any]:
