@@ -28,44 +28,55 @@ _AHEAD = 2
 
 
 class _Choice:
-    """One text of an answer, as far as the client knows it."""
+    """One text of an answer, as far as the client knows it.
 
-    def __init__(self, index: int, writing: Writing, request: CompletionRequest, *, is_empty: bool) -> None:
-        """`is_empty`: the prompt is, and the token that stands for it is not shown."""
-        self.index, self.writing = index, writing
-        self._echo, self._wants_logprobs = bool(request.echo), request.logprobs is not None
-        self._writes = request.max_tokens != 0
-        self._prompt = [] if is_empty else writing.ids[: writing.n_prompt]
+    n_prompt  tokens of the prompt as the client sees it; an empty one has none
+    is_ended  whether the client knows of its end
+    """
+
+    def __init__(
+        self, index: int, writing: Writing, ids: list[int], request: CompletionRequest, tokenizer: TextTokenizer
+    ) -> None:
+        """`ids` are the prompt's."""
+        self.index, self.writing, self.n_prompt, self._tokenizer = index, writing, len(ids), tokenizer
+        self._writes, self._wants_logprobs = request.max_tokens != 0, request.logprobs is not None
+        self._prompt = ids if request.echo else []
+        self._echoed = tokenizer.decode(self._prompt)
+        self._offsets = Offsets(tokenizer, len(self._echoed), hides_control=True)
+        self.is_ended = self._is_begun = False
         self._n_told = 0
-        self.is_ended = False
-        self._offsets: Offsets | None = None
 
     @property
     def n_written(self) -> int:
         """Tokens that count as written."""
         return len(self.writing.tokens) if self._writes else 0
 
-    def chunk(self, tokenizer: TextTokenizer, pieces: list[str], n_ids: int) -> dict[str, Any]:
-        """What is new: text, its tokens, and at the end the reason why; the first one has the prompt."""
-        text, lists = "", new_lists()
-        if self._offsets is None:
-            if self._echo:
-                text = tokenizer.decode(self._prompt)
-                known: list[TokenLogprob | None] = [None, *(self.writing.prompt_logprobs or ())]
-                prompt = zip(self._prompt, known, strict=True) if self._prompt and self._wants_logprobs else ()
-                add_tokens(lists, tokenizer, prompt, Offsets(tokenizer))
-            self._offsets = Offsets(tokenizer, len(text), hides_control=True)
-        if self._writes:
-            text += "".join(pieces)
-            if self._wants_logprobs:
-                add_tokens(lists, tokenizer, self._new_tokens(n_ids), self._offsets)
+    def chunk(self, pieces: list[str], n_ids: int) -> dict[str, Any]:
+        """What is new: text, its tokens, and at the end the reason why; the first chunk has the prompt.
+
+        pieces  of new text
+        n_ids   tokens of prompt and text now
+        """
+        echoed = "" if self._is_begun else self._echoed
+        lists = self._lists(n_ids) if self._wants_logprobs else None
+        self._is_begun = True
         reason = self.writing.finish_reason if self.is_ended else None
         return {
             "index": self.index,
-            "text": text,
-            "logprobs": lists if self._wants_logprobs else None,
+            "text": echoed + "".join(pieces) if self._writes else echoed,
+            "logprobs": lists,
             "finish_reason": reason if reason is None or self._writes else "length",
         }
+
+    def _lists(self, n_ids: int) -> dict[str, list[Any]]:
+        """The lists of `shapes.TokenLogprobs` for all tokens that are new."""
+        lists = new_lists()
+        if self._prompt and not self._is_begun:
+            known = [None, *(self.writing.prompt_logprobs or ())]
+            add_tokens(lists, self._tokenizer, zip(self._prompt, known, strict=True), Offsets(self._tokenizer))
+        if self._writes:
+            add_tokens(lists, self._tokenizer, self._new_tokens(n_ids), self._offsets)
+        return lists
 
     def _new_tokens(self, n_ids: int) -> Iterator[tuple[int, TokenLogprob]]:
         logprobs = self.writing.logprobs or []
@@ -85,7 +96,6 @@ class CompletionJob:
         """Raises RefusalError and UsageError for what a model cannot do. A prompt of a megabyte takes a while."""
         self.request, self.served = request, served
         self.seed = secrets.randbits(32) if request.seed is None else request.seed
-        self._tokenizer = served.model.tokenizer
         self._news: asyncio.Queue[tuple[_Choice, News]] = asyncio.Queue()
         self.choices = list(self._begun())
         self._id, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
@@ -108,7 +118,7 @@ class CompletionJob:
         options = self.request.stream_options
         async with contextlib.aclosing(self._run(engine)) as all_news:
             async for choice, news in all_news:
-                new = choice.chunk(self._tokenizer, news.pieces, news.n_ids)
+                new = choice.chunk(news.pieces, news.n_ids)
                 # A step may show nothing: half a character, or what may be the beginning of a stop text.
                 if new["text"] or new["finish_reason"] or (new["logprobs"] and new["logprobs"]["tokens"]):
                     yield self._around([new])
@@ -116,13 +126,13 @@ class CompletionJob:
             yield self._around([]) | {"usage": self.usage}
 
     def _whole(self, pieces: dict[int, list[str]]) -> dict[str, Any]:
-        made = [c.chunk(self._tokenizer, pieces[c.index], len(c.writing.ids)) for c in self.choices]
+        made = [c.chunk(pieces[c.index], len(c.writing.ids)) for c in self.choices]
         return self._around(made) | {"usage": self.usage}
 
     @property
     def usage(self) -> dict[str, int]:
         """Tokens; a prompt counts once, however many choices it has."""
-        n_prompt = sum(len(choice._prompt) for choice in self.choices[:: self.request.n or 1])
+        n_prompt = sum(choice.n_prompt for choice in self.choices[:: self.request.n or 1])
         n_written = sum(choice.n_written for choice in self.choices)
         return {"prompt_tokens": n_prompt, "completion_tokens": n_written, "total_tokens": n_prompt + n_written}
 
@@ -178,7 +188,7 @@ class CompletionJob:
             for j in range(n):
                 writing = begin_writing(model, ids, options, self._sampling(j), scores_prompt=bool(request.echo))
                 batch.check(writing)
-                yield _Choice(i * n + j, writing, request, is_empty=not ids)
+                yield _Choice(i * n + j, writing, ids, request, model.tokenizer)
 
     def _prompts(self) -> list[str | list[int]]:
         prompt: Any = self.request.prompt
