@@ -4,7 +4,7 @@
     python bench/bench_serve.py --without-llama --layers 2 --requests 16 --turns 1            a quick look
     python bench/bench_serve.py --save          also writes bench/results/serve.csv
 
-A random model of the shape of Pythia 410M; prompts of 32 token ids, 96 tokens written and streamed, top-k 50.
+A random model of the shape of Pythia 410M; prompts of 16 token ids, 128 tokens written and streamed, top-k 50.
 llama-server (llama.cpp 0c1e57098, built from the sdist of llama-cpp-python) has 8 slots, continuous batching, and as
 many threads. They take turns, each alone. Then, of both servers: the longest wait of six streams for a token while a
 prompt of 1,900 tokens is read, and how long a short prompt that comes meanwhile waits for its first token. The last
@@ -39,7 +39,7 @@ from bench_engine import make_files  # noqa: E402
 from bench_press import old_rows, write_table  # noqa: E402
 from golden_tools import tools  # noqa: E402
 
-N_CLIENTS, N_PROMPT, N_WRITTEN, N_LONG = 8, 32, 96, 1_900
+N_CLIENTS, N_PROMPT, N_WRITTEN, N_LONG = 8, 16, 128, 1_900
 VOCAB = 50_254  # ids below the special tokens
 
 

@@ -46,7 +46,7 @@ def same_bits(n: int) -> None:
 def storms() -> None:
     """One server bears all of it."""
     with running(two_models()[0]) as server:
-        send_mutants(server, 100_000, seed=1)
+        send_mutants(server, 100_000, seed=1, limit_s=0.1)
         say("100,000 mutated requests: the same process, and nobody waited")
         crowd(server, 2_000, 64)
         before = server.memory_bytes()
@@ -58,7 +58,7 @@ def storms() -> None:
         say("700 slow connections: shut or refused")
         read_nothing(server, 90)
         say("a client that reads nothing was cut off")
-        leave_in_waves(server, 10, 200)
+        leave_in_waves(server, 10, 200, limit_s=1.0)
         say("2,000 clients left mid-stream: nothing is kept of them")
 
 

@@ -97,8 +97,8 @@ def test_a_long_prompt_is_read_in_slices_beside_a_text_that_is_written(model: Mo
         n_before = len(short.tokens)
         batch.step()
         assert len(short.tokens) == n_before + 1
-    assert max(read[1:]) == 65
-    assert long.n_prompt // 64 <= len(read) - 1 <= long.n_prompt // 64 + 1
+    assert max(read[1:]) == 49
+    assert long.n_prompt // 48 <= len(read) - 1 <= long.n_prompt // 48 + 1
 
 
 def test_a_beginning_that_prompts_have_in_common_is_read_once(model: Model):
@@ -181,7 +181,7 @@ def run(batch: Batch, writing: Writing) -> Writing:
 
 
 def test_prompts_share_a_step_evenly(model: Model):
-    """A short prompt that comes while a long one is read has its first token after two steps of 64 tokens at most."""
+    """A short prompt that comes while a long one is read has its first token after two steps of 48 tokens at most."""
     text = HELDOUT.read_text("utf-8")
     batch = Batch(model, n_sequences=4)
     long, short = (
@@ -193,8 +193,8 @@ def test_prompts_share_a_step_evenly(model: Model):
     batch.insert(short)
     while not short.tokens:
         batch.step()
-    assert [sum(n for _, n in parts) for parts in steps] == [64]
-    assert [n for _, n in steps[0]] == [61, 3] or [n for _, n in steps[0]] == [3, 61]
+    assert [sum(n for _, n in parts) for parts in steps] == [48]
+    assert [n for _, n in steps[0]] == [45, 3] or [n for _, n in steps[0]] == [3, 45]
     others = [begin_writing(model, text[at:][:900], *options_of({"max_tokens": 1, "seed": 1})) for at in (2_000, 4_000)]
     for other in others:
         batch.insert(other)

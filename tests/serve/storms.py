@@ -27,8 +27,11 @@ def stream_of(server: RunningServer, n_tokens: int, seed: int) -> socket.socket:
     return connection
 
 
-def leave_in_waves(server: RunningServer, n_waves: int, n_clients: int) -> None:
-    """Clients leave mid-stream, in the queue, and before an answer that is not streamed; nothing is kept of them."""
+def leave_in_waves(server: RunningServer, n_waves: int, n_clients: int, limit_s: float) -> None:
+    """Clients leave mid-stream, in the queue, and before an answer that is not streamed; nothing is kept of them.
+
+    limit_s  after which the server must be idle
+    """
     server.complete("a", max_tokens=1)
     n_descriptors, n_cancelled = server.n_descriptors(), server.metric("cancelled_total")
     before = 0
@@ -40,7 +43,7 @@ def leave_in_waves(server: RunningServer, n_waves: int, n_clients: int) -> None:
         whole.sendall(raw_request("POST", "/v1/completions", json.dumps(fields)))
         for connection in (*connections, whole):
             connection.close()
-        server.wait_until_idle(1.0)
+        server.wait_until_idle(limit_s)
         # The first wave takes memory that all others use again.
         before = before or server.memory_bytes()
         assert server.n_descriptors() <= n_descriptors + 2, wave
@@ -65,8 +68,8 @@ def crowd(server: RunningServer, n_requests: int, n_connections: int) -> None:
         assert all(pool.map(ask, range(n_requests)))
 
 
-def send_mutants(server: RunningServer, n: int, seed: int) -> None:
-    """Raw requests with changes; meanwhile the server says within 0.1 s that it lives, 99 times of 100."""
+def send_mutants(server: RunningServer, n: int, seed: int, limit_s: float) -> None:
+    """Raw requests with changes; meanwhile the server says within the limit that it lives, 99 times of 100."""
     drawn, took = random.Random(seed), []
     is_over = threading.Event()
     statuses: set[bytes] = set()
@@ -96,9 +99,9 @@ def send_mutants(server: RunningServer, n: int, seed: int) -> None:
         watched.result()
     assert not [status for status in statuses if status.startswith(b"5")]
     assert statuses >= {b"200", b"400", b"404"}
-    assert sorted(took)[int(0.99 * len(took))] < 0.1
+    assert sorted(took)[int(0.99 * len(took))] < limit_s
     assert server.process.poll() is None
-    server.wait_until_idle(2.0)
+    server.wait_until_idle(5.0)
 
 
 def be_slow(server: RunningServer, n: int) -> None:

@@ -85,6 +85,10 @@ def test_the_divergence_is_that_of_the_logits(small: RunningServer):
     at = np.arange(len(ids) - 1), np.array(ids[1:])
     assert np.array(told["logprobs"][1:]) == pytest.approx(np.stack([p[at], q[at]], axis=1), abs=1e-5)
     assert told["is_same_top"][1:] == (p.argmax(axis=1) == q.argmax(axis=1))[:-1].tolist()
+    with ThreadPoolExecutor(8) as pool:  # one after the other, and each the same
+        body = {"models": ["nano.Q8_0", "nano.Q4_0"], "prompt": ids}
+        for response in pool.map(lambda body: small.post("/v1/divergence", body), [body] * 8):
+            assert response.json() == told
     same = small.post("/v1/divergence", {"models": ["nano.Q8_0"] * 2, "prompt": "def"}).json()
     assert same["kl"] == [None] * len(same["tokens"][:1]) + [0.0] * (len(same["tokens"]) - 1)
 

@@ -22,7 +22,7 @@ from pythia_gguf.engine.writing import Writing
 from pythia_gguf.errors import UsageError
 
 # A step that also writes reads at most so many tokens of prompts: that takes about as long as a few steps without them.
-_SLICE_TOKENS = 64
+_SLICE_TOKENS = 48
 # Shorter beginnings are not worth waiting for.
 _LEAST_SHARED = 32
 # `write_all` runs at most so many texts side by side, with so much memory for their keys and values.

@@ -133,10 +133,14 @@ def _add_completions(app: FastAPI, state: ServerState) -> None:
     @app.post("/v1/divergence", responses={200: {"model": shapes.Divergence}, **_ERRORS})
     async def diverge(request: Request, asked: shapes.DivergenceRequest) -> Response:
         """How far two models are apart on a text: the Kullback-Leibler divergence at each token."""
-        first, second = asked.models
-        async with state.registry.use(first, "models") as reference, state.registry.use(second, "models") as candidate:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(state.place_for(1))
+            reference, candidate = [
+                await stack.enter_async_context(state.registry.use(name, "models")) for name in asked.models
+            ]
             work = divergence(state.engine, reference, candidate, asked.prompt)
-            return JSONResponse(await unless_left(request.receive, work, state.metrics))
+            answer = await unless_left(request.receive, work, state.metrics)
+        return JSONResponse(answer)
 
 
 async def _completion(

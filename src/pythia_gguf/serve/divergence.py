@@ -16,7 +16,7 @@ from pythia_gguf.serve.registry import ServedModel
 from pythia_gguf.serve.token_texts import Offsets, bytes_of, text_of
 
 # Read between two steps of other requests; those wait for both models.
-_SLICE_TOKENS = 32
+_SLICE_TOKENS = 16
 
 
 async def divergence(

@@ -55,6 +55,7 @@ class EngineThread:
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._texts: dict[Batch, dict[Writing, Listener]] = {}
         self._work: list[tuple[Iterator[None], Callable[[Failure | None], None]]] = []
+        self._one_work = asyncio.Lock()
         self._news: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="pythia-serve", daemon=True)
         self._thread.start()
@@ -68,22 +69,26 @@ class EngineThread:
         self._commands.put(lambda: self._remove(batch, writing))
 
     async def do(self, pieces: Iterator[None]) -> None:
-        """Do other work, one piece after each step of the batches. Raises what the work raises."""
-        done = self._loop.create_future()
+        """Do other work, one piece after each step of the batches. Raises what the work raises.
 
-        def end(error: Failure | None) -> None:
-            if not done.done():
-                done.set_result(error)
+        Work has memory of its own, so the next one begins when the last has ended.
+        """
+        async with self._one_work:
+            done = self._loop.create_future()
 
-        entry = (pieces, end)
-        self._commands.put(lambda: self._work.append(entry))
-        try:
-            error = await done
-        except asyncio.CancelledError:
-            self._commands.put(lambda: self._work.remove(entry) if entry in self._work else None)
-            raise
-        if error is not None:
-            raise error
+            def end(error: Failure | None) -> None:
+                if not done.done():
+                    done.set_result(error)
+
+            entry = (pieces, end)
+            self._commands.put(lambda: self._work.append(entry))
+            try:
+                error = await done
+            except asyncio.CancelledError:
+                self._commands.put(lambda: self._work.remove(entry) if entry in self._work else None)
+                raise
+            if error is not None:
+                raise error
 
     def stop(self) -> None:
         """End the thread after its step, whatever is left to do."""
