@@ -36,7 +36,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench"), str(ROOT / "scripts")]
 
 from bench_encoders import cpu  # noqa: E402
 from bench_engine import make_files  # noqa: E402
-from bench_press import old_rows, write_table  # noqa: E402
+from bench_press import write_table  # noqa: E402
 from golden_tools import tools  # noqa: E402
 
 N_CLIENTS, N_PROMPT, N_WRITTEN, N_LONG = 8, 16, 128, 1_900
@@ -61,14 +61,8 @@ def main() -> None:
     row = {"quant": options.quant, **row}
     print(f"{cpu()}, {options.threads} threads\n" + ", ".join(f"{name} {value}" for name, value in row.items()))
     if options.save:
-        write_table("serve.csv", [*others(options.quant), row], options.threads)
+        write_table("serve.csv", [row], options.threads, key=("cpu", "threads", "quant"))
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "serve": row}))
-
-
-def others(quant: str) -> list[dict[str, str]]:
-    """Rows of other processors, and of other quants."""
-    there = (ROOT / "bench" / "results" / "serve.csv").exists()
-    return [r for r in (old_rows("serve.csv") if there else []) if (r["cpu"], r["quant"]) != (cpu(), quant)]
 
 
 def measured(file: Path, options: argparse.Namespace) -> dict[str, float]:
