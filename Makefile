@@ -12,7 +12,7 @@ export CMAKE_ARGS := -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_IN
 # Tests start hundreds of processes. Each would compile our sources again where Python is told to keep no bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo report test test-fast check golden bench readme campaign campaign-arm clean
+.PHONY: help demo report test test-fast check golden bench readme campaign campaign-arm campaign-serve clean
 
 help:
 	@echo "make demo       install, quantize the sample to all 19 files, check every byte, let one of them write"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench      measure for two hours; writes bench/results/"
 	@echo "make readme     put the tables of bench/results into README.md and docs/benchmarks.md"
 	@echo "make campaign   every format on every kind of CPU, harm at every step (minutes)"
+	@echo "make campaign-serve  a hundred thousand requests to pythia serve, right ones and wrong ones (ten minutes)"
 	@echo "make campaign-arm  bytes and logits on an emulated ARM CPU, on Debian 12 (two hours; goes on where it was)"
 
 $(BIN)/python:
@@ -54,6 +55,7 @@ demo: $(VENV)/.installed
 	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF
 	$(BIN)/pythia verify out/nano-GGUF
 	$(BIN)/pythia generate out/nano-GGUF/nano.Q4_K_M.gguf "def main(" --max-tokens 48 --seed 7
+	@echo 'To see what it thinks: $(BIN)/python -m pip install ".[serve]"; $(BIN)/pythia serve out/nano-GGUF --open'
 
 report: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . "matplotlib>=3.8"
@@ -92,12 +94,16 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_batch.py --save
 	$(BIN)/python bench/bench_measure.py --save
 	$(BIN)/python bench/bench_lm_eval.py --save
+	$(BIN)/python bench/bench_serve.py --save
 
 readme:
 	$(BIN)/python scripts/readme.py
 
 campaign: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m campaign
+
+campaign-serve: $(VENV)/.test-installed
+	$(BIN)/python scripts/campaign_serve.py
 
 # Installs Debian's qemu-user-static where it is missing; all else stays in the cache.
 campaign-arm: $(VENV)/.installed

@@ -14,6 +14,7 @@ from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.engine.op_builder import _GELUS
 from pythia_gguf.export.folder import DTYPES
 from pythia_gguf.kernels.matmul import _QUANTIZERS
+from pythia_gguf.serve.chat import FORMATS
 
 PACKAGE = Path(choices.__file__).parent
 LISTS = {
@@ -25,6 +26,7 @@ LIST_OF = {
     "cache": choices.CACHES,
     "encoding": choices.ENCODINGS,
     "dtype": tuple(DTYPES),
+    "chat_format": choices.CHAT_FORMATS,
 }
 # What a command offers beside them.
 BESIDE = {"measure": {"both"}}
@@ -52,6 +54,7 @@ def test_commands_offer_what_the_lists_have():
 def test_tables_have_an_entry_for_each():
     assert tuple(_QUANTIZERS) == choices.ACTIVATIONS
     assert tuple(_GELUS) == choices.GELUS
+    assert tuple(FORMATS) == choices.CHAT_FORMATS
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix())

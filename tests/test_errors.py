@@ -22,6 +22,7 @@ PYTHON_ONLY = {
     "quant": "commands take MODEL:QUANT",
     "revision": "commands take NAME@STEP",
     "kv_bytes": "a budget in bytes for one session; commands take lengths",
+    "logit_bias": "numbers by token; commands take texts",
     "hidden_act": "the name for config.json; the command takes the form of the GELU",
     "apply_chat_template": "an option of lm_eval.simple_evaluate",
 }

@@ -14,3 +14,5 @@ ACTIVATIONS = ("int8", "float32", "bf16x3")
 CACHES = ("auto", "f16", "f32")
 # How prompt and continuation become tokens: as one text, or each by itself.
 ENCODINGS = ("joint", "separate")
+# How a conversation becomes a prompt; see `serve.chat`.
+CHAT_FORMATS = ("dialogue", "dolly", "oasst")

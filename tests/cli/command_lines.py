@@ -54,6 +54,7 @@ class Material:
             "inspect": [q4],
             "verify": [self.folder],
             "generate": [q4, "def main(", "--max-tokens", "4", "--seed", "1"],
+            "serve": [q4, "--port", "0", "--check"],
             "score": [q4, "--prompt", "import", "--continuation", " os"],
             "measure": [q4, *text, "-o", out / "report.json"],
             "eval": [q4, "--tasks", "two_words", "--include-path", self.tasks, "-o", out / "results.json"],

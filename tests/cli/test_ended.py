@@ -49,6 +49,7 @@ MOMENTS = {
     "imatrix": ("open", "nano.F16.gguf"),
     "verify": ("open", "nano.Q8_0.gguf"),
     "generate": ("open", "nano.Q4_0.gguf"),
+    "serve": ("open", "nano.Q4_0.gguf"),
     "score": ("open", "nano.Q4_0.gguf"),
     "measure": ("open", "nano.Q4_0.gguf"),
     "eval": ("open", "nano.Q4_0.gguf"),

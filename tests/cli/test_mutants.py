@@ -211,6 +211,7 @@ def test_every_reader_of_json_is_one_of_these():
         "kernels/compiling.py": "tests/kernels/test_compiling.py",
         "models/kept.py": "above",
         "intake/mistaken.py": "tests/intake/test_mistaken.py",
+        "serve/app.py": "tests/serve/test_limits.py",
     }
     calls = ("read_json_object(", "parse_json_object(", "objects_beside(")
     readers = {

@@ -55,6 +55,7 @@ def lines(tmp_path: Path) -> dict[str, list[str]]:
         "verify": [q4, "--against", str(NANO)],
         "generate": [q4, "def", "--max-tokens", "4"],
         "score": [q4, "--prompt", "import", "--continuation", " os"],
+        "serve": [q4, "--port", "0", "--check"],
         "bench": [q4, "--prompt", "8", "--tokens", "2", "--repeats", "1"],
         "imatrix": [f16, *text, "-o", str(tmp_path / "imatrix.gguf")],
         "measure": [q4, "--reference", f16, *text],

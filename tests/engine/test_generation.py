@@ -176,6 +176,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {
     "top_p": ((-0.1, 1.5, math.nan, math.inf, np.float32("nan")), (*REAL, None)),
     "min_p": ((-0.1, 1.5, math.nan, math.inf), (*REAL, None)),
     "repeat_penalty": ((0, -1.0, 1001, math.nan, math.inf), (*REAL, None)),
+    "logit_bias": (({-1: 1.0}, {4096: 1.0}, {5: math.nan}, {5: 2e6}), (1, [5], None, {"5": 1.0}, {5: "1"})),
     "seed": ((-1, 1 << 129, 10**5000), WHOLE),
     "prompt": (([-1], [1, 4096], np.array([4096]), [2**70]), (1.5, True, None, b"a", *([x] for x in WHOLE))),
 }

@@ -98,6 +98,7 @@ HUGE = {
     "bench --repeats": ("bench", "MODEL", "--repeats", "0"),
     "generate --max-tokens": ("generate", "MODEL", "a", "--max-tokens", "100000000"),
     "imatrix --context": ("imatrix", "MODEL", "--text", str(HELDOUT), "--context", "100000000", "-o", "OUT"),
+    "serve --context": ("serve", "MODEL", "--context", "100000000", "--port", "0", "--check"),
     "measure --context": ("measure", "MODEL", "--reference", "MODEL", "--text", str(HELDOUT), "--context", "100000000"),
 }
 

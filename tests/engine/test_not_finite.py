@@ -134,7 +134,8 @@ CALLS: dict[str, tuple[object, ...]] = {
     "imatrix": ("MODEL", "--text", HELDOUT, "--context", "32", "--chunks", "1", "-o", "OUT"),
     "measure": ("MODEL", "--reference", "GOOD", "--text", HELDOUT, "--context", "32", "--chunks", "1"),
 }
-ELSEWHERE = {"eval"}  # tests/evals/test_not_finite.py: it needs lm_eval
+# tests/evals/test_not_finite.py needs lm_eval, tests/serve a server
+ELSEWHERE = {"eval", "serve"}
 
 
 def test_every_command_that_runs_a_model_is_called():

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import lm_eval.tasks
 import yaml
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
 
 from engine.nano import HELDOUT
 
@@ -141,3 +144,20 @@ def write_tasks(folder: Path) -> Path:
         }
         (folder / f"{task}.yaml").write_text(yaml.safe_dump(config), "utf-8")
     return folder
+
+
+def run(lm: Any, folder: Path, *names: str) -> dict[str, Any]:
+    tasks = TaskManager(include_path=str(folder), include_defaults=False).load(list(names))
+    for task in tasks["tasks"].values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=1)
+    return evaluate(lm, tasks, bootstrap_iters=0)
+
+
+def items(results: dict[str, Any], task: str) -> list[tuple[Any, Any]]:
+    """(request, response) of each, in order; a response is (log-likelihood, is greedy), a log-likelihood or a text."""
+    found = []
+    for sample in results["samples"][task]:
+        found += [(a, r[0]) for a, r in zip(sample["arguments"], sample["resps"], strict=True)]
+    return found

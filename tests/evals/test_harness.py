@@ -12,13 +12,12 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
-from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.nano import HELDOUT, NANO, is_refused, nano_files
-from evals.local_tasks import BIAS, PUBLISHED, TASKS, write_tasks
+from evals.local_tasks import BIAS, PUBLISHED, TASKS, items, run, write_tasks
 from press.toy_gguf import widened
 from pythia_gguf import load
 from pythia_gguf.choices import ACTIVATIONS
@@ -68,23 +67,6 @@ class SeparateHF(HFLM):
 
 def ours(path: Path, **options: Any) -> PythiaLM:
     return PythiaLM(load(path, threads=2, activations="float32", **options))
-
-
-def run(lm: Any, folder: Path, *names: str) -> dict[str, Any]:
-    tasks = TaskManager(include_path=str(folder), include_defaults=False).load(list(names))
-    for task in tasks["tasks"].values():
-        if task.get_config("num_fewshot") is None:
-            task.set_config(key="num_fewshot", value=0)
-        task.set_fewshot_seed(seed=1)
-    return evaluate(lm, tasks, bootstrap_iters=0)
-
-
-def items(results: dict[str, Any], task: str) -> list[tuple[Any, Any]]:
-    """(request, response) of each, in order; a response is (log-likelihood, is greedy), a log-likelihood or a text."""
-    found = []
-    for sample in results["samples"][task]:
-        found += [(a, r[0]) for a, r in zip(sample["arguments"], sample["resps"], strict=True)]
-    return found
 
 
 def logprob(response: Any) -> float:

@@ -12,6 +12,7 @@ NANO = Path(__file__).parents[2] / "examples" / "nano"
 MODEL_COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": ("{model}:Q8_0", "def", "--max-tokens", "2"),
     "score": ("{model}:Q8_0", "--prompt", "import", "--continuation", " os"),
+    "serve": ("{model}:Q8_0", "--port", "0", "--check"),
     "bench": ("{model}:Q8_0", "--prompt", "4", "--tokens", "2", "--repeats", "1"),
     "measure": ("{model}:Q8_0", "--reference", "{model}:F16", "--text", "{work}/text", "--context", "32"),
     "imatrix": ("{model}:Q8_0", "--text", "{work}/text", "--context", "32", "-o", "{work}/imatrix.gguf"),

@@ -33,6 +33,7 @@ COMMANDS = {
     "inspect": "Show what a GGUF file holds.",
     "verify": "Check files against their manifest, byte by byte.",
     "generate": "Write on from a text.",
+    "serve": "Models over HTTP, as OpenAI's completions.",
     "score": "Log-likelihoods of continuations.",
     "measure": "What each quantization costs: perplexity, KL divergence, top token.",
     "eval": "Run tasks of lm-evaluation-harness.",

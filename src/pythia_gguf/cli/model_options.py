@@ -42,8 +42,8 @@ _OPTIONS = (
         show_default=True,
         help="How keys and values are kept; auto: f32 for F32 files, else f16.",
     ),
-    click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
 )
+_output_format = click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 encoding_option = click.option(
     "--encoding",
     type=click.Choice(ENCODINGS),
@@ -94,7 +94,12 @@ class LoadOptions:
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: --threads, --gelu, --activations and --kv as `loading`, and --output-format."""
+    """Decorator: the `loading_options`, and --output-format."""
+    return loading_options(_output_format(command))
+
+
+def loading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: --threads, --gelu, --activations and --kv as `loading`."""
 
     @functools.wraps(command)
     def given(*, threads: int | None, gelu: str, activations: str, cache: str, **others: Any) -> None:

@@ -194,7 +194,8 @@ class Model(ProcessBound):
 
         prompt  text, or token ids
         max_tokens, stop, logprobs, lookup, shift               see `engine.writing.WritingOptions`
-        temperature, top_k, top_p, min_p, repeat_penalty, seed  see `engine.sampling.Sampling`; seed None: a new one
+        temperature, top_k, top_p, min_p, repeat_penalty, logit_bias, seed
+                      see `engine.sampling.Sampling`; seed None: a new one
         Raises  UsageError for a value out of range, and when prompt and new tokens do not fit into the context;
                 TypeError for a value of another type, and for an unknown option
         """

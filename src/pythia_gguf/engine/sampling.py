@@ -10,8 +10,9 @@ it. Only values are sorted; the id is looked up for the value at the place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Sampling:
     repeat_penalty  divides positive logits of the last 64 tokens, multiplies negative ones; 1 for none
                     (arXiv:1909.05858)
     seed            of the random numbers (PCG64)
+    logit_bias      added to the logits of these tokens, by id, before all else but the penalty
     """
 
     temperature: float = 0.8
@@ -46,6 +48,7 @@ class Sampling:
     min_p: float = 0.05
     repeat_penalty: float = 1.0
     seed: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range, TypeError for one of another type."""
@@ -57,6 +60,7 @@ class Sampling:
             min_p=number(0, 1),
             repeat_penalty=number(1e-3, 1e3),
             seed=whole_number(0, 1 << 128),
+            logit_bias=_biases,
         )
 
 
@@ -81,7 +85,7 @@ class Sampler:
         room      memory to work in, from `room_for`; None takes new memory, which costs as much as the choice
         """
         s = self._sampling
-        penalized = _penalized(logits, before[-PENALIZED_TOKENS:], s.repeat_penalty)
+        penalized = _biased(_penalized(logits, before[-PENALIZED_TOKENS:], s.repeat_penalty), s.logit_bias)
         if s.temperature == 0:
             return int(np.argmax(penalized))
         return token_at(self._random.random(), penalized, s, odds_sum if penalized is logits else None, room)
@@ -167,6 +171,22 @@ def _penalized(logits: np.ndarray, before: Sequence[int], penalty: float) -> np.
     logits, ids = logits.copy(), np.unique(np.asarray(before))
     values = logits[ids]
     logits[ids] = np.where(values > 0, values / np.float32(penalty), values * np.float32(penalty))
+    return logits
+
+
+def _biases(name: str, value: object) -> Mapping[int, float]:
+    """A check of arguments: numbers by token."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of tokens to numbers, got {type(value).__name__}")
+    biases = {whole_number(0)(name, token): number(-1e6, 1e6)(name, bias) for token, bias in value.items()}
+    return MappingProxyType(biases)
+
+
+def _biased(logits: np.ndarray, biases: Mapping[int, float]) -> np.ndarray:
+    if not biases:
+        return logits
+    logits = logits.copy()
+    logits[list(biases)] += np.array(list(biases.values()), np.float32)
     return logits
 
 

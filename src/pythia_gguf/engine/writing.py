@@ -7,8 +7,8 @@ depends on the logits, the options and the seed, and on nothing else: drafts cha
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,11 @@ class Writing:
     n_prompt       tokens of the prompt
     n_positions    its sequence never holds more tokens
     n_kept         tokens of the sequence that stay
-    n_wanted       tokens at the end of `next_ids` whose logits are wanted
-    n_steps        calls of `take` after the one for the prompt
+    n_wanted       tokens at the end of `next_ids` whose logits are wanted, less those that `take` has got already
+    n_steps        choices of tokens after the one that followed the prompt
     logprobs       one for each token written; None when they were not asked for
+    end_logprob    that of the token at which the text ended, which is no part of it; None for another end
+    prompt_logprobs  one for each token of the prompt but the first; None when they were not asked for
     finish_reason  "stop" (end of text, or a stop text), "length", or None: it goes on
     """
 
@@ -93,11 +95,14 @@ class Writing:
         sampling: Sampling,
         n_context: int,
         ends: frozenset[int] | None = None,
+        *,
+        scores_prompt: bool = False,
     ) -> None:
         """Raises UsageError when prompt and new tokens do not fit into the context of the model.
 
         ids   the prompt, checked; if empty, the token that begins a text stands for it, or else the one that ends it
         ends  tokens at which the text ends; None: all end tokens of the tokenizer
+        scores_prompt  whether log-probabilities, if they are asked for, are those of the prompt too
         """
         self._ids = list(ids) or [tokenizer.prefix]
         self._options, self.seed = options, sampling.seed
@@ -105,9 +110,13 @@ class Writing:
         self.n_prompt = len(self._ids)
         self.n_positions = _positions(self.n_prompt, options, n_context)
         self.logprobs: list[TokenLogprob] | None = None if options.logprobs is None else []
+        self.end_logprob: TokenLogprob | None = None
         self.finish_reason: str | None = None
         self.n_kept, self.n_wanted, self.n_steps = 0, 1, -1
         self._next = self._ids[-self.n_positions :]
+        self.prompt_logprobs: list[TokenLogprob] | None = None
+        if scores_prompt and options.logprobs is not None:
+            self.prompt_logprobs, self.n_wanted = [], len(self._next)
         self._draft: list[int] = []
         self._drafts = Drafts(self._ids) if options.lookup else None
         self._sampler = Sampler(sampling)
@@ -125,16 +134,41 @@ class Writing:
         return "".join(self._pieces)
 
     @property
+    def ids(self) -> list[int]:
+        """The prompt and what was written after it."""
+        return self._ids
+
+    @property
+    def n_prompt_top(self) -> int | None:
+        """Most likely tokens that each of `prompt_logprobs` tells; None where these are not asked for."""
+        return None if self.prompt_logprobs is None else self._options.logprobs
+
+    @property
+    def n_sure(self) -> int:
+        """Tokens at the beginning of its sequence that are those of the text; a draft behind them may be wrong."""
+        return self.n_kept + len(self._next) - len(self._draft)
+
+    @property
     def next_ids(self) -> list[int]:
         """Tokens to read after the first `n_kept`."""
         return self._next
 
+    def take_over(self, scores: Sequence[TokenLogprob], n: int) -> None:
+        """Take the first n of `prompt_logprobs` from a text that begins alike; called before any rows are taken."""
+        if self.prompt_logprobs is not None:
+            self.prompt_logprobs += [replace(s, top=s.top[: self._options.logprobs]) for s in scores[:n]]
+            self.n_wanted -= n
+
     def take(self, rows: np.ndarray, room: np.ndarray | None = None) -> list[str]:
         """Choose tokens by logits f32 [n_wanted, n_vocab]; returns new pieces of text, each of whole characters.
 
+        rows  while a prompt is read they may be the first of those that are wanted; other calls bring the rest
         room  memory to work in, from `sampling.room_for`
         """
         n_before = len(self._pieces)
+        rows = self._score_prompt(rows)
+        if not len(rows):
+            return []
         n_right = self._choose(rows, room)
         self.n_steps += 1
         if self.finish_reason is None:
@@ -145,6 +179,17 @@ class Writing:
                 self.finish_reason = "stop"
         return self._pieces[n_before:]
 
+    def _score_prompt(self, rows: np.ndarray) -> np.ndarray:
+        """Note how likely tokens of the prompt were; returns the rows after its last token, if they have come."""
+        if self.prompt_logprobs is None:
+            return rows
+        n = min(len(rows), self.n_prompt - 1 - len(self.prompt_logprobs))
+        for row in rows[:n]:
+            token = self._ids[len(self.prompt_logprobs) + 1]
+            self.prompt_logprobs.append(Logprobs(row).of(token, self._options.logprobs or 0))
+        self.n_wanted -= n
+        return rows[n:]
+
     def _choose(self, rows: np.ndarray, room: np.ndarray | None) -> int:
         """Add tokens until the text ends or a draft was wrong; returns how many drafted tokens were right."""
         for i, row in enumerate(rows):
@@ -152,6 +197,7 @@ class Writing:
             token = self._sampler.choose(row, self._ids, None if logprobs is None else logprobs.odds_sum, room)
             if token in self._ends:
                 self.finish_reason = "stop"
+                self.end_logprob = None if logprobs is None else logprobs.of(token, self._options.logprobs or 0)
                 break
             self._add(token, logprobs)
             # The row after a drafted token means something only if that token was chosen.
@@ -200,12 +246,26 @@ def begin_writing(
     options: WritingOptions,
     sampling: Sampling,
     ends: frozenset[int] | None = None,
+    *,
+    scores_prompt: bool = False,
 ) -> Writing:
-    """A text for a model to write after a prompt, which is text or ids.
+    """A text for a model to write after a prompt, which is text or ids; see `Writing`.
 
     Raises  UsageError as `Writing` does, and for an unknown id
     """
-    return Writing(model.tokenizer, _ids_of(model, prompt), options, sampling, model.n_context, ends)
+    if unknown := [i for i in sampling.logit_bias if not 0 <= i < model.n_vocab]:
+        raise UsageError(
+            Argument("logit_bias"), f" must be of tokens 0 to {model.n_vocab - 1}, got {shown(unknown[0])}"
+        )
+    return Writing(
+        model.tokenizer,
+        _ids_of(model, prompt),
+        options,
+        sampling,
+        model.n_context,
+        ends,
+        scores_prompt=scores_prompt,
+    )
 
 
 def options_of(options: Mapping[str, Any]) -> tuple[WritingOptions, Sampling]:
