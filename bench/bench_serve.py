@@ -5,10 +5,10 @@
     python bench/bench_serve.py --save          also writes bench/results/serve.csv
 
 A random model of the shape of Pythia 410M; prompts of 16 token ids, 128 tokens written and streamed, top-k 50.
-llama-server (llama.cpp 0c1e57098, built from the sdist of llama-cpp-python) has 8 slots, continuous batching, and as
-many threads. They take turns, each alone. Then, of both servers: the longest wait of six streams for a token while a
-prompt of 1,900 tokens is read, and how long a short prompt that comes meanwhile waits for its first token. The last
-line is one JSON object.
+llama-server (llama.cpp 0c1e57098, built from the sdist of llama-cpp-python) has 8 slots, continuous batching, as many
+threads, and the best of four settings. They take turns, each alone. Then, of both servers: the longest wait of six
+streams for a token while a prompt of 1,900 tokens is read, and how long a short prompt that comes meanwhile waits for
+its first token. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from bench_press import write_table  # noqa: E402
 from golden_tools import tools  # noqa: E402
 
 N_CLIENTS, N_PROMPT, N_WRITTEN, N_LONG = 8, 16, 128, 1_900
+LLAMA_FLAGS = [("-fa", fa, "-ub", ub) for fa in ("on", "off") for ub in ("128", "512")]
 VOCAB = 50_254  # ids below the special tokens
 
 
@@ -68,6 +69,9 @@ def main() -> None:
 def measured(file: Path, options: argparse.Namespace) -> dict[str, float]:
     """Medians over turns, and how the two servers compare."""
     servers = [Pythia] if options.without_llama else [Pythia, Llama]
+    if not options.without_llama:
+        Llama.flags = max(LLAMA_FLAGS, key=lambda flags: rate_with(flags, file, options.threads))
+        print("llama-server is fastest with", *Llama.flags)
     rates: dict[str, list[float]] = {"bench": [], **{server.name: [] for server in servers}}
     waits: dict[str, list[tuple[float, float]]] = {server.name: [] for server in servers}
     for _ in range(options.turns):
@@ -118,6 +122,7 @@ class Llama:
 
     name = "llama"
     path = "/completion"
+    flags = ("-fa", "on")
 
     @staticmethod
     @contextlib.contextmanager
@@ -127,7 +132,7 @@ class Llama:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         program = [tools(("llama-server",)) / "llama-server", "-m", file, "-np", N_CLIENTS, "-c", N_CLIENTS * 2048]
-        program += ["-cb", "-t", threads, "-tb", threads, "--port", port, "--no-webui"]
+        program += ["-cb", "-t", threads, "-tb", threads, "--port", port, "--no-webui", *Llama.flags]
         process = subprocess.Popen(
             [str(word) for word in program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -144,6 +149,13 @@ class Llama:
         """A request."""
         options = {"top_k": 50, "top_p": 1.0, "min_p": 0.0, "seed": seed, "stream": True, "ignore_eos": True}
         return {"prompt": list(ids), "n_predict": n_tokens, "cache_prompt": False, "temperature": 1.0, **options}
+
+
+def rate_with(flags: tuple[str, ...], file: Path, threads: int) -> float:
+    """Tokens per second of llama-server with some of LLAMA_FLAGS."""
+    Llama.flags = flags
+    with Llama.running(file, threads) as port:
+        return load(Llama, port, 2 * N_CLIENTS)
 
 
 def is_ready(port: int) -> bool:
