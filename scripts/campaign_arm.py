@@ -39,6 +39,7 @@ DOTS = "kernels/dots_elsewhere.py"
 GOLDEN = "kernels/encode_golden.py"
 LOGITS = "engine/logits_elsewhere.py"
 ROTATIONS = "engine/rotation_elsewhere.py"
+TELL_KEY = "from pythia_gguf.kernels.target import target_key; print(target_key())"
 
 
 def main() -> None:
@@ -104,8 +105,8 @@ def compiles_by_itself(cpu: str) -> bool:
 
 def compile_kernels(cpu: str) -> None:
     """Fill the cache of kernels for a CPU, where it is not full."""
-    program = str(ROOT / "scripts" / "for_arm.py")
-    run_here(program, cpu, "all", cache=kernels(cpu))
+    key = run_python(WORK, cpu, kernels(cpu), "-c", TELL_KEY).strip()
+    run_here(str(ROOT / "scripts" / "for_arm.py"), cpu, "all", key, cache=kernels(cpu))
 
 
 @cache

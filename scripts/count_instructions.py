@@ -35,7 +35,7 @@ JUMP = re.compile(r"\t(?:b\S*|cbn?z|tbn?z|j\w+)\t.*?(\.LBB\d+_\d+)$")
 SHOW = """
 import sys
 from pythia_gguf.kernels.matmul import _kernel
-print(_kernel(sys.argv[1], "int8")._compiled._library.get_asm_str())
+print(_kernel(sys.argv[1], "int8").compile_it().assembly())
 """
 
 

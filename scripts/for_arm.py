@@ -1,14 +1,16 @@
 """Compiles kernels for a 64-bit ARM CPU on this machine, whatever it is; nothing is run.
 
-    python scripts/for_arm.py neoverse-n1 all                   all kernels, into the cache of PYTHIA_GGUF_CACHE
+    python scripts/for_arm.py neoverse-n1 all KEY               all kernels, into the cache of PYTHIA_GGUF_CACHE
     python scripts/for_arm.py apple-m1 Q4_K:int8 attention_f16   the assembly of a product and of another op
 
-Numba asks LLVM for the machine that it is on; here it gets another answer before the first kernel is imported. The name
-of machine code in the cache has that answer in it, so a program on such a CPU, or under an emulator, finds it there.
+Numba asks LLVM for the machine that it is on; here it gets another answer before the first kernel is imported. KEY is
+what `kernels/target.py: target_key` says on such a CPU, or under an emulator, as Python writes it: the names of machine
+code in the cache are made of it, and a program there finds them.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from collections.abc import Callable
@@ -26,8 +28,9 @@ def compile_for(cpu: str) -> None:
     llvm.initialize_all_asmprinters()
     llvm.get_process_triple = llvm.get_default_triple = lambda: TRIPLE
 
-    from pythia_gguf.kernels import jit
+    from pythia_gguf.kernels import c_kernel, jit
 
+    c_kernel.load_object = lambda code: 1  # in place of an address, which nobody calls
     compile_on_call = jit.kernel
 
     def kernel(function: Callable) -> Any:
@@ -48,13 +51,15 @@ def _only_compiling(dispatcher_type: type) -> type:
     return type("OnlyCompiling", (dispatcher_type,), {"__call__": compile_only})
 
 
-def compile_all() -> None:
-    """Compile what `pythia warmup` and quantizing with an importance matrix need."""
+def compile_all(key: tuple[object, ...]) -> None:
+    """Compile what `pythia warmup` and quantizing with an importance matrix need; key: of the CPU."""
     from pythia_gguf.cli import warmup
+    from pythia_gguf.kernels import cache
     from pythia_gguf.kernels.compiling import compile_all
     from pythia_gguf.kernels.encode import ENCODABLE, encoder_jobs
     from pythia_gguf.progress import Silence
 
+    cache.target_key = lambda: key
     # One thread: a second process would not know of the other CPU.
     compile_all(encoder_jobs(ENCODABLE, is_weighted=True), threads=1)
     warmup.compile_all_kernels(Silence(), threads=1)
@@ -66,13 +71,13 @@ def assembly(kernel: str) -> str:
 
     name, _, activations = kernel.partition(":")
     compiled = matmul._kernel(name, activations) if activations else driver._ALL_OPS[name]
-    return compiled._compiled._library.get_asm_str()
+    return compiled.compile_it().assembly()
 
 
 if __name__ == "__main__":
     compile_for(sys.argv[1])
-    if sys.argv[2:] == ["all"]:
-        compile_all()
+    if sys.argv[2] == "all":
+        compile_all(ast.literal_eval(sys.argv[3]))
     else:
         for kernel in sys.argv[2:]:
             print(f"// {kernel}\n{assembly(kernel)}")
