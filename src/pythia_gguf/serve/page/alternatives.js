@@ -1,6 +1,6 @@
 // What else could stand in a token's place: the most likely tokens of one model, or of two side by side.
 
-import { nats, percent, showToken, spoken } from "./visible.js";
+import { nats, percent, showToken } from "./visible.js";
 
 /**
  * Fill a place with the alternatives of a node.
@@ -64,7 +64,6 @@ function rowOf(token, node, onChoose) {
   const note = isHere ? "in the text" : isBranch ? "a branch" : null;
   if (note) row.append(line("note", note, "span"));
   row.append(share);
-  row.setAttribute("aria-label", [spoken(token), percent(token.logprob), note].filter((part) => part).join(", "));
   row.disabled = isHere;
   row.addEventListener("click", () => onChoose(token));
   const item = document.createElement("li");

@@ -107,11 +107,12 @@ function choose(token) {
 
 function select(node, { isByKeyboard = false } = {}) {
   const before = selected;
+  const wasInside = $("alternatives").contains(document.activeElement);
   selected = node;
   show();
   if (node) views[0].reveal(node);
   if (node && isByKeyboard) $("alternatives-body").querySelector("button:enabled")?.focus();
-  if (!node && before && $("alternatives").contains(document.activeElement)) views[0].focus(before);
+  if (!node && before && wasInside) views[0].focus(before);
 }
 
 function walk(node) {

@@ -23,6 +23,7 @@ export async function idsOf(model, text, signal) {
  * Returns how many tokens are new, and why the text has ended
  */
 export async function write(tree, model, ids, fields, { signal, onNews }) {
+  await confirm(tree, model, signal);
   const known = nodesAlong(tree, ids);
   const isRead = known.length === ids.length && known.every((node) => node.likelihoods.has(model));
   const prompt = ids.length ? ids : "";
@@ -50,6 +51,7 @@ export async function write(tree, model, ids, fields, { signal, onNews }) {
 
 /** Let a model read the text that is shown, where it has not. */
 export async function read(tree, model, { signal, onNews }) {
+  await confirm(tree, model, signal);
   const path = tree.at.path;
   if (path.every((node) => node.likelihoods.has(model))) return;
   const ids = path.map((node) => node.id);
@@ -81,6 +83,14 @@ export function choose(tree, node, { id, text, bytes }) {
     if (entry) chosen.likelihoods.set(model, { logprob: entry.logprob, top });
   }
   return { node: chosen, isNew: true };
+}
+
+/** See whether numbers that a file has brought are still those of the model; if not, the tree forgets them. */
+async function confirm(tree, model, signal) {
+  if (!tree.fingerprints.has(model) || tree.confirmed.has(model)) return;
+  const [first] = tree.root.children;
+  const body = { model, prompt: first ? [first.id] : "", echo: true, max_tokens: 0 };
+  for await (const chunk of server.complete(body, signal)) tree.know(model, chunk.system_fingerprint);
 }
 
 /** The nodes with these tokens from the root on, as far as they are there. */

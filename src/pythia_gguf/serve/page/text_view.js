@@ -49,7 +49,7 @@ export class TextView {
       this.spans[i].className = `token ${node.origin}`;
       if (step !== null) this.spans[i].classList.add(`${scale}${step}`);
       this.spans[i].classList.toggle("selected", node === selected);
-      const parts = [spoken(node), logprob === null ? null : percent(logprob)];
+      const parts = [spoken(node, this.spans[i]), logprob === null ? null : percent(logprob)];
       if (apart !== null) parts.push(`divergence ${nats(apart)}`);
       this.spans[i].setAttribute("aria-label", parts.filter((part) => part !== null).join(", "));
       if (node === selected) this.spans[i].setAttribute("aria-current", "true");

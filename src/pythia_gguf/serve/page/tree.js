@@ -36,7 +36,10 @@ export class Tree {
     this.root = new TokenNode(null, { id: -1, text: "" }, "prompt");
     // The last token of the text that is shown.
     this.at = this.root;
+    // By name of a model, as far as one of its answers or the file has told.
     this.fingerprints = new Map();
+    // Models that have answered since the tree was begun or loaded: their numbers here are those of now.
+    this.confirmed = new Set();
   }
 
   /** The child of a node with this token; a new one where there is none. The reader stands there then. */
@@ -78,6 +81,7 @@ export class Tree {
       }
     }
     this.fingerprints.set(model, fingerprint);
+    this.confirmed.add(model);
   }
 
   /** Every node but the root, parents first. */
@@ -128,7 +132,7 @@ export class Tree {
       check(typeof fingerprint === "string", `"fingerprints" must hold texts`);
       tree.fingerprints.set(model, fingerprint);
     }
-    check(file.at === null || nodes[file.at] !== undefined, `"at" must be the place of a node, or null`);
+    check(file.at === null || isPlace(file.at, nodes), `"at" must be the place of a node, or null`);
     tree.walkTo(tree.root);
     if (file.at !== null) {
       tree.walkTo(nodes[file.at]);
@@ -141,7 +145,7 @@ export class Tree {
     const where = `nodes[${i}]`;
     check(isObject(entry), `${where} must be an object`);
     const { parent, id, text, bytes, origin, likelihoods } = entry;
-    check(parent === null || nodes[parent] !== undefined, `${where}.parent must be an earlier node, or null`);
+    check(parent === null || isPlace(parent, nodes), `${where}.parent must be an earlier node, or null`);
     check(Number.isInteger(id) && id >= 0, `${where}.id must be a whole number`);
     check(typeof text === "string", `${where}.text must be a text`);
     const isByte = (byte) => Number.isInteger(byte) && byte >= 0 && byte < 256;
@@ -157,6 +161,10 @@ export class Tree {
     }
     return node;
   }
+}
+
+function isPlace(value, nodes) {
+  return Number.isInteger(value) && value >= 0 && value < nodes.length;
 }
 
 function isLikelihood(value) {

@@ -5,6 +5,7 @@ const PICTURES = new Map([
   ["\r", "\u240d"],
   ["\t", "\u21e5"],
 ]);
+const WHITE_NAMES = { "\n": "line break", "\r": "carriage return", "\t": "tab", " ": "space" };
 // What has no picture of its own, or changes the order of what stands around it.
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/u;
 const DECODER = new TextDecoder("utf-8", { fatal: true });
@@ -83,37 +84,47 @@ export function showToken(element, token, { character = null, isAlone = false } 
   element.replaceChildren();
   const bytes = token.bytes ?? bytesOfText(token.text);
   if (bytes) {
-    if (character) element.append(character);
+    if (character) showSigns(element, character, isAlone);
     element.append(mark(hex(bytes), "bytes"));
-    return;
+  } else if (token.text === "") {
+    element.append(mark("empty", "code"));
+  } else {
+    showSigns(element, token.text, isAlone);
   }
-  let plain = "";
-  const flush = () => {
-    if (plain) element.append(plain);
-    plain = "";
-  };
-  for (const sign of token.text) {
-    const picture = PICTURES.get(sign) ?? (isAlone && sign === " " ? "\u00b7" : null);
-    if (picture === null && !UNSEEN.test(sign)) {
-      plain += sign;
-      continue;
-    }
-    flush();
-    const isCode = picture === null;
-    element.append(mark(picture ?? codePoint(sign), isCode ? "code" : "white"));
-    if (!isAlone && (sign === "\n" || sign === "\t")) element.append(sign);
-  }
-  flush();
-  if (token.text === "") element.append(mark("empty", "code"));
 }
 
-/** A token in words, for people who listen. */
-export function spoken(token) {
-  const bytes = token.bytes ?? bytesOfText(token.text);
-  if (bytes) return `bytes ${hex(bytes)}`;
-  const names = { "\n": "line break", "\t": "tab", " ": "space" };
-  if (token.text in names) return names[token.text];
-  return [...token.text].map((sign) => (names[sign] && sign !== " " ? ` ${names[sign]} ` : sign)).join("");
+function showSigns(element, text, isAlone) {
+  for (const sign of text) {
+    const picture = PICTURES.get(sign) ?? (isAlone && sign === " " ? "\u00b7" : null);
+    if (picture !== null) element.append(...white(sign, picture, isAlone && (sign !== " " || text.trim() === "")));
+    else if (UNSEEN.test(sign)) element.append(mark(codePoint(sign), "code"));
+    else element.append(sign);
+    if (!isAlone && (sign === "\n" || sign === "\t")) element.append(sign);
+  }
+  // Letters that were added one by one become one text, which is shaped as a whole.
+  element.normalize();
+}
+
+/** A token in words, for people who listen: white space by name, the rest as `showToken` has put it into an element. */
+export function spoken(token, element) {
+  if (token.bytes) return `${element.textContent} bytes`;
+  if (token.text in WHITE_NAMES) return WHITE_NAMES[token.text];
+  const nameOf = (sign) => {
+    if (sign !== " " && sign in WHITE_NAMES) return ` ${WHITE_NAMES[sign]} `;
+    return UNSEEN.test(sign) ? codePoint(sign) : sign;
+  };
+  return [...token.text].map(nameOf).join("");
+}
+
+/** A picture of white space; where `isSpoken`, with its name for people who listen. */
+function white(sign, picture, isSpoken) {
+  const shown = mark(picture, "white");
+  shown.setAttribute("aria-hidden", "true");
+  if (!isSpoken) return [shown];
+  const name = document.createElement("span");
+  name.className = "unseen";
+  name.textContent = `${WHITE_NAMES[sign]} `;
+  return [shown, name];
 }
 
 /** Half characters among the alternatives have no bytes beside their text: it is `bytes:\xe2\x80`. */
