@@ -14,7 +14,7 @@ export CMAKE_ARGS := -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_IN
 # Tests start hundreds of processes. Each would compile our sources again where Python is told to keep no bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo report test test-fast test-browser check golden bench readme campaign campaign-arm campaign-serve clean
+.PHONY: help demo report test test-fast test-browser has-chromium check golden bench readme campaign campaign-arm campaign-serve clean
 
 help:
 	@echo "make demo       install, quantize the sample to all 19 files, check every byte, let one of them write"
@@ -87,9 +87,11 @@ test-fast: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not campaign and not browser"
 
 # Chromium is the system's; axe-core, which finds what keeps people out of a page, is of the npm registry.
-test-browser: $(VENV)/.browser-installed
-	@command -v $(CHROMIUM) >/dev/null || { echo "Chromium is missing: apt-get install chromium, or make test-browser CHROMIUM=/path/to/chrome"; exit 1; }
+test-browser: has-chromium $(VENV)/.browser-installed
 	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -q -m browser tests/browser
+
+has-chromium:
+	@command -v $(CHROMIUM) >/dev/null || { echo "Chromium is missing: apt-get install chromium, or make test-browser CHROMIUM=/path/to/chrome"; exit 1; }
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
