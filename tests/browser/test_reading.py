@@ -49,7 +49,6 @@ def test_sampling_by_hand_is_what_the_server_gets(
     typed = fields | {"stop": "\\n\nself"} if "stop" in fields else fields
     said = write(page, **typed)
     expected = server.complete(PROMPT, logprobs=0, **SAMPLING | fields)["choices"][0]
-    assert [token["label"].split(", ")[0] != "" for token in tokens(page)]
     assert len(tokens(page)) == 3 + len(expected["logprobs"]["tokens"])
     assert text(page).startswith(PROMPT + expected["text"])
     assert said.endswith("the text has ended." if expected["finish_reason"] == "stop" else "most tokens reached.")

@@ -79,7 +79,7 @@ function writeFrom(idsOf) {
   });
 }
 
-const promptIds = (signal) => reader.idsOf(model.model, $("prompt").value, signal);
+const promptIds = (signal) => server.tokenize(model.model, $("prompt").value, signal);
 const writePrompt = () => {
   select(null);
   return writeFrom(promptIds);

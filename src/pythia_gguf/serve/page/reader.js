@@ -10,11 +10,6 @@ export function pairOf(reference, candidate) {
   return `${reference}\n${candidate}`;
 }
 
-/** Ids of a text. */
-export async function idsOf(model, text, signal) {
-  return (await server.tokenize(model, text, signal)).tokens;
-}
-
 /**
  * Write on from tokens, which are read first where this model has not read them.
  *

@@ -15,7 +15,7 @@ export async function models() {
 
 /** Ids of a text. */
 export async function tokenize(model, text, signal) {
-  return answerOf("tokenize", { model, prompt: text, return_token_strs: true }, signal);
+  return (await answerOf("tokenize", { model, prompt: text }, signal)).tokens;
 }
 
 /** How far two models are apart on tokens. */
