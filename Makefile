@@ -6,19 +6,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Kernels compiled by the tests stay here between runs.
 export PYTHIA_GGUF_CACHE ?= $(CURDIR)/.cache
+# The browser of `make test-browser`.
+CHROMIUM ?= chromium
 # llama.cpp is compiled without AMX: GCC 11 and 12 drop the stores of the tile configuration, and it dies in the first
 # product (its issue 20824).
 export CMAKE_ARGS := -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ $(CMAKE_ARGS)
 # Tests start hundreds of processes. Each would compile our sources again where Python is told to keep no bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo report test test-fast check golden bench readme campaign campaign-arm campaign-serve clean
+.PHONY: help demo report test test-fast test-browser has-chromium check golden bench readme campaign campaign-arm campaign-serve clean
 
 help:
 	@echo "make demo       install, quantize the sample to all 19 files, check every byte, let one of them write"
 	@echo "make report     measure the sample's files, write their card, and the picture of README.md"
 	@echo "make test       install what the tests need and run all of them"
 	@echo "make test-fast  the tests that take under a minute together"
+	@echo "make test-browser  the tests that click through the page of \`pythia serve\` in Chromium"
 	@echo "make check      format, lint, types, import arrows, conventions"
 	@echo "make golden     remake the frozen outputs of llama.cpp's own tools (pip downloads what it needs)"
 	@echo "make bench      measure for two hours; writes bench/results/"
@@ -50,6 +53,14 @@ $(VENV)/.test-installed: pyproject.toml constraints.txt $(VENV)/.dev-installed
 	$(VENV)-transformers4/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt transformers==4.57.6 torch
 	@touch $@
 
+$(VENV)/.browser-installed: pyproject.toml constraints.txt tests/browser/package-lock.json $(VENV)/.dev-installed
+	@command -v npm >/dev/null || { echo "npm is missing: apt-get install npm"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,browser]"
+	mkdir -p $(VENV)/axe
+	cp tests/browser/package.json tests/browser/package-lock.json $(VENV)/axe/
+	npm ci --silent --prefix $(VENV)/axe
+	@touch $@
+
 demo: $(VENV)/.installed
 	rm -rf out/nano-GGUF
 	$(BIN)/pythia quantize examples/nano --out out/nano-GGUF
@@ -73,7 +84,14 @@ test: $(VENV)/.test-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not campaign"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not campaign and not browser"
+
+# Chromium is the system's; axe-core, which finds what keeps people out of a page, is of the npm registry.
+test-browser: has-chromium $(VENV)/.browser-installed
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -q -m browser tests/browser
+
+has-chromium:
+	@command -v $(CHROMIUM) >/dev/null || { echo "Chromium is missing: apt-get install chromium, or make test-browser CHROMIUM=/path/to/chrome"; exit 1; }
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .

@@ -185,7 +185,7 @@ def calls(path: Path) -> Iterator[ast.Call]:
 
 
 def test_tests_mirror_the_package():
-    mirrored = {p.name for p in PACKAGE.iterdir() if p.is_dir()} | {"golden", "naive"}
+    mirrored = {p.name for p in PACKAGE.iterdir() if p.is_dir()} | {"golden", "naive", "browser"}
     assert {p.relative_to(ROOT / "tests").parts[0] for p in TESTS if p.parent != ROOT / "tests"} <= mirrored
 
 

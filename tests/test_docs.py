@@ -126,8 +126,9 @@ def test_the_page_of_python_names_everything_public():
 
 
 def test_tour_names_every_file_once_and_no_other():
-    named = re.findall(r"^- `([\w./]+\.py)` - .", read(ROOT / "docs" / "tour.md"), re.MULTILINE)
+    named = re.findall(r"^- `([\w./]+\.(?:py|js|css|html|svg))` - .", read(ROOT / "docs" / "tour.md"), re.MULTILINE)
     there = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.stat().st_size]
+    there += (PACKAGE / "serve" / "page").iterdir()
     assert sorted(named) == sorted(p.relative_to(PACKAGE).as_posix() for p in there)
 
 

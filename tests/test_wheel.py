@@ -29,7 +29,8 @@ def test_wheel_is_pure_python_and_holds_only_the_package(wheel: Path):
     assert wheel.name == "pythia_gguf-0.1.0-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names} == {"pythia_gguf", "pythia_gguf-0.1.0.dist-info"}
-    assert "pythia_gguf/py.typed" in names
+    page = ROOT / "src" / "pythia_gguf" / "serve" / "page"
+    assert {"pythia_gguf/py.typed", *(f"pythia_gguf/serve/page/{path.name}" for path in page.iterdir())} <= set(names)
     assert any(n.endswith("licenses/NOTICE") for n in names)
 
 

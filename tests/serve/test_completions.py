@@ -40,6 +40,9 @@ def test_the_text_is_the_engines(client: openai.OpenAI, options: dict[str, float
     assert (choice.logprobs.model_extra or {})["token_ids"] == list(expected.tokens)
     tops = (choice.logprobs.model_extra or {})["top_ids"]
     assert tops == [[list(pair) for pair in t.top] for t in expected.logprobs or ()]
+    piece = model().tokenizer.piece
+    names = [[piece(token).decode() for token, _ in top] for top in tops]
+    assert (choice.logprobs.model_extra or {})["top_tokens"] == names
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 24)
 

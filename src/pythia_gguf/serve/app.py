@@ -7,14 +7,13 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse
+from starlette.responses import JSONResponse
 
 from pythia_gguf.errors import PythiaGGUFError
 from pythia_gguf.json_file import parse_json_object
@@ -24,18 +23,11 @@ from pythia_gguf.serve.chat import as_chat, as_chat_chunk, completion_of
 from pythia_gguf.serve.completions import CompletionJob
 from pythia_gguf.serve.divergence import divergence
 from pythia_gguf.serve.metrics import CONTENT_TYPE
+from pythia_gguf.serve.page_files import add_page
 from pythia_gguf.serve.refusals import CODES, RefusalError, refusal_of
 from pythia_gguf.serve.state import ServerState
 from pythia_gguf.serve.validation import refusal_of_fields
 
-# Files of the page: "/" is its index.html, and "/page/NAME" any other.
-PAGE = Path(__file__).parent / "page"
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": shapes.Error, "description": ", ".join(code for code, (s, _) in CODES.items() if s == status)}
     for status in sorted({status for status, _ in CODES.values()} - {499})
@@ -89,6 +81,7 @@ def make_app(state: ServerState) -> FastAPI:
     _add_completions(app, state)
     _add_tokens(app, state)
     _add_state(app, state)
+    add_page(app)
     _add_errors(app)
     _name_models(app.openapi(), list(state.registry.sources))
     return app
@@ -104,11 +97,6 @@ def _name_models(part: Any, names: list[str]) -> None:
     elif isinstance(part, list):
         for inner in part:
             _name_models(inner, names)
-
-
-def is_public(path: str) -> bool:
-    """Whether a path is for everyone: it says whether the server lives, or is a file of the page."""
-    return path in ("/health", "/") or path.startswith("/page/")
 
 
 def _add_completions(app: FastAPI, state: ServerState) -> None:
@@ -226,16 +214,6 @@ def _add_state(app: FastAPI, state: ServerState) -> None:
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(state.metrics.text(state.gauges()), media_type=CONTENT_TYPE)
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
-
-    @app.get("/page/{name}", include_in_schema=False)
-    async def page_file(name: str) -> Response:
-        if name not in {path.name for path in PAGE.iterdir()}:
-            raise RefusalError("no_such_route", "the page has no such file")
-        return FileResponse(PAGE / name, headers=_PAGE_HEADERS)
 
 
 def _add_errors(app: FastAPI) -> None:

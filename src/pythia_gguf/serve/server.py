@@ -8,11 +8,12 @@ import socket
 from collections.abc import Callable, Iterable
 
 from pythia_gguf.errors import Argument, StorageError, UsageError
-from pythia_gguf.serve.app import is_public, make_app
+from pythia_gguf.serve.app import make_app
 from pythia_gguf.serve.connections import make_server
 from pythia_gguf.serve.engine_thread import EngineThread
 from pythia_gguf.serve.guard import LOOPBACK_NAMES, Guard, Scope
 from pythia_gguf.serve.metrics import Metrics
+from pythia_gguf.serve.page_files import is_public
 from pythia_gguf.serve.registry import Registry
 from pythia_gguf.serve.state import ServerState
 

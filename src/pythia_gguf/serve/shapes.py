@@ -136,7 +136,7 @@ class DivergenceRequest(Shape):
 
 
 class TokenLogprobs(BaseModel):
-    """OpenAI's lists, one entry for each token, and three more.
+    """OpenAI's lists, one entry for each token, and four more.
 
     A token that is not UTF-8 by itself is written as OpenAI writes it, `bytes:\\xe2\\x80`; `bytes` has its bytes.
     """
@@ -150,6 +150,7 @@ class TokenLogprobs(BaseModel):
     top_ids: list[list[list[float]] | None] = Field(
         description="Ids and log-probabilities of the most likely tokens, most likely first."
     )
+    top_tokens: list[list[str] | None] = Field(description="Texts of the tokens in top_ids.")
 
 
 class Choice(BaseModel):

@@ -48,7 +48,7 @@ class Offsets:
 
 def new_lists() -> dict[str, list[Any]]:
     """The lists of `shapes.TokenLogprobs`, empty."""
-    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset", "bytes", "token_ids", "top_ids")
+    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset", "bytes", "token_ids", "top_ids", "top_tokens")
     return {name: [] for name in names}
 
 
@@ -67,6 +67,7 @@ def add_tokens(
         lists["bytes"].append(bytes_of(tokenizer, token))
         lists["token_ids"].append(token)
         lists["top_ids"].append(None if likely is None else [list(pair) for pair in likely.top])
+        lists["top_tokens"].append(None if likely is None else [text_of(tokenizer, i) for i, _ in likely.top])
 
 
 def _by_text(tokenizer: TextTokenizer, likely: TokenLogprob) -> dict[str, float]:
