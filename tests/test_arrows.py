@@ -35,6 +35,8 @@ EVERYWHERE = {
 # Why a file outside `arch` may name GPT-NeoX.
 KNOW_GPT_NEOX = {
     "checkpoint/neox.py": "reads the layer files of the GPT-NeoX library, which holds no other model",
+    "data/order.py": "the order in which the GPT-NeoX library reads its data",
+    "data/token_file.py": "the files that the GPT-NeoX library keeps tokens in",
     "engine/gpt_neox_blocks.py": "the layers of GPT-NeoX as ops",
     "engine/oplist.py": "the table of blocks, one for each entry of the table of `arch`",
     "export/transformers_model.py": "the type of what users get, for type checkers",

@@ -176,7 +176,9 @@ def test_tests_neither_skip_nor_sleep_nor_mock_nor_roll_dice(path: Path):
     forbidden = {"skip", "skipif", "xfail", "importorskip", "sleep", "Mock", "MagicMock", "mock", "flaky", "rerun"}
     assert not identifiers(path) & forbidden
     dice = [n for n in map(ast.unparse, calls(path)) if re.match(r"(np\.|numpy\.)?random\.", n)]
-    seeded = re.compile(r"(np|numpy)\.random\.(default_rng|Generator|PCG64|SeedSequence)\(.|random\.Random\(.")
+    seeded = re.compile(
+        r"(np|numpy)\.random\.(default_rng|Generator|PCG64|SeedSequence|RandomState)\(.|random\.Random\(."
+    )
     assert [n for n in dice if not seeded.match(n) or n.endswith("()")] == []
 
 

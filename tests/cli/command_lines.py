@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.neox import write_corpus
 from engine.nano import HELDOUT, NANO
 from hub.loopback import LoopbackHub
 from patience import HANGS_S
@@ -32,11 +33,13 @@ class Material:
     """What command lines speak of.
 
     folder       of `pythia quantize`, with Q4_0, Q8_0 and F16, and a report.json
+    corpus       prefix of some documents as ids
     environment  of a process: the hub on loopback is the only one, and its cache is empty
     """
 
     folder: Path
     tasks: Path
+    corpus: Path
     environment: dict[str, str]
 
     def lines(self, out: Path) -> dict[str, list[str | Path]]:
@@ -63,6 +66,7 @@ class Material:
             "bench": [q4, "--prompt", "8", "--tokens", "2", "--repeats", "1"],
             "export": [q4, "--to", out / "hf"],
             "publish": [self.folder, "--repo", "me/nano"],
+            "data order": [self.corpus, "--steps", "3", "--batch", "2", "--context", "8", "--force"],
             "cache": [],
             "warmup": [],
             "doctor": [],
@@ -96,6 +100,7 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     return Material(
         folder=made,
         tasks=tasks,
+        corpus=write_corpus(folder / "corpus", [list(range(1, 40)) + [0], [3, 2, 1, 0], [7] * 20 + [0]]),
         environment=os.environ
         | {
             "HF_ENDPOINT": hub.url,

@@ -58,6 +58,7 @@ MOMENTS = {
     "bench": ("open", "nano.Q4_0.gguf"),
     "export": ("open", ".partial"),
     "publish": ("open", "nano.Q8_0.gguf"),
+    "data order": ("open", ".partial"),
     "warmup": ("subprocess.Popen", ""),
 }
 AT_ONCE = {"models", "quants", "inspect", "cache", "doctor"}

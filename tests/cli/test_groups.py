@@ -18,8 +18,8 @@ from cli.test_options import options_of
 from patience import HANGS_S
 from pythia_gguf.cli.main import COMMANDS, GROUPS, find_command
 
-GROUP = {"data": "What models were trained on."}
-LISTED = {"data find": "Find a text.", "data show-batch": "Show a batch."}
+GROUP = {"zoo": "What models were trained on."}
+LISTED = {"zoo find": "Find a text.", "zoo show-batch": "Show a batch."}
 FIND = '''
 import click
 from pythia_gguf.cli.command import Command
@@ -32,7 +32,7 @@ from pythia_gguf.errors import Argument, ModelFileError, UsageError
 def command(texts, n_most, damaged):
     """Find a text.
 
-    pythia data find "the sky"
+    pythia zoo find "the sky"
     """
     if damaged:
         raise ModelFileError("is cut", path="shard-0")
@@ -53,7 +53,7 @@ sys.argv = ["pythia", *sys.argv[1:]]
 try:
     program.main()
 finally:
-    loaded = [n for n in sys.modules if n.startswith(("pythia_gguf.cli.data", "pythia_gguf.press", "numpy"))]
+    loaded = [n for n in sys.modules if n.startswith(("pythia_gguf.cli.zoo", "pythia_gguf.press", "numpy"))]
     print(sorted(loaded), file=sys.__stderr__)
 """
 
@@ -61,7 +61,7 @@ finally:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where cli/ has the group."""
-    package = tmp_path / "cli" / "data"
+    package = tmp_path / "cli" / "zoo"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "find.py").write_text(FIND)
@@ -77,7 +77,7 @@ def group(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name, said in more.items():
             monkeypatch.setitem(table, name, said)
     yield
-    for name in [n for n in sys.modules if n.startswith("pythia_gguf.cli.data")]:
+    for name in [n for n in sys.modules if n.startswith("pythia_gguf.cli.zoo")]:
         del sys.modules[name]
 
 
@@ -91,34 +91,34 @@ def test_both_lists_are_of_files_that_are_there():
 
 
 def test_a_command_of_a_group_runs_and_has_help(pythia, group: None):
-    assert pythia("data", "find", "the", "sky") == (0, "3 of the sky\n", "")
-    assert pythia("data", "show-batch", "--most", "1", "--", "-x") == (0, "1 of -x\n", "")
+    assert pythia("zoo", "find", "the", "sky") == (0, "3 of the sky\n", "")
+    assert pythia("zoo", "show-batch", "--most", "1", "--", "-x") == (0, "1 of -x\n", "")
     for flag in ("-h", "--help"):
         code, out, _ = pythia("--help")
-        assert (code, "data             What models were trained on." in out) == (0, True)
+        assert (code, "zoo              What models were trained on." in out) == (0, True)
         assert "Find a text" not in out
-        code, out, _ = pythia("data", flag)
+        code, out, _ = pythia("zoo", flag)
         assert (code, [line.split()[0] for line in out.splitlines()[-2:]]) == (0, ["find", "show-batch"])
-        assert "pythia data [OPTIONS] COMMAND" in out and GROUP["data"] in out
-        code, out, _ = pythia("data", "find", flag)
-        assert code == 0 and "pythia data find [OPTIONS] [TEXTS]" in out
+        assert "pythia zoo [OPTIONS] COMMAND" in out and GROUP["zoo"] in out
+        code, out, _ = pythia("zoo", "find", flag)
+        assert code == 0 and "pythia zoo find [OPTIONS] [TEXTS]" in out
     # Without a command it answers as `pythia` does.
-    (code, out, err), (bare, *_) = pythia("data"), pythia()
+    (code, out, err), (bare, *_) = pythia("zoo"), pythia()
     assert (code, "show-batch" in out + err) == (bare, True)
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ("data fnd", 2, "Error: no such command 'data fnd'. Did you mean find?"),
-        ("data showbatch", 2, "Error: no such command 'data showbatch'. Did you mean show-batch?"),
-        ("data quantize", 2, "Error: no such command 'data quantize'"),
-        ("dat find", 2, "Error: no such command 'dat'. Did you mean data"),
-        ("find x", 2, "Error: no such command 'find'. Did you mean data find?"),
-        ("data find x --most 0", 2, "Error: --most must be at least 1, got 0"),
-        ("data find x --most 1 --most 2", 2, "Error: --most is given 2 times, and only one can count"),
-        ("data find -x", 2, "Error: No such option '-x'. Put \"--\" before an argument that begins with a dash."),
-        ("data find x --damaged", 65, "Error: shard-0: is cut"),
+        ("zoo fnd", 2, "Error: no such command 'zoo fnd'. Did you mean find?"),
+        ("zoo showbatch", 2, "Error: no such command 'zoo showbatch'. Did you mean show-batch?"),
+        ("zoo quantize", 2, "Error: no such command 'zoo quantize'"),
+        ("zo find", 2, "Error: no such command 'zo'. Did you mean zoo"),
+        ("find x", 2, "Error: no such command 'find'. Did you mean zoo find?"),
+        ("zoo find x --most 0", 2, "Error: --most must be at least 1, got 0"),
+        ("zoo find x --most 1 --most 2", 2, "Error: --most is given 2 times, and only one can count"),
+        ("zoo find -x", 2, "Error: No such option '-x'. Put \"--\" before an argument that begins with a dash."),
+        ("zoo find x --damaged", 65, "Error: shard-0: is cut"),
     ],
 )
 def test_errors_name_what_the_command_of_a_group_has(pythia, group: None, words: str, code: int, said: str):
@@ -129,8 +129,8 @@ def test_errors_name_what_the_command_of_a_group_has(pythia, group: None, words:
 
 def test_tests_of_every_command_see_it(group: None):
     """What goes over `COMMANDS` asks these."""
-    assert {o.name for o in options_of("data find")} == {"n_most", "damaged"}
-    assert find_command("data show-batch").name == "show-batch"
+    assert {o.name for o in options_of("zoo find")} == {"n_most", "damaged"}
+    assert find_command("zoo show-batch").name == "show-batch"
     assert set(LISTED) <= set(COMMANDS)
 
 
@@ -138,10 +138,10 @@ def test_tests_of_every_command_see_it(group: None):
     ("words", "loaded"),
     [
         ("--help", []),
-        ("data --help", []),
-        ("data", []),
-        ("data fnd", []),
-        ("data find x", ["pythia_gguf.cli.data", "pythia_gguf.cli.data.find"]),
+        ("zoo --help", []),
+        ("zoo", []),
+        ("zoo fnd", []),
+        ("zoo find x", ["pythia_gguf.cli.zoo", "pythia_gguf.cli.zoo.find"]),
     ],
 )
 def test_no_file_of_a_group_is_loaded_before_its_command_is_called(folder: Path, words: str, loaded: list[str]):
@@ -151,11 +151,11 @@ def test_no_file_of_a_group_is_loaded_before_its_command_is_called(folder: Path,
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("pythia da", {"data"}),
-        ("pythia data ", {"find", "show-batch"}),
-        ("pythia data sh", {"show-batch"}),
-        ("pythia data find --", {"--most", "--damaged", "--help"}),
-        ("pythia data nonsense --q", set()),
+        ("pythia zo", {"zoo"}),
+        ("pythia zoo ", {"find", "show-batch"}),
+        ("pythia zoo sh", {"show-batch"}),
+        ("pythia zoo find --", {"--most", "--damaged", "--help"}),
+        ("pythia zoo nonsense --q", set()),
     ],
 )
 def test_commands_of_a_group_complete(folder: Path, words: str, completed: set[str]):

@@ -183,6 +183,14 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--dry-run": ALWAYS,
         "--endpoint": ALWAYS,
     },
+    "data order": {
+        "--steps": ALWAYS,
+        "--batch": ALWAYS,
+        "--seed": ALWAYS,
+        "--context": ALWAYS,
+        "--force": DISK,
+        "--output-format": SHOWN,
+    },
     "cache": {
         "--older-than": ["cache --older-than 30d", "cache list --older-than 30d"],
         "--to": ["cache --to 20G"],

@@ -155,7 +155,9 @@ class _Answer(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         url = urlsplit(self.path)
-        self.where = unquote(url.path)
+        # The Hub keeps data sets apart; here one is a repository whose name begins with "datasets:".
+        path = re.sub("^/api/datasets/", "/api/models/datasets:", unquote(url.path))
+        self.where = re.sub("^/datasets/", "/datasets:", path)
         self.payload = self._payload() if self.command in ("POST", "PUT") else b""
         with self.owner.lock:
             self.owner.requests.append(Request(self.command, self.where, dict(self.headers)))
@@ -358,8 +360,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def send_content(self, content: bytes, headers: dict[str, str]) -> None:
         faults, wanted = self.owner.faults, re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        start, code = 0, 200
-        part = content
+        start, code, part = 0, 200, content
         if wanted and not faults.no_ranges:
             start = int(wanted[1])
             end = min(int(wanted[2] or len(content)), len(content) - 1)

@@ -36,6 +36,7 @@ OTHERS = {
     "models": "a list in the package",
     "check-revisions": "compares what the Hub holds now",
     "plot": "takes reports",
+    "data order": "takes tokens",
     "cache": "takes no model",
     "warmup": "takes no model",
     "doctor": "takes no model",

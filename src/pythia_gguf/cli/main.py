@@ -42,12 +42,15 @@ COMMANDS = {
     "bench": "Measure how fast a file runs here.",
     "export": "Turn a GGUF into a Hugging Face folder.",
     "publish": "Send a folder of files to the Hub.",
+    "data order": "The order in which training reads documents.",
     "cache": "What is kept between runs, its size and last use; prune it.",
     "warmup": "Compile all kernels now, so that no later run has to.",
     "doctor": "What this machine gives the program, and what is wrong with it.",
 }
 # The first word of commands that have two -> one line of help for all of them.
-GROUPS: dict[str, str] = {}
+GROUPS: dict[str, str] = {
+    "data": "What models are trained on: from text to the order in which it is seen.",
+}
 
 
 class OneLineError(click.ClickException):

@@ -56,11 +56,13 @@ class Revision:
 
     commit  that the branch led to
     files   by path
+    kind    "model" or "dataset": the Hub keeps their repositories apart
     """
 
     repo_id: str
     commit: str
     files: dict[str, HubFile]
+    kind: str = "model"
 
 
 class Hub:
@@ -73,30 +75,31 @@ class Hub:
         self.endpoint: str = (endpoint or constants.ENDPOINT).rstrip("/")
         self.api: HfApi = HfApi(endpoint=self.endpoint, library_name="pythia-gguf")
 
-    def revision(self, repo_id: str, revision: str) -> Revision:
+    def revision(self, repo_id: str, revision: str, kind: str = "model") -> Revision:
         """Its files; raises UsageError where there is no such revision, NetworkError."""
-        return self.commit(repo_id, self.commit_of(repo_id, revision))
+        return self.commit(repo_id, self.commit_of(repo_id, revision, kind), kind)
 
-    def commit_of(self, repo_id: str, revision: str) -> str:
+    def commit_of(self, repo_id: str, revision: str, kind: str = "model") -> str:
         """The commit that a branch, tag or commit leads to now; raises as `revision`."""
         from huggingface_hub import constants
 
         with errors_as_one_line(repo_id, revision):
             # With a time limit, because a broken network may swallow all packets.
-            return str(self.api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha)
+            timeout = constants.HF_HUB_ETAG_TIMEOUT
+            return str(self.api.repo_info(repo_id, revision=revision, repo_type=kind, timeout=timeout).sha)
 
-    def commit(self, repo_id: str, commit: str) -> Revision:
+    def commit(self, repo_id: str, commit: str, kind: str = "model") -> Revision:
         """The files of a commit."""
         from huggingface_hub.hf_api import RepoFile
 
         with errors_as_one_line(repo_id, commit):
-            entries = list(self.api.list_repo_tree(repo_id, revision=commit, recursive=True))
+            entries = list(self.api.list_repo_tree(repo_id, revision=commit, recursive=True, repo_type=kind))
         files = {
             e.path: HubFile(path=e.path, n_bytes=e.size, sha256=e.lfs.sha256 if e.lfs else None, blob_id=e.blob_id)
             for e in entries
             if isinstance(e, RepoFile)
         }
-        return Revision(repo_id=repo_id, commit=commit, files=files)
+        return Revision(repo_id=repo_id, commit=commit, files=files, kind=kind)
 
     @property
     def is_offline(self) -> bool:

@@ -33,7 +33,9 @@ class RemoteFile(ReadableFile):
 
         self.path, self.size = path, file.n_bytes
         self._repo_id, self._commit = revision.repo_id, revision.commit
-        self._url = hf_hub_url(revision.repo_id, file.path, revision=revision.commit, endpoint=hub.endpoint)
+        self._url = hf_hub_url(
+            revision.repo_id, file.path, repo_type=revision.kind, revision=revision.commit, endpoint=hub.endpoint
+        )
         self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="hub")
         self._blocks: OrderedDict[int, Future[bytearray]] = OrderedDict()
         self._lock = threading.Lock()
@@ -51,6 +53,18 @@ class RemoteFile(ReadableFile):
             view[done : done + n] = block[start : start + n]
             done += n
 
+    def fetch(self, offset: int, n_bytes: int) -> bytearray:
+        """These bytes and no others, in a request of their own; the caller has checked that the file has them."""
+        out = bytearray(n_bytes)
+        done = failures = 0
+        while done < n_bytes:
+            n = self._receive(offset + done, memoryview(out)[done:])
+            done += n
+            failures = 0 if n else failures + 1
+            if failures == _MOST_FAILURES:
+                raise NetworkError(f"{self._repo_id}: the connection breaks again and again. Running again goes on")
+        return out
+
     def close(self) -> None:
         """End the connections; a second call does nothing."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -62,7 +76,7 @@ class RemoteFile(ReadableFile):
             last = (self.size - 1) // BLOCK_BYTES
             for i in range(index, min(index + _AHEAD, last) + 1):
                 if i not in self._blocks:
-                    self._blocks[i] = self._pool.submit(self._fetch, i)
+                    self._blocks[i] = self._pool.submit(self._fetch_block, i)
             # 2. Other readers may still want blocks that were used last, so the oldest go first.
             self._blocks.move_to_end(index)
             block = self._blocks[index]
@@ -70,17 +84,9 @@ class RemoteFile(ReadableFile):
                 self._blocks.popitem(last=False)
             return block
 
-    def _fetch(self, index: int) -> bytearray:
+    def _fetch_block(self, index: int) -> bytearray:
         start = index * BLOCK_BYTES
-        block = bytearray(min(BLOCK_BYTES, self.size - start))
-        done = failures = 0
-        while done < len(block):
-            n = self._receive(start + done, memoryview(block)[done:])
-            done += n
-            failures = 0 if n else failures + 1
-            if failures == _MOST_FAILURES:
-                raise NetworkError(f"{self._repo_id}: the connection breaks again and again. Running again goes on")
-        return block
+        return self.fetch(start, min(BLOCK_BYTES, self.size - start))
 
     def _receive(self, offset: int, view: memoryview) -> int:
         """The bytes that came before the answer ended or broke off."""
