@@ -67,6 +67,8 @@ class Material:
             "export": [q4, "--to", out / "hf"],
             "publish": [self.folder, "--repo", "me/nano"],
             "data order": [self.corpus, "--steps", "3", "--batch", "2", "--context", "8", "--force"],
+            "data view": ["pile", "--step", "2", "--batch", "2"],
+            "data pull": ["pile", "--steps", "1:2", "--batch", "2", "-o", out / "rows"],
             "cache": [],
             "warmup": [],
             "doctor": [],
@@ -96,6 +98,8 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     write_task(tasks)
     hub.add(REPO, NANO)
     hub.add("me/run", NANO)
+    rows = {f"document-0000{i}-of-00001.bin": bytes([i + 5, 0]) * 2049 * 2 for i in range(2)}
+    hub.add("datasets:EleutherAI/pile-standard-pythia-preshuffled", rows)
     assert measure_files([made], text=HELDOUT, context=128, n_windows=2, out=made / "report.json")["files"]
     return Material(
         folder=made,

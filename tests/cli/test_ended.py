@@ -59,6 +59,8 @@ MOMENTS = {
     "export": ("open", ".partial"),
     "publish": ("open", "nano.Q8_0.gguf"),
     "data order": ("open", ".partial"),
+    "data view": ("socket.connect", "127.0.0.1"),
+    "data pull": ("open", "tokens"),
     "warmup": ("subprocess.Popen", ""),
 }
 AT_ONCE = {"models", "quants", "inspect", "cache", "doctor"}

@@ -28,7 +28,7 @@ from pythia_gguf.gguf.reader import decode_tensor, open_gguf
 
 WITH_JSON = [name for name in COMMANDS if any("--output-format" in o.opts for o in options_of(name))]
 # They ask the Hub, and no model.
-OF_THE_HUB = {"pull", "check-revisions"}
+OF_THE_HUB = {"pull", "check-revisions", "data view", "data pull"}
 KINDS = ("weight", "logits", "loss")
 
 

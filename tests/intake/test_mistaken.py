@@ -184,6 +184,8 @@ TAKES: dict[str, list[str] | None] = {
     "export": ["export", "MODEL", "--to", "OUT"],
     "publish": ["publish", "MODEL", "--repo", "me/x", "--dry-run"],
     "data order": None,
+    "data view": None,
+    "data pull": None,
     "warmup": None,
     "cache": None,
     "doctor": None,

@@ -37,6 +37,8 @@ OTHERS = {
     "check-revisions": "compares what the Hub holds now",
     "plot": "takes reports",
     "data order": "takes tokens",
+    "data view": "takes tokens",
+    "data pull": "takes the name of a data set",
     "cache": "takes no model",
     "warmup": "takes no model",
     "doctor": "takes no model",

@@ -1,0 +1,72 @@
+"""`pythia data view`: what a model saw at a step of its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pythia_gguf.cli.command import Command, refuse_given
+from pythia_gguf.json_file import json_text
+
+SCHEMA_VERSION = 1
+
+
+@click.command("view", cls=Command)
+@click.argument("prefix")
+@click.option("--step", type=int, required=True, help="The update that makes checkpoint N of checkpoint N - 1.")
+@click.option("--row", type=int, help="One row of the step, from 0 on.  [default: all]")
+@click.option("--batch", type=int, default=1024, show_default=True, help="Rows of a step.")
+@click.option("--seed", type=int, help="Of the order, where PREFIX has several.")
+@click.option(
+    "--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.  [default: the one beside PREFIX]"
+)
+@click.option("--ids", "as_ids", is_flag=True, help="Ids in place of text.")
+@click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(
+    prefix: str,
+    step: int,
+    row: int | None,
+    batch: int,
+    seed: int | None,
+    tokenizer: Path | None,
+    as_ids: bool,
+    endpoint: str | None,
+    output_format: str,
+) -> None:
+    """Show the rows that a step of training saw, as text.
+
+    PREFIX is that of documents with an order (pythia data order), or of rows that were pulled (pythia data pull); or it
+    is pile or pile-deduped: what Pythia was trained on. Only the bytes of the rows that are shown are fetched of those,
+    4,098 for each.
+
+    Rows are counted from 0, steps from 1: step N sees rows BATCH (N - 1) to BATCH N - 1, and Pythia has 1,024 of them.
+    Three models of version 0 (160M, 410M, 1.4B) had 2,048, and their steps on the Hub are twice their updates, so their
+    step2000 is --step 1000 --batch 2048.
+
+    \b
+    pythia data view pile-deduped --step 1 --row 0
+    pythia data view corpus --step 3 --batch 32
+    pythia data view rows --step 1000 --row 17 --ids
+    """
+    from pythia_gguf.data.rows import open_rows, read_step
+    from pythia_gguf.data.text import find_tokenizer, text_of
+
+    if as_ids:
+        refuse_given("tokenizer", "where ids are shown")
+    rows = open_rows(prefix, seed=seed, endpoint=endpoint)
+    try:
+        first, shown = read_step(rows, step, batch, row)
+    finally:
+        rows.close()
+    library = None if as_ids else find_tokenizer(prefix, tokenizer, endpoint)
+    texts = [None if library is None else text_of(library, ids) for ids in shown.tolist()]
+    numbered = list(zip(range(first, first + len(shown)), shown.tolist(), texts, strict=True))
+    if output_format == "json":
+        entries = [{"row": i, "ids": ids} | ({} if text is None else {"text": text}) for i, ids, text in numbered]
+        click.echo(json_text({"schema_version": SCHEMA_VERSION, "step": step, "batch": batch, "rows": entries}))
+        return
+    for i, ids, text in numbered:
+        click.echo(f"--- step {step}, row {i}")
+        click.echo(" ".join(map(str, ids)) if text is None else text)
