@@ -58,6 +58,7 @@ MOMENTS = {
     "bench": ("open", "nano.Q4_0.gguf"),
     "export": ("open", ".partial"),
     "publish": ("open", "nano.Q8_0.gguf"),
+    "data tokenize": ("open", "tokens"),
     "data order": ("open", ".partial"),
     "data view": ("socket.connect", "127.0.0.1"),
     "data pull": ("open", "tokens"),

@@ -183,6 +183,15 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--dry-run": ALWAYS,
         "--endpoint": ALWAYS,
     },
+    "data tokenize": {
+        "--tokenizer": ALWAYS,
+        "--out": ALWAYS,
+        "--eod": ALWAYS,
+        "--broken": "never: whether it matters depends on the text",
+        "--processes": SPEED,
+        "--force": DISK,
+        "--output-format": SHOWN,
+    },
     "data order": {
         "--steps": ALWAYS,
         "--batch": ALWAYS,

@@ -73,8 +73,7 @@ class LoopbackHub:
         self.history: dict[tuple[str, str], dict[str, bytes]] = {}
         self.starts: dict[tuple[str, str], tuple[str, dict[str, bytes]]] = {}
         self.objects: dict[str, bytes] = {}
-        self.gated: set[str] = set()
-        self.private: set[str] = set()
+        self.gated, self.private = set[str](), set[str]()
         self.is_read_only = False
         self.faults = Faults()
         self.requests: list[Request] = []

@@ -183,6 +183,7 @@ TAKES: dict[str, list[str] | None] = {
     "bench": ["bench", "MODEL"],
     "export": ["export", "MODEL", "--to", "OUT"],
     "publish": ["publish", "MODEL", "--repo", "me/x", "--dry-run"],
+    "data tokenize": None,
     "data order": None,
     "data view": None,
     "data pull": None,

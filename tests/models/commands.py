@@ -36,6 +36,7 @@ OTHERS = {
     "models": "a list in the package",
     "check-revisions": "compares what the Hub holds now",
     "plot": "takes reports",
+    "data tokenize": "takes texts",
     "data order": "takes tokens",
     "data view": "takes tokens",
     "data pull": "takes the name of a data set",

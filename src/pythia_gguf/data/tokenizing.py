@@ -1,0 +1,331 @@
+"""Documents to PREFIX.bin and PREFIX.idx: ids of each text, then the one that ends a document.
+
+    PREFIX.bin, PREFIX.idx   the ids, as GPT-NeoX reads them
+    PREFIX.tokenizer.json    what made them
+    PREFIX.sources.npy       u16 [documents], where each comes from: a place in the list of
+    PREFIX.corpus.json       files, sources with their documents and tokens, lines that were left out
+
+Processes get pieces of the files in turn, and results are put together in the order of the files, so no byte depends on
+how many there are. A run that was ended goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pythia_gguf.arguments import checked, one_of, whole_number
+from pythia_gguf.data.array_file import write_array
+from pythia_gguf.data.documents import Piece, check_names, document_of, is_lines, read_pieces
+from pythia_gguf.data.growing import GrowingFiles
+from pythia_gguf.data.pulled import tokenizer_beside
+from pythia_gguf.data.token_file import TokenFile, bin_path, idx_path, write_idx
+from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
+from pythia_gguf.files import RegularFile, check_file_place, read_whole, sha256_of, write_all, write_beside, write_text
+from pythia_gguf.json_file import json_text, read_json_object
+from pythia_gguf.machine import usable_cpus
+from pythia_gguf.progress import Progress, Silence
+from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer
+
+SCHEMA_VERSION = 1
+BROKEN = ("stop", "skip")
+EOD = "<|endoftext|>"
+_NAMES = ("tokens", "sizes", "sources")
+# Pieces that wait for each process, and bytes of ids after which the work is saved.
+_AHEAD = 3
+_SAVE_BYTES = 64 << 20
+_SHAPE = {
+    "inputs": [dict],
+    "tokenizer_sha256": str,
+    "eod": str,
+    "broken_lines": str,
+    "n_documents": int,
+    "n_tokens": int,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPiece:
+    """What a process makes of a piece.
+
+    ids      bytes of u16
+    sizes    of each document, in tokens
+    sources  of each document
+    broken   (number of the line, what is wrong with it)
+    n_empty  documents without text, which give no ids
+    """
+
+    ids: bytes
+    sizes: list[int]
+    sources: list[str]
+    broken: list[tuple[int, str]]
+    n_empty: int
+
+
+class PieceEncoder:
+    """Makes ids of pieces, in the process that has it."""
+
+    def __init__(self, tokenizer: str, eod: str) -> None:
+        """Load a tokenizer.json; raises UsageError where its ids are too large, or no token ends a document."""
+        self._tokenizer = load_tokenizer(tokenizer)
+        n = self._tokenizer.get_vocab_size()
+        if n > 1 << 16:
+            raise UsageError(f"{one_line(tokenizer)}: {n} tokens do not fit into two bytes")
+        self._eod = self._tokenizer.token_to_id(eod)
+        if self._eod is None:
+            raise UsageError(Argument("eod"), f": {one_line(tokenizer)} has no token {eod!r}")
+
+    def encode(self, piece: Piece, *, is_json: bool) -> EncodedPiece:
+        """The documents of a piece."""
+        texts, sources, broken, n_empty = [], [], [], 0
+        for number, line in enumerate(piece.lines, piece.first):
+            if is_json and not line.strip():
+                continue
+            try:
+                document = document_of(line, is_json=is_json)
+            except ValueError as e:
+                broken.append((number, one_line(str(e), 200)))
+                continue
+            if document.text:
+                texts.append(document.text)
+                sources.append(document.source)
+            else:
+                n_empty += 1
+        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ids = [[*each.ids, self._eod] for each in encoded]
+        return EncodedPiece(
+            ids=b"".join(np.array(each, "<u2").tobytes() for each in ids),
+            sizes=[len(each) for each in ids],
+            sources=sources,
+            broken=broken,
+            n_empty=n_empty,
+        )
+
+
+@checked
+def tokenize(
+    corpus: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    tokenizer: str | os.PathLike[str],
+    eod: str = EOD,
+    broken: str = "stop",
+    processes: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Make PREFIX.bin and PREFIX.idx of the documents in some files.
+
+    tokenizer  a tokenizer.json
+    eod        the token that ends every document
+    broken     what a line does that is no document: "stop" the run, or be left out ("skip")
+    processes  default one per CPU; no byte depends on it
+    force      replace other tokens of that prefix
+    Returns    what PREFIX.corpus.json says
+    Raises     UsageError, StorageError, LockedError; ModelFileError for damaged files and, with "stop", a broken line
+    """
+    one_of("broken", broken, BROKEN)
+    n_processes = usable_cpus().n if processes is None else int(whole_number(1)("processes", processes))
+    paths, prefix = [Path(path) for path in corpus], Path(out)
+    check_names(paths)
+    encoder = PieceEncoder(os.fspath(tokenizer), eod)
+    inputs = [{"file": path.name, "bytes": _size(path)} for path in paths]
+    for path in (bin_path(prefix), idx_path(prefix), corpus_path(prefix)):
+        check_file_place(path)
+    facts = {"inputs": inputs, "tokenizer_sha256": sha256_of(tokenizer), "eod": eod, "broken_lines": broken}
+    if bin_path(prefix).exists() and not force:
+        return _already(prefix, facts)
+    plan = facts | {"times": [path.stat().st_mtime_ns for path in paths]}
+    with GrowingFiles(prefix, _NAMES, plan) as files, ExitStack() as stack:
+        submit = _submitter(stack, encoder, n_processes, os.fspath(tokenizer), eod)
+        run = _Run(files, paths, progress or Silence())
+        run.encode_all(submit, n_processes * _AHEAD, skip=broken == "skip")
+        told = {"schema_version": SCHEMA_VERSION} | facts | run.summary()
+        if not run.n_documents:
+            raise UsageError(Argument("corpus"), " holds no document")
+        # The ids come last: until they are in place, running again finishes this, whatever else is there.
+        bin_path(prefix).unlink(missing_ok=True)
+        write_idx(idx_path(prefix), np.frombuffer(read_whole(files.folder / "sizes"), "<i4"))
+        write_array(sources_path(prefix), np.frombuffer(read_whole(files.folder / "sources"), "<u2"))
+        with write_beside(tokenizer_beside(prefix)) as file:
+            write_all(file, read_whole(tokenizer))
+        write_text(corpus_path(prefix), json_text(told))
+        files.move("tokens", bin_path(prefix))
+        files.remove()
+    return told
+
+
+class _Run:
+    """Where a run is: its position is saved with the files, and taken up from there."""
+
+    def __init__(self, files: GrowingFiles, paths: list[Path], progress: Progress) -> None:
+        self._files, self._paths, self._progress = files, paths, progress
+        at = files.position or {"file": 0, "end": 0, "line": 1, "empty": 0, "broken": [], "sources": []}
+        self._at = at
+        # Name -> [place in the list, documents, tokens].
+        self._sources = {name: [i, n, tokens] for i, (name, n, tokens) in enumerate(at["sources"])}
+
+    @property
+    def n_documents(self) -> int:
+        return sum(n for _, n, _ in self._sources.values())
+
+    def encode_all(self, submit: Callable[[Piece, bool], Future[EncodedPiece]], n_ahead: int, *, skip: bool) -> None:
+        """Have every piece encoded that is not yet, several at a time, and append what comes in order."""
+        self._progress.stage("tokenizing", sum(map(_size, self._paths)), "bytes")
+        waiting: deque[tuple[int, Piece, Future[EncodedPiece]]] = deque()
+        unsaved = 0
+        for i, piece in self._pieces():
+            waiting.append((i, piece, submit(piece, is_lines(self._paths[i]))))
+            if len(waiting) > n_ahead:
+                unsaved += self._take(*waiting.popleft(), skip=skip)
+            if unsaved > _SAVE_BYTES:
+                self._save()
+                unsaved = 0
+        while waiting:
+            self._take(*waiting.popleft(), skip=skip)
+        self._at |= {"file": len(self._paths), "end": 0, "line": 1}
+        self._save()
+
+    def summary(self) -> dict[str, Any]:
+        """For PREFIX.corpus.json."""
+        sources = [{"name": name, "documents": n, "tokens": tokens} for name, (_, n, tokens) in self._sources.items()]
+        broken = [{"file": self._paths[i].name, "line": line, "why": why} for i, line, why in self._at["broken"]]
+        counts = {"n_documents": self.n_documents, "n_tokens": sum(t for _, _, t in self._sources.values())}
+        return counts | {"n_empty": self._at["empty"], "sources": sources, "left_out": broken}
+
+    def _pieces(self) -> Iterator[tuple[int, Piece]]:
+        for i in range(self._at["file"], len(self._paths)):
+            is_first = i == self._at["file"]
+            start, line = (self._at["end"], self._at["line"]) if is_first else (0, 1)
+            yield from ((i, piece) for piece in read_pieces(self._paths[i], start, line))
+
+    def _take(self, i: int, piece: Piece, future: Future[EncodedPiece], *, skip: bool) -> int:
+        """Append a piece; returns the bytes of its ids."""
+        try:
+            encoded = future.result()
+        except BrokenProcessPool:
+            raise MemoryError("a process that made ids was ended from outside. Use fewer processes") from None
+        if encoded.broken and not skip:
+            line, why = encoded.broken[0]
+            raise ModelFileError(
+                f"{why}. Mend it, or use ", Argument("broken", "skip"), path=self._paths[i], field=f"line {line}"
+            )
+        for name, size in zip(encoded.sources, encoded.sizes, strict=True):
+            counts = self._sources.setdefault(name, [len(self._sources), 0, 0])
+            counts[1] += 1
+            counts[2] += size
+        if len(self._sources) > 1 << 16:
+            raise ModelFileError("documents of more than 65,536 sources", path=self._paths[i])
+        self._files.append("tokens", encoded.ids)
+        self._files.append("sizes", np.array(encoded.sizes, "<i4").tobytes())
+        self._files.append("sources", np.array([self._sources[name][0] for name in encoded.sources], "<u2").tobytes())
+        done = {"file": i, "end": piece.end, "line": piece.first + len(piece.lines)}
+        self._at |= done | {"empty": self._at["empty"] + encoded.n_empty}
+        self._at["broken"] += [[i, line, why] for line, why in encoded.broken]
+        self._progress.advance(self._paths[i].name, sum(map(len, piece.lines)) + len(piece.lines))
+        return len(encoded.ids)
+
+    def _save(self) -> None:
+        self._at["sources"] = [[name, n, tokens] for name, (_, n, tokens) in self._sources.items()]
+        self._files.save(self._at)
+
+
+# The encoder of a process that makes ids for another one.
+_OWN: list[PieceEncoder] = []
+
+
+def _begin(tokenizer: str, eod: str) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Where signals cannot be blocked: Ctrl-C ends the process that waits for us, and that one ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _OWN.append(PieceEncoder(tokenizer, eod))
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for pieces for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _encode(piece: Piece, is_json: bool) -> EncodedPiece:
+    return _OWN[0].encode(piece, is_json=is_json)
+
+
+def _submitter(
+    stack: ExitStack, encoder: PieceEncoder, n_processes: int, tokenizer: str, eod: str
+) -> Callable[[Piece, bool], Future[EncodedPiece]]:
+    """What has a piece encoded: here, or in other processes while the block of `stack` runs."""
+    if n_processes == 1:
+
+        def here(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
+            done: Future[EncodedPiece] = Future()
+            done.set_result(encoder.encode(piece, is_json=is_json))
+            return done
+
+        return here
+    # Not forked: the library of tokenizers may have threads already.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(n_processes, context, _begin, (tokenizer, eod))
+    stack.callback(pool.shutdown, cancel_futures=True)
+
+    def elsewhere(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
+        with _deaf():
+            return pool.submit(_encode, piece, is_json)
+
+    return elsewhere
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started in the block never hear what a terminal sends to all of them: we end them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def corpus_path(prefix: str | os.PathLike[str]) -> Path:
+    """The file that says what PREFIX.bin was made of."""
+    return Path(f"{os.fspath(prefix)}.corpus.json")
+
+
+def sources_path(prefix: str | os.PathLike[str]) -> Path:
+    """The file that says where each document comes from."""
+    return Path(f"{os.fspath(prefix)}.sources.npy")
+
+
+def _already(prefix: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run noted of the same files; raises UsageError where other tokens would be replaced."""
+    if corpus_path(prefix).is_file():
+        told = read_json_object(corpus_path(prefix), _SHAPE, what="an account of a corpus")
+        if facts == {key: told[key] for key in facts}:
+            with TokenFile(prefix) as tokens:
+                if (tokens.n_sequences, tokens.n_tokens) == (told["n_documents"], told["n_tokens"]):
+                    return told
+    way_out = (Argument("out"), ", or use ", Argument("force", True))
+    raise UsageError(f"{bin_path(prefix)}: other tokens are there. Choose another ", *way_out)
+
+
+def _size(path: Path) -> int:
+    with RegularFile(path) as file:
+        return file.size
