@@ -110,6 +110,7 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python bench/trace_press.py --save
 	$(BIN)/python bench/bench_engine.py --save
 	$(BIN)/python bench/bench_batch.py --save
+	$(BIN)/python bench/bench_serve.py --save
 	$(BIN)/python bench/bench_measure.py --save
 	$(BIN)/python bench/bench_lm_eval.py --save
 	$(BIN)/python bench/bench_serve.py --save

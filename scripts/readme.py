@@ -35,6 +35,7 @@ def filled(text: str) -> str:
         "threads": threads,
         "more": more,
         "batch": batch,
+        "serve": serve,
         "measure": measuring,
     }.items():
         pattern = re.compile(rf"(<!-- {name} start -->\n).*?(<!-- {name} end -->)", re.DOTALL)
@@ -207,6 +208,23 @@ def batch() -> str:
         f" | {float(r['batch_s']):.0f} s | {float(r['ratio']):.1f} |"
         for r in rows_of("batch")
     ]
+    return "\n".join([*lines, ""])
+
+
+def serve() -> str:
+    """Eight clients of both servers, a block for each processor and quant."""
+    lines = ["| measured | pythia serve | llama-server |", "|---|---|---|"]
+    for r in rows_of("serve"):
+        lines += [
+            f"| {r['quant']}, 8 clients, tokens/s; {r['cpu']}, {r['threads']} threads"
+            f" | {r['pythia_tokens_per_s']} | {r['llama_tokens_per_s']} |",
+            f"| the same, share of `pythia bench --batch 8`, {r['bench_tokens_per_s']} tokens/s"
+            f" | {float(r['share_of_bench']):.0%} | |",
+            "| longest wait of six streams for a token while 1,900 tokens are read"
+            f" | {r['pythia_longest_wait_s']} s | {r['llama_longest_wait_s']} s |",
+            "| first token of a prompt of 16 tokens meanwhile"
+            f" | {r['pythia_short_prompt_s']} s | {r['llama_short_prompt_s']} s |",
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -181,6 +181,7 @@ TAKES: dict[str, list[str] | None] = {
     "plot": None,
     "card": None,
     "bench": ["bench", "MODEL"],
+    "serve": ["serve", "MODEL", "--check", "--port", "0"],
     "export": ["export", "MODEL", "--to", "OUT"],
     "publish": ["publish", "MODEL", "--repo", "me/x", "--dry-run"],
     "data tokenize": None,

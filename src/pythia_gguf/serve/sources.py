@@ -10,7 +10,9 @@ from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.hub.run_folder import steps_in
 from pythia_gguf.intake.gguf_model import open_gguf_model
 from pythia_gguf.plan.recognize import quant_of
-from pythia_gguf.press.gguf_folder import files_in, no_such_quant
+from pythia_gguf.press.file_names import legal_name
+from pythia_gguf.press.gguf_folder import files_in
+from pythia_gguf.press.source import open_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,10 @@ def _in_folder(folder: Path) -> Iterator[ModelSource]:
     files, faults = files_in(folder)
     for file in files:
         yield ModelSource(name=file.path.stem, place=str(file.path), quant=file.quant)
-    if not files and (folder / "config.json").is_file():
-        yield ModelSource(name=folder.resolve().name, place=str(folder))
-    elif not files:
-        raise faults[0] if faults else no_such_quant(folder, None)
+    if files:
+        return
+    if faults and not (folder / "config.json").is_file():
+        raise faults[0]
+    name = folder.resolve().name
+    open_source(folder, legal_name(name))  # says what the folder is if it is no checkpoint
+    yield ModelSource(name=name, place=str(folder))
