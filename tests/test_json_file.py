@@ -81,6 +81,6 @@ def test_no_json_of_ours_holds_a_number_that_is_none(number: float):
 
 
 def test_there_is_one_reader_and_one_writer():
-    """`json` itself is used in one file; two commands have still to follow."""
+    """`json` itself is used in one file; two commands have still to follow, and lines of a corpus are anybody's."""
     users = {p.name for p in PACKAGE.rglob("*.py") if "json.loads(" in p.read_text() or "json.dumps(" in p.read_text()}
-    assert users <= {"json_file.py", "card.py", "plot.py"}
+    assert users <= {"json_file.py", "card.py", "plot.py", "documents.py"}

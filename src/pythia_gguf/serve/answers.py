@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 
+from pythia_gguf.json_file import json_text
 from pythia_gguf.serve.guard import Receive, Scope, Send
 from pythia_gguf.serve.metrics import Metrics
 from pythia_gguf.serve.refusals import RefusalError
@@ -80,5 +80,5 @@ class EventStream(Response):
 
 
 async def _send_event(send: Send, event: dict[str, Any]) -> None:
-    body = f"data: {json.dumps(event, separators=(',', ':'))}\n\n".encode()
+    body = f"data: {json_text(event)}\n\n".encode()
     await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import Server
 
+from pythia_gguf.json_file import json_text
 from pythia_gguf.serve.guard import MOST_HEADER_BYTES
 from pythia_gguf.serve.refusals import RefusalError
 
@@ -150,7 +150,7 @@ def make_server(app: Any, host: str, port: int) -> DrainingServer:
 
 def _raw_answer(refusal: RefusalError) -> bytes:
     """A refusal as bytes, for a connection that has no request yet."""
-    body = json.dumps(refusal.body).encode()
+    body = json_text(refusal.body).encode()
     lines = [f"HTTP/1.1 {refusal.status} Refused", "content-type: application/json", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in refusal.headers.items()]
     return "\r\n".join([*lines, "connection: close", "", ""]).encode() + body

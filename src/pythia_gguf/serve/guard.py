@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from pythia_gguf.json_file import json_text
 from pythia_gguf.serve.metrics import Metrics
 from pythia_gguf.serve.refusals import RefusalError
 
@@ -111,7 +111,7 @@ class _Body:
 
 async def answer(refusal: RefusalError, send: Send, *, closes: bool = False) -> None:
     """Send a refusal; `closes`: the rest of the request is not read."""
-    body = json.dumps(refusal.body).encode()
+    body = json_text(refusal.body).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
     if closes:
         headers["connection"] = "close"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pythia_gguf.engine.model import Model, load
 from pythia_gguf.engine.weights import weights_bytes
 from pythia_gguf.errors import Argument, UsageError, nearest
 from pythia_gguf.intake.gguf_model import open_gguf_model
+from pythia_gguf.json_file import json_text
 from pythia_gguf.machine import in_units
 from pythia_gguf.models.find import found_gguf
 from pythia_gguf.progress import Progress
@@ -160,5 +160,5 @@ class Registry:
 def fingerprint_of(model: Model) -> str:
     """Equal ones promise equal bits: the file, its activations, GELU, cache and special tokens, and our version."""
     facts = {key: value for key, value in model.facts.items() if key not in ("file", "quant")}
-    text = json.dumps([facts, metadata.version("pythia-gguf")], sort_keys=True)
+    text = json_text([sorted(facts.items()), metadata.version("pythia-gguf")])
     return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
