@@ -19,7 +19,7 @@ from serve.running import RunningServer, running
 if TYPE_CHECKING:  # what no other test needs is not installed for them
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "chromium"
+CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium")) or "chromium"
 OpenPage = Callable[..., "Page"]
 
 

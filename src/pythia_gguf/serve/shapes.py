@@ -50,7 +50,7 @@ class TextRequest(Shape):
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES), _WHOLE] | None = Field(
         1, description="Choices for each prompt; the i-th has seed + i."
     )
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), _WHOLE] | None = Field(
+    seed: Annotated[int, Field(ge=-(1 << 63), le=1 << 63), _WHOLE] | None = Field(
         None, description="The same seed gives the same text."
     )
     temperature: float | None = Field(1.0, ge=0, le=100, description="0 takes the most likely token.")
@@ -60,8 +60,8 @@ class TextRequest(Shape):
     ) = Field(None, description="Added to logits, by token id.", max_length=_MOST_BIASES)
     stream: bool | None = Field(False, description="Server-sent events, the last of them [DONE].")
     stream_options: StreamOptions | None = None
-    presence_penalty: Annotated[Literal[0], _WHOLE] | None = Field(None, description="Not supported.")
-    frequency_penalty: Annotated[Literal[0], _WHOLE] | None = Field(None, description="Not supported.")
+    presence_penalty: Annotated[int, Field(ge=0, le=0), _WHOLE] | None = Field(None, description="Not supported.")
+    frequency_penalty: Annotated[int, Field(ge=0, le=0), _WHOLE] | None = Field(None, description="Not supported.")
     user: None = Field(None, description="Not supported.")
 
 
