@@ -50,7 +50,7 @@ class TextRequest(Shape):
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES), _WHOLE] | None = Field(
         1, description="Choices for each prompt; the i-th has seed + i."
     )
-    seed: Annotated[int, Field(ge=-(1 << 63), le=1 << 63), _WHOLE] | None = Field(
+    seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1), _WHOLE] | None = Field(
         None, description="The same seed gives the same text."
     )
     temperature: float | None = Field(1.0, ge=0, le=100, description="0 takes the most likely token.")
