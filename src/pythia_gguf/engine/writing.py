@@ -82,7 +82,7 @@ class Writing:
     n_wanted       tokens at the end of `next_ids` whose logits are wanted, less those that `take` has got already
     n_steps        choices of tokens after the one that followed the prompt
     logprobs       one for each token written; None when they were not asked for
-    end_logprob    that of the token at which the text ended, which is no part of it; None for another end
+    end_logprob    log-probability of the end token, which is no part of the text; None when the text ended otherwise
     prompt_logprobs  one for each token of the prompt but the first; None when they were not asked for
     finish_reason  "stop" (end of text, or a stop text), "length", or None: it goes on
     """

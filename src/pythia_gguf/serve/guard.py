@@ -10,7 +10,8 @@ import hmac
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
-from pythia_gguf.json_file import json_text
+from starlette.responses import JSONResponse
+
 from pythia_gguf.serve.metrics import Metrics
 from pythia_gguf.serve.refusals import RefusalError
 
@@ -67,7 +68,9 @@ class Guard:
         except RefusalError as refusal:
             if is_answered:
                 raise
-            await answer(refusal, sent, closes=True)
+            # The rest of the request is not read.
+            headers = {**refusal.headers, "connection": "close"}
+            await JSONResponse(refusal.body, refusal.status, headers)(scope, receive, sent)
 
     def _check(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -107,17 +110,6 @@ class _Body:
         if self._n_bytes > MOST_BODY_BYTES:
             raise _too_large()
         return message
-
-
-async def answer(refusal: RefusalError, send: Send, *, closes: bool = False) -> None:
-    """Send a refusal; `closes`: the rest of the request is not read."""
-    body = json_text(refusal.body).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
-    if closes:
-        headers["connection"] = "close"
-    lines = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": lines})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _too_large() -> RefusalError:

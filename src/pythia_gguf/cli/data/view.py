@@ -37,9 +37,8 @@ def command(
 ) -> None:
     """Show the rows that a step of training saw, as text.
 
-    PREFIX is that of documents with an order (pythia data order), or of rows that were pulled (pythia data pull); or it
-    is pile or pile-deduped: what Pythia was trained on. Only the bytes of the rows that are shown are fetched of those,
-    4,098 for each.
+    PREFIX names documents with an order (pythia data order) or rows that pythia data pull has fetched. pile and
+    pile-deduped name what Pythia was trained on; of those, only the rows that are shown are fetched, 4,098 bytes each.
 
     Rows are counted from 0, steps from 1: step N sees rows BATCH (N - 1) to BATCH N - 1, and Pythia has 1,024 of them.
     Three models of version 0 (160M, 410M, 1.4B) had 2,048, and their steps on the Hub are twice their updates, so their
