@@ -8,7 +8,8 @@ import random
 import pytest
 
 from pythia_gguf.errors import ModelFileError
-from pythia_gguf.hub.front_matter import MAX_CHARS, front_matter
+from pythia_gguf.hub.front_matter import front_matter
+from pythia_gguf.yaml_text import MAX_CHARS
 
 
 @pytest.mark.parametrize(

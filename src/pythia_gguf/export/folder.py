@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +19,7 @@ from pythia_gguf.arch import ARCHITECTURES, ModelConfig
 from pythia_gguf.arch.activation import DEFAULT_ACT, GELU_OF_ACT, act_beside
 from pythia_gguf.arguments import checked, one_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, nearest, one_line
+from pythia_gguf.export.config_files import NamedTokens, config_keys, config_texts
 from pythia_gguf.files import check_folder_place, storage_error, write_all, write_beside
 from pythia_gguf.formats.plain import bf16_bits, round_bf16
 from pythia_gguf.gguf.reader import GGUFFile, decode_tensor
@@ -144,53 +145,29 @@ def hf_tensors(gguf: GGUFFile, config: ModelConfig) -> Iterator[tuple[str, np.nd
 
 
 def hf_config(gguf: GGUFFile, config: ModelConfig, dtype: str, hidden_act: str | None) -> dict[str, Any]:
-    """config.json, its keys sorted; `tie_word_embeddings` is false because a GGUF holds both matrices."""
-    architecture = ARCHITECTURES[config.architecture]
-    special = special_tokens(gguf.metadata, gguf.path)
-    keys = architecture.hf_keys(config) | {
-        "architectures": [architecture.hf_class],
-        "bos_token_id": special.begin,
-        "dtype": dtype,
-        "eos_token_id": special.end,
-        "hidden_act": hidden_act or act_beside(gguf.path) or DEFAULT_ACT,
-        "model_type": architecture.hf_type,
-        "tie_word_embeddings": False,
-        "torch_dtype": dtype,
-        "use_cache": True,
-    }
-    return dict(sorted(keys.items()))
+    """config.json of a GGUF, its keys sorted."""
+    act = hidden_act or act_beside(gguf.path) or DEFAULT_ACT
+    return config_keys(replace(config, hidden_act=act), _named_tokens(gguf), dtype)
 
 
 def config_files(gguf: GGUFFile, config: ModelConfig, dtype: str, hidden_act: str | None) -> dict[str, str]:
     """The JSON files beside tokenizer.json, by name."""
+    template = gguf.metadata.get("tokenizer.chat_template")
+    return config_texts(
+        hf_config(gguf, config, dtype, hidden_act), _named_tokens(gguf), template if isinstance(template, str) else None
+    )
+
+
+def _named_tokens(gguf: GGUFFile) -> NamedTokens:
     tokens = gguf.metadata.get("tokenizer.ggml.tokens", [])
     assert isinstance(tokens, list)
     special = special_tokens(gguf.metadata, gguf.path)
     named = {"bos": special.begin, "eos": special.end, "unk": special.unknown, "pad": special.pad}
-    texts = {f"{kind}_token": tokens[i] for kind, i in named.items() if i is not None}
-    tokenizer_config = {
-        **texts,
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": config.n_context,
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
-    template = gguf.metadata.get("tokenizer.chat_template")
-    if isinstance(template, str):
-        tokenizer_config["chat_template"] = template
-    ends = sorted(special.named_ends)
-    generation = {
-        "bos_token_id": special.begin,
-        "eos_token_id": ends[0] if len(ends) == 1 else ends,
-        "pad_token_id": special.pad,
-    }
-    files = {
-        "config.json": hf_config(gguf, config, dtype, hidden_act),
-        "generation_config.json": {key: value for key, value in generation.items() if value not in (None, [])},
-        "special_tokens_map.json": texts,
-        "tokenizer_config.json": tokenizer_config,
-    }
-    return {name: json_text(value, indent=2, ascii_only=False) + "\n" for name, value in files.items()}
+    return NamedTokens(
+        ids={kind: i for kind, i in named.items() if i is not None},
+        texts={kind: tokens[i] for kind, i in named.items() if i is not None and i < len(tokens)},
+        ends=tuple(sorted(special.named_ends)),
+    )
 
 
 def _write_weights(out: BinaryIO, gguf: GGUFFile, config: ModelConfig, dtype: str, progress: Progress) -> None:

@@ -6,11 +6,11 @@ gpt-neox v1.0 (71df4d5), megatron/learning_rates.py for the schedule.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pythia_gguf.errors import UsageError, nearest
+from pythia_gguf.hub.learning_rate import learning_rate
 
 ORGANIZATION = "EleutherAI"
 SEQUENCE_TOKENS = 2048
@@ -125,6 +125,21 @@ class SuiteModel:
         """Whether an iteration saw 4 M tokens; branch stepN then is iteration N / 2."""
         return self.version == 0 and self.size.is_4m
 
+    @property
+    def updates(self) -> int:
+        """Updates of its whole training."""
+        return LAST_STEP // 2 if self.is_4m else LAST_STEP
+
+    @property
+    def decay_updates(self) -> int:
+        """Updates over which its learning rate falls."""
+        return 71_250 if self.is_4m else LAST_STEP
+
+    @property
+    def least_lr(self) -> float:
+        """Where its learning rate stops falling: a tenth of the peak, but zero in the two largest models of v0."""
+        return 0.0 if self.version == 0 and self.size.name in ("6.9b", "12b") else round(self.size.peak_lr / 10, 12)
+
     def step(self, n: int) -> Step:
         """Facts of branch stepN; raises UsageError with the nearest ones where there is no such branch."""
         if n not in self.steps:
@@ -156,19 +171,9 @@ class Step:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the next update.
-
-        The cosine runs towards zero over all iterations, with a floor at a tenth of the peak; the two largest models of
-        v0 have no such floor.
-        """
-        model, peak = self.model, self.model.size.peak_lr
-        decay = 71_250 if model.is_4m else LAST_STEP
-        warmup = 0.01 * decay
-        if self.iteration <= warmup:
-            return peak * self.iteration / warmup
-        floor = 0.0 if model.version == 0 and model.size.name in ("6.9b", "12b") else peak / 10
-        progress = min(self.iteration, decay - warmup) - warmup
-        return max(peak / 2 * (1 + math.cos(math.pi * progress / decay)), floor)
+        """Learning rate of the next update."""
+        model = self.model
+        return learning_rate(self.iteration, peak=model.size.peak_lr, least=model.least_lr, decay=model.decay_updates)
 
 
 MODELS = {
