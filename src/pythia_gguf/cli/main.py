@@ -42,6 +42,8 @@ COMMANDS = {
     "bench": "Measure how fast a file runs here.",
     "export": "Turn a GGUF into a Hugging Face folder.",
     "publish": "Send a folder of files to the Hub.",
+    "train": "Train a model as Pythia was trained.",
+    "replay": "Do a step of a training again, and compare it by its digest.",
     "data tokenize": "Documents to the ids that models are trained on.",
     "data order": "The order in which training reads documents.",
     "data view": "What a model saw at a step of its training.",

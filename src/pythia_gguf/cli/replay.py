@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,6 +33,9 @@ def command(
     pythia replay runs/mine --step 1000
     """
     from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.cli.training import require_torch
+
+    require_torch()
     from pythia_gguf.train.replaying import replay
     from pythia_gguf.train.training import TrainOptions
 
@@ -41,7 +45,8 @@ def command(
             run, step, data=data, options=options, tell=lambda line: click.echo(line, err=True), progress=progress
         )
     if output_format == "json":
-        told = {"schema_version": SCHEMA_VERSION, "step": done.step, "before": done.before, "is_same": done.is_same}
+        told: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "step": done.step, "before": done.before}
+        told["is_same"] = done.is_same
         told |= {"found": dataclasses.asdict(done.found), "checkpoint_digest": done.checkpoint}
         click.echo(json_text(told | {"logged": None if done.logged is None else dataclasses.asdict(done.logged)}))
     else:

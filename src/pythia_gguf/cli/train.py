@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 
 
 @click.command("train", cls=Command)
@@ -40,6 +40,15 @@ from pythia_gguf.cli.command import Command
 )
 @click.option("--recompute", is_flag=True, help="Compute activations again for gradients: less memory, more time.")
 @click.option("--threads", type=int, help="Threads of torch; another number may change last bits.")
+@click.option("--sample", "prompt", default="", metavar="PROMPT", help="Each checkpoint writes a sentence after it.")
+@click.option("--no-sample", is_flag=True, help="Checkpoints write no sentence.")
+@click.option(
+    "--watch-quants", metavar="QUANTS", help="Measure at each checkpoint what these quants cost: Q4_K_M,Q2_K."
+)
+@click.option(
+    "--watch-text", type=click.Path(path_type=Path), help="A text that the training does not see, for --watch-quants."
+)
+@click.option("--no-tensorboard", is_flag=True, help="Write no files for TensorBoard.")
 @click.option("--print-recipe", is_flag=True, help="Print the recipe as YAML, and train nothing.")
 def command(
     recipe: str,
@@ -53,6 +62,11 @@ def command(
     save_every_s: float,
     recompute: bool,
     threads: int | None,
+    prompt: str,
+    no_sample: bool,
+    watch_quants: str | None,
+    watch_text: Path | None,
+    no_tensorboard: bool,
     print_recipe: bool,
 ) -> None:
     """Train a model as Pythia was trained, on rows in the order that GPT-NeoX reads them.
@@ -67,7 +81,7 @@ def command(
     pythia generate runs/mine@step1000:Q8_0 "The "
     """
     from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.cli.training import LiveLine
+    from pythia_gguf.cli.training import Eyes, LiveLine, require_torch
     from pythia_gguf.errors import Argument, UsageError
     from pythia_gguf.train.recipe import find_recipe
 
@@ -78,7 +92,18 @@ def command(
     if data is None or out is None:
         raise UsageError(Argument("data" if data is None else "out"), " says what it is trained on" if data is None else
                          " says where the run is kept")  # fmt: skip
+    require_torch()
+    from pythia_gguf.train.boards import Board, has_tensorboard, plot_loss
     from pythia_gguf.train.training import TrainOptions, train
+
+    if no_sample:
+        refuse_given("prompt", "where checkpoints write no sentence")
+    eyes = Eyes(
+        board=Board(out) if has_tensorboard() and not no_tensorboard else None,
+        prompt=None if no_sample else prompt,
+        quants=_quants(watch_quants, watch_text),
+        text=watch_text,
+    )
 
     options = TrainOptions(
         micro=micro,
@@ -89,8 +114,30 @@ def command(
         recompute=recompute,
         threads=threads,
     )
-    with make_progress() as progress:
-        last = train(
-            found, out, data=data, resume=resume, options=options, watcher=LiveLine(progress, found), progress=progress
-        )
+    try:
+        with make_progress() as progress:
+            watcher = LiveLine(progress, found, eyes)
+            last = train(found, out, data=data, resume=resume, options=options, watcher=watcher, progress=progress)
+    finally:
+        if eyes.board is not None:
+            eyes.board.close()
+    try:
+        plot_loss(out, out / "loss.png")
+    except UsageError as e:  # without matplotlib there is no picture
+        click.echo(str(e), err=True)
     click.echo(last)
+
+
+def _quants(names: str | None, text: Path | None) -> tuple[str, ...]:
+    """The quants to watch."""
+    from pythia_gguf.errors import Argument, UsageError
+    from pythia_gguf.files import RegularFile
+    from pythia_gguf.train.watching import watched_quants
+
+    if names is None:
+        refuse_given("watch_text", "without --watch-quants")
+        return ()
+    if text is None:
+        raise UsageError(Argument("watch_text"), " must say on which text quants are measured")
+    with RegularFile(text):
+        return tuple(watched_quants(names))

@@ -5,6 +5,7 @@ tensorboard and matplotlib come with the extra `train` and are imported here onl
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,24 @@ from pythia_gguf.train.run_log import Line, read_log
 SCALARS = ("loss", "gradient_norm", "rate", "loss_scale", "seconds")
 
 
+def has_tensorboard() -> bool:
+    """Whether TensorBoard is installed."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
 class Board:
     """Writes each line of a log for TensorBoard, to RUN/tensorboard."""
 
     def __init__(self, run: Path) -> None:
-        """Raises UsageError where TensorBoard is not installed."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as e:
-            raise UsageError(f"needs tensorboard: pip install 'pythia-gguf[train]' ({e})") from e
-        self._folder, self._kind, self._writer = run / "tensorboard", SummaryWriter, None
+        self._folder = run / "tensorboard"
+        self._writer: Any = None
 
     def add(self, line: Line) -> None:
         """Write a line; steps that an earlier, longer run wrote are hidden."""
         if self._writer is None:
-            self._writer: Any = self._kind(str(self._folder), purge_step=line.step)
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=line.step)
         for name in SCALARS:
             self._writer.add_scalar(name, getattr(line, name), line.step)
 

@@ -52,6 +52,9 @@ RESUMES = ("auto", "never")
 class Watcher(Protocol):
     """Sees what goes on in a training."""
 
+    def begin(self, n_left: int) -> None:
+        """Steps begin, of which so many are left."""
+
     def step(self, line: Line, n_left: int) -> None:
         """A step is done, and so many are left."""
 
@@ -86,6 +89,9 @@ class TrainOptions:
 
 class Quiet:
     """Nobody watches."""
+
+    def begin(self, n_left: int) -> None:
+        """Says nothing."""
 
     def step(self, line: Line, n_left: int) -> None:
         """Says nothing."""
@@ -234,6 +240,7 @@ def _go_on(trainer: Trainer, run: Path, rows: TrainingRows, data: str, options: 
     with RunLog(run, trainer.state.step) as log:
         if trainer.state.step == 0 and recipe.is_checkpoint(0):
             watcher.checkpoint(keep(run), trainer)
+        watcher.begin(recipe.steps - trainer.state.step)
         for batch in batches(trainer, rows, recipe.steps):
             line = one_step(trainer, batch)
             log.add(line)
