@@ -23,6 +23,7 @@ from pythia_gguf.arguments import checked, whole_number
 from pythia_gguf.data.array_file import ArrayFile, write_array
 from pythia_gguf.data.token_file import TokenFile
 from pythia_gguf.errors import Argument, ModelFileError, UsageError
+from pythia_gguf.machine import require_memory
 from pythia_gguf.progress import Progress, Silence
 
 PARTS = ("doc_idx", "sample_idx", "shuffle_idx")
@@ -30,6 +31,7 @@ _KINDS = {"doc_idx": (("<i4",), 1), "sample_idx": (("<i4", "<i8"), 2), "shuffle_
 # GPT-NeoX makes so many more rows than it trains on; a product of floats, rounded up.
 _SPARE = 1.005
 _MOST_DOCUMENTS = 2**31 - 1
+_ASK_FOR_LESS = (". Ask for fewer ", Argument("steps"), " or less ", Argument("context"))
 # As many are in the processor's cache while rows are looked for in them.
 _DOCUMENTS_AT_ONCE = 1 << 18
 
@@ -105,7 +107,7 @@ def make_order(
     n_epochs = -(-(n_samples * context + 1) // n_tokens)
     if n_epochs * n_documents > _MOST_DOCUMENTS:
         n_read = f"{n_documents} documents {n_epochs} times over"
-        raise UsageError(Argument("steps"), f": {n_read} are more than GPT-NeoX can number")
+        raise UsageError(f"{n_read} are more than GPT-NeoX can number", *_ASK_FOR_LESS)
     order = Order(
         prefix=Path(prefix),
         n_samples=n_samples,
@@ -117,6 +119,9 @@ def make_order(
         is_new=force or not all(path.is_file() for path in order_files(prefix, n_samples, context, seed).values()),
     )
     if order.is_new:
+        entry = 2 * np.dtype(index_type(n_epochs * n_tokens, context)).itemsize
+        n_bytes = 4 * n_documents * (1 + n_epochs) + entry * (order.n_rows + 1)
+        require_memory(n_bytes, f"an order of {order.n_rows} rows", hints=_ASK_FOR_LESS)
         _build(order, sizes, n_tokens, progress or Silence())
     else:
         _check_lengths(order, n_documents)
