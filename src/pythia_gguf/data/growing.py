@@ -1,6 +1,6 @@
 """Files that grow over hours in a hidden folder, and a state that says how far they are whole: a killed run goes on.
 
-.NAME.unfinished/state.json   the plan of the run, the size of each file, where the run is in its work, and a hash of all that
+.NAME.unfinished/state.json   the plan of the run, the size of each file, where the run is in its work; a hash of these
 .NAME.unfinished/tokens ...   the files; bytes behind those that the state knows of are cut off
 """
 
