@@ -188,6 +188,12 @@ def find_orders(prefix: str | os.PathLike[str]) -> list[tuple[int, int, int]]:
     return sorted((n, c, s) for n, c, s in found if all(p.is_file() for p in order_files(prefix, n, c, s).values()))
 
 
+def read_part(part: str, path: Path) -> np.ndarray:
+    """A whole array of an order; raises StorageError, ModelFileError."""
+    with ArrayFile(path, *_KINDS[part]) as array:
+        return array.read(0, len(array))
+
+
 class OrderedRows:
     """Rows of training, read through an order.
 

@@ -35,6 +35,8 @@ _FLOATS = (6, 7)
 U16 = 8
 # As many entries are checked and written at once.
 _ENTRIES = 1 << 20
+# The first of so many pointers is kept in memory, to find the others.
+_BLOCK = 1 << 8
 
 
 def bin_path(prefix: str | os.PathLike[str]) -> Path:
@@ -108,6 +110,28 @@ class TokenFile:
             raise IndexError(f"tokens {start}..{start + n_tokens} of {self.n_tokens}")
         return self._ids(start * self.dtype.itemsize, n_tokens)
 
+    def end_after(self, position: int) -> int:
+        """Where the sequence ends that holds a position of the file."""
+        begins = self._begins_in(int(np.searchsorted(self._block_begins, position, "right")) - 1)
+        return int(begins[np.searchsorted(begins, position, "right")])
+
+    def sequences_at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For positions of the file, i64 [n]: the sequences that hold them, and the places in these."""
+        blocks = np.searchsorted(self._block_begins, positions, "right") - 1
+        numbers, offsets = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
+        for block in np.unique(blocks):
+            here = np.flatnonzero(blocks == block)
+            begins = self._begins_in(int(block))
+            places = np.searchsorted(begins, positions[here], "right") - 1
+            numbers[here], offsets[here] = block * _BLOCK + places, positions[here] - begins[places]
+        return numbers, offsets
+
+    def _begins_in(self, block: int) -> np.ndarray:
+        """Where the sequences of a block begin, and where the last one ends."""
+        first = block * _BLOCK
+        pointers = self._entries(self._pointers, "<i8", first, min(first + _BLOCK + 1, self.n_sequences))
+        return np.append(pointers // self.dtype.itemsize, self.n_tokens)
+
     @property
     def _pointers(self) -> int:
         return _HEADER.size + 4 * self.n_sequences
@@ -143,7 +167,7 @@ class TokenFile:
     def _check_sequences(self) -> int:
         """Sequences must lie one behind the other and fill the other file; returns their tokens."""
         item = self.dtype.itemsize
-        end = 0
+        end, block_begins = 0, []
         for first, last in _spans(self.n_sequences):
             sizes = self._entries(_HEADER.size, "<i4", first, last)
             if (bad := np.flatnonzero(sizes < 0)).size:
@@ -155,6 +179,7 @@ class TokenFile:
                 i = first + int(bad[0])
                 at = self._pointers + 8 * i
                 self._refuse(f"sequence {i} begins at byte {found[bad[0]]}, expected {starts[bad[0]]}", at)
+            block_begins.append(starts[::_BLOCK] // item)
             end = int(starts[-1]) + int(sizes[-1]) * item
             if end > self._bin.size:
                 break
@@ -162,6 +187,7 @@ class TokenFile:
             least = "at least " if end > self._bin.size else ""
             message = f"expected {least}{end} bytes as the index says, got {self._bin.size}. Download it again"
             raise ModelFileError(message, path=self._bin.path)
+        self._block_begins = np.concatenate([np.empty(0, np.int64), *block_begins])
         return end // item
 
     def _check_documents(self) -> None:
