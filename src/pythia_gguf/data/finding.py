@@ -124,7 +124,7 @@ class Finder:
 
     def count(self, ids: Sequence[int]) -> int:
         """How often these tokens stand in PREFIX.bin, inside of documents."""
-        return sum(last - first for _, first, last in self.index.find(_checked(ids)))
+        return sum(last - first for _, first, last in self.index.find(checked_ids(ids)))
 
     def hits(self, ids: Sequence[int], limit: int = 100) -> list[Hit]:
         """The first places where they stand."""
@@ -137,7 +137,7 @@ class Finder:
     def occurrences(self, ids: Sequence[int], limit: int = 100) -> Occurrences:
         """Both, and how many there are; raises ModelFileError where a file is damaged."""
         whole_number(0)("limit", limit)
-        stretches = self.index.find(_checked(ids))
+        stretches = self.index.find(checked_ids(ids))
         n_hits = sum(last - first for _, first, last in stretches)
         most = max(1, MOST_LOOKED_AT // max(1, self.n_epochs))
         positions = self.index.positions(stretches, most)
@@ -180,7 +180,8 @@ def checkpoints_around(step: int, batch: int = STEP_SEQUENCES) -> tuple[str | No
     return f"step{before[-1].n}" if before else None, f"step{after[0].n}" if after else None
 
 
-def _checked(ids: Sequence[int]) -> list[int]:
+def checked_ids(ids: Sequence[int]) -> list[int]:
+    """Tokens as plain numbers; raises UsageError where they cannot be any."""
     found = whole_numbers("ids", ids)
     if not found or not 0 <= min(found) <= max(found) < 1 << 16:
         raise UsageError(Argument("ids"), " must be one or more numbers from 0 to 65535")

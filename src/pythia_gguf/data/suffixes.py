@@ -45,6 +45,8 @@ _SHAPE = {
 _N_SAMPLES, _SAMPLE_TOKENS = 64, 2048
 # So many tokens are compared at first, then twice as many.
 _FIRST_TOKENS = 64
+# The first entries of each search are kept in memory with their tokens, some 10 MB; the last are read at once.
+_KEPT_DEPTH, _NEIGHBOURS = 15, 256
 
 
 def suffixes_path(prefix: str | os.PathLike[str]) -> Path:
@@ -122,12 +124,12 @@ class _Query:
     n_safe  where fewer of them match, a sequence does not end among them
     """
 
-    def __init__(self, ids: Sequence[int], last_token: int | None) -> None:
-        self.ids = np.array(ids, "<u2")
-        if last_token is None:
-            self.n_safe = 1
-        else:
-            self.n_safe = 1 + next((i for i, each in enumerate(ids) if each == last_token), len(ids))
+    def __init__(self, ids: Sequence[int] | np.ndarray, last_token: int | None) -> None:
+        self.ids = np.asarray(ids, "<u2")
+        self.n_safe = 1
+        if last_token is not None:
+            places = np.flatnonzero(self.ids == last_token)
+            self.n_safe += int(places[0]) if places.size else len(self.ids)
 
 
 class SuffixIndex:
@@ -146,6 +148,7 @@ class SuffixIndex:
                 raise UsageError(f"{one_line(os.fspath(prefix))} has no index. Make one: pythia data index")
             self.account = _read_account(self.tokens)
             self._parts = list(pairwise([*self.account["parts"], self.tokens.n_tokens]))
+            self._kept_depth = max(0, _KEPT_DEPTH - len(self._parts).bit_length())
             self._last_token = self.account["last_token"]
             self._array = ArrayFile(suffixes_path(prefix), ("<u4",), 1)
             self._open.append(self._array)
@@ -172,7 +175,7 @@ class SuffixIndex:
             self._check(block)
             progress.advance(self._array.path.name, 1)
 
-    def find(self, ids: Sequence[int]) -> list[Stretch]:
+    def find(self, ids: Sequence[int] | np.ndarray) -> list[Stretch]:
         """Where in the array the suffixes are that begin with some tokens; their order in it says nothing else.
 
         Raises ModelFileError where the array is damaged
@@ -187,7 +190,7 @@ class SuffixIndex:
                 found.append(Stretch(part, first, last))
         return found
 
-    def longest(self, ids: Sequence[int]) -> int:
+    def longest(self, ids: Sequence[int] | np.ndarray) -> int:
         """How many of these tokens, from the first on, stand somewhere."""
         query = _Query(ids, self._last_token)
         return max(self._search(query, part, end)[3] for part, end in self._parts)
@@ -197,19 +200,27 @@ class SuffixIndex:
         found = [np.empty(0, np.int64)]
         for part, first, last in stretches:
             last = min(last, first + most)
-            for block in range(first // BLOCK, -(-last // BLOCK)):
-                self._check(block)
-            found.append(self._array.read(first, last).astype(np.int64) + part)
+            found.append(self._read(first, last).astype(np.int64) + part)
             most -= last - first
         return np.sort(np.concatenate(found))
 
-    def _search(self, query: _Query, low: int, high: int) -> tuple[int, int, int | None, int]:
+    def _search(self, query: _Query, part: int, end: int) -> tuple[int, int, int | None, int]:
         """Entries between which all matches are, one of them (None: there is none), and the longest match."""
-        part, end, longest = low, high, 0
+        low, high, longest, depth = part, end, 0, 0
+        near: np.ndarray | None = None
         while low < high:
             middle = (low + high) // 2
-            sign, n = self._compare(query, part, end, middle)
-            longest = max(longest, n)
+            # 1. Every search begins with the same entries: those are kept. The last ones are neighbours: one read.
+            if depth < self._kept_depth:
+                position, head = self._kept_entry(part, end, middle)
+            else:
+                if near is None and high - low <= _NEIGHBOURS:
+                    near, first = self._read(low, high), low
+                place = self._read(middle, middle + 1)[0] if near is None else near[middle - first]
+                position, head = part + int(place), None
+            # 2. The half in which the tokens would be.
+            sign, n = self._compare(query, position, end, head)
+            longest, depth = max(longest, n), depth + 1
             if sign == 0:
                 return low, high, middle, longest
             if sign < 0:
@@ -219,19 +230,29 @@ class SuffixIndex:
         return low, high, None, longest
 
     def _sign(self, query: _Query, part: int, end: int, entry: int) -> int:
-        return self._compare(query, part, end, entry)[0]
+        return self._compare(query, part + int(self._read(entry, entry + 1)[0]), end)[0]
 
-    def _compare(self, query: _Query, part: int, end: int, entry: int) -> tuple[int, int]:
-        """Whether a suffix comes before the tokens (-1), begins with them (0), or comes behind; how many are equal."""
-        self._check(entry // BLOCK)
-        position = part + self._array.read_one(entry)
+    def _kept_entry(self, part: int, end: int, entry: int) -> tuple[int, np.ndarray]:
+        """The position of an entry, and the first tokens there."""
+        kept = self._kept.get(entry)
+        if kept is None:
+            position = part + int(self._read(entry, entry + 1)[0])
+            n = max(0, min(_FIRST_TOKENS, end - position))
+            kept = self._kept[entry] = position, self.tokens.slice(position, n)
+        return kept
+
+    def _compare(self, query: _Query, position: int, end: int, head: np.ndarray | None = None) -> tuple[int, int]:
+        """Whether a suffix comes before the tokens (-1), begins with them (0), or comes behind; how many are equal.
+
+        head  its first tokens, where they are in memory
+        """
         if position >= end:
-            raise self._damage(f"entry {entry} is beyond the end")
+            raise self._damage(f"place {position} is beyond the end")
         ids, n, step = query.ids, 0, _FIRST_TOKENS
         # 1. The first token that differs, without a look at ends. Long matches are rare, so little is read at first.
         while n < len(ids) and position + n < end:
             size = min(step, len(ids) - n, end - position - n)
-            there = self.tokens.slice(position + n, size)
+            there = self.tokens.slice(position + n, size) if head is None else head[:size]
             differs = there != ids[n : n + size]
             i = int(differs.argmax())
             if differs[i]:
@@ -240,6 +261,7 @@ class SuffixIndex:
                 break
             n += size
             step *= 2
+            head = None
         else:
             sign = 0 if n == len(ids) else -1
         # 2. What lies behind the end of the sequence does not count: a suffix that ends is the smaller one.
@@ -249,14 +271,20 @@ class SuffixIndex:
                 return -1, n_inside
         return sign, n
 
+    def _read(self, first: int, last: int) -> np.ndarray:
+        """Entries, from blocks that are what was written."""
+        for block in range(first // BLOCK, (last - 1) // BLOCK + 1):
+            if not self._is_checked[block]:
+                self._check(block)
+        return self._array.read(first, last)
+
     def _check(self, block: int) -> None:
-        """Compare a block with its sum, once; raises ModelFileError."""
-        if not self._is_checked[block]:
-            first = block * BLOCK
-            data = self._array.read(first, min(first + BLOCK, len(self._array)))
-            if zlib.crc32(data.data) != self._sums[block]:
-                raise self._damage(f"entries {first} and more are not those that were written")
-            self._is_checked[block] = 1
+        """Compare a block with its sum; raises ModelFileError."""
+        first = block * BLOCK
+        data = self._array.read(first, min(first + BLOCK, len(self._array)))
+        if zlib.crc32(data.data) != self._sums[block]:
+            raise self._damage(f"entries {first} and more are not those that were written")
+        self._is_checked[block] = 1
 
     def _read_sums(self) -> None:
         prefix = self.tokens.prefix
@@ -266,6 +294,7 @@ class SuffixIndex:
                 raise self._damage("it does not fit to the files beside it")
             self._sums = sums.read(0, len(sums))
         self._is_checked = bytearray(len(self._sums))
+        self._kept: dict[int, tuple[int, np.ndarray]] = {}
 
     def _damage(self, what: str) -> ModelFileError:
         again = ". Run pythia data index again, with "

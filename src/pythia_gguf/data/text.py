@@ -35,6 +35,28 @@ def find_tokenizer(
     return load_tokenizer(beside)
 
 
+def spellings(tokenizer: Tokenizer, text: str) -> list[tuple[str, list[int]]]:
+    """A text, and the same behind a space, as tokens have it inside of documents; each with its ids.
+
+    Texts that begin with a space or a line end are taken as they are. Raises UsageError for a text of no tokens
+    """
+    variants = [text] if text[:1].isspace() else [text, f" {text}"]
+    found = {variant: tokenizer.encode(variant, add_special_tokens=False).ids for variant in variants}
+    first = found[text]
+    if not first:
+        raise UsageError(Argument("text"), " holds no token")
+    # Where the space is a token by itself, every place of the second is one of the first.
+    return [(text, first)] + [(v, ids) for v, ids in found.items() if ids[-len(first) :] != first]
+
+
+def placed_ids(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of a text, and which of its characters each is of; raises UsageError for a text of no tokens."""
+    encoded = tokenizer.encode(text, add_special_tokens=False)
+    if not encoded.ids:
+        raise UsageError(Argument("text"), " holds no token")
+    return list(encoded.ids), list(encoded.offsets)
+
+
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of some ids, special tokens shown by name; half a character at an end becomes U+FFFD."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=False))

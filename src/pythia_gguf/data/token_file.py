@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -35,8 +36,6 @@ _FLOATS = (6, 7)
 U16 = 8
 # As many entries are checked and written at once.
 _ENTRIES = 1 << 20
-# The first of so many pointers is kept in memory, to find the others.
-_BLOCK = 1 << 8
 
 
 def bin_path(prefix: str | os.PathLike[str]) -> Path:
@@ -112,25 +111,17 @@ class TokenFile:
 
     def end_after(self, position: int) -> int:
         """Where the sequence ends that holds a position of the file."""
-        begins = self._begins_in(int(np.searchsorted(self._block_begins, position, "right")) - 1)
-        return int(begins[np.searchsorted(begins, position, "right")])
+        return int(self._begins[np.searchsorted(self._begins, position, "right")])
 
     def sequences_at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For positions of the file, i64 [n]: the sequences that hold them, and the places in these."""
-        blocks = np.searchsorted(self._block_begins, positions, "right") - 1
-        numbers, offsets = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
-        for block in np.unique(blocks):
-            here = np.flatnonzero(blocks == block)
-            begins = self._begins_in(int(block))
-            places = np.searchsorted(begins, positions[here], "right") - 1
-            numbers[here], offsets[here] = block * _BLOCK + places, positions[here] - begins[places]
-        return numbers, offsets
+        numbers = np.searchsorted(self._begins, positions, "right") - 1
+        return numbers, positions - self._begins[numbers]
 
-    def _begins_in(self, block: int) -> np.ndarray:
-        """Where the sequences of a block begin, and where the last one ends."""
-        first = block * _BLOCK
-        pointers = self._entries(self._pointers, "<i8", first, min(first + _BLOCK + 1, self.n_sequences))
-        return np.append(pointers // self.dtype.itemsize, self.n_tokens)
+    @cached_property
+    def _begins(self) -> np.ndarray:
+        """Positions at which sequences begin, and where the last one ends."""
+        return np.append([0], np.cumsum(self.sizes(), dtype=np.int64))
 
     @property
     def _pointers(self) -> int:
@@ -167,7 +158,7 @@ class TokenFile:
     def _check_sequences(self) -> int:
         """Sequences must lie one behind the other and fill the other file; returns their tokens."""
         item = self.dtype.itemsize
-        end, block_begins = 0, []
+        end = 0
         for first, last in _spans(self.n_sequences):
             sizes = self._entries(_HEADER.size, "<i4", first, last)
             if (bad := np.flatnonzero(sizes < 0)).size:
@@ -179,7 +170,6 @@ class TokenFile:
                 i = first + int(bad[0])
                 at = self._pointers + 8 * i
                 self._refuse(f"sequence {i} begins at byte {found[bad[0]]}, expected {starts[bad[0]]}", at)
-            block_begins.append(starts[::_BLOCK] // item)
             end = int(starts[-1]) + int(sizes[-1]) * item
             if end > self._bin.size:
                 break
@@ -187,7 +177,6 @@ class TokenFile:
             least = "at least " if end > self._bin.size else ""
             message = f"expected {least}{end} bytes as the index says, got {self._bin.size}. Download it again"
             raise ModelFileError(message, path=self._bin.path)
-        self._block_begins = np.concatenate([np.empty(0, np.int64), *block_begins])
         return end // item
 
     def _check_documents(self) -> None:
