@@ -13,6 +13,7 @@ from engine.nano import HELDOUT, NANO
 from hub.loopback import LoopbackHub
 from patience import HANGS_S
 from pythia_gguf import quantize
+from pythia_gguf.data.index import make_index
 from pythia_gguf.evals.files import measure_files
 from pythia_gguf.json_file import json_text
 
@@ -33,7 +34,7 @@ class Material:
     """What command lines speak of.
 
     folder       of `pythia quantize`, with Q4_0, Q8_0 and F16, and a report.json
-    corpus       prefix of some documents as ids
+    corpus       prefix of some documents as ids, with an index
     environment  of a process: the hub on loopback is the only one, and its cache is empty
     """
 
@@ -70,6 +71,9 @@ class Material:
             "data order": [self.corpus, "--steps", "3", "--batch", "2", "--context", "8", "--force"],
             "data view": ["pile", "--step", "2", "--batch", "2"],
             "data pull": ["pile", "--steps", "1:2", "--batch", "2", "-o", out / "rows"],
+            "data index": [self.corpus, "--force"],
+            "data find": [self.corpus, "--ids", "3 2"],
+            "data trace": [self.corpus, "a b", "--tokenizer", NANO / "tokenizer.json", "-o", out / "trace.html"],
             "cache": [],
             "warmup": [],
             "doctor": [],
@@ -102,10 +106,12 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     rows = {f"document-0000{i}-of-00001.bin": bytes([i + 5, 0]) * 2049 * 2 for i in range(2)}
     hub.add("datasets:EleutherAI/pile-standard-pythia-preshuffled", rows)
     assert measure_files([made], text=HELDOUT, context=128, n_windows=2, out=made / "report.json")["files"]
+    corpus = write_corpus(folder / "corpus", [list(range(1, 40)) + [0], [3, 2, 1, 0], [7] * 20 + [0]])
+    make_index(corpus)
     return Material(
         folder=made,
         tasks=tasks,
-        corpus=write_corpus(folder / "corpus", [list(range(1, 40)) + [0], [3, 2, 1, 0], [7] * 20 + [0]]),
+        corpus=corpus,
         environment=os.environ
         | {
             "HF_ENDPOINT": hub.url,

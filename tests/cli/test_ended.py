@@ -62,9 +62,10 @@ MOMENTS = {
     "data order": ("open", ".partial"),
     "data view": ("socket.connect", "127.0.0.1"),
     "data pull": ("open", "tokens"),
+    "data index": ("open", "array"),
     "warmup": ("subprocess.Popen", ""),
 }
-AT_ONCE = {"models", "quants", "inspect", "cache", "doctor"}
+AT_ONCE = {"models", "quants", "inspect", "data find", "data trace", "cache", "doctor"}
 # Command -> a file that it writes, relative to where it writes.
 WRITTEN = {
     "quantize": "nano.Q4_0.gguf",

@@ -215,6 +215,8 @@ def test_every_reader_of_json_is_one_of_these():
         "data/growing.py": "tests/data/test_mutants.py",
         "data/pulled.py": "tests/data/test_mutants.py",
         "data/tokenizing.py": "tests/data/test_mutants.py",
+        "data/suffixes.py": "tests/data/test_index.py",
+        "data/sources.py": "tests/data/test_index.py",
     }
     calls = ("read_json_object(", "parse_json_object(", "objects_beside(")
     readers = {

@@ -14,10 +14,12 @@ import click
 import pytest
 
 from cli.command_lines import write_task
+from data.neox import write_corpus
 from engine.nano import HELDOUT, NANO, nano_files
 from hub.loopback import LoopbackHub
 from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.main import COMMANDS, find_command
+from pythia_gguf.data.index import make_index
 from pythia_gguf.json_file import json_text
 
 ALWAYS = "never: it says what is done, and something always is"
@@ -218,6 +220,23 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--endpoint": ALWAYS,
         "--output-format": SHOWN,
     },
+    "data index": {"--part-tokens": DISK, "--force": DISK, "--output-format": SHOWN},
+    "data find": {
+        "--batch": ["data find {corpus} --ids 3 --batch 2"],
+        "--seed": DISK,
+        "--max-hits": ALWAYS,
+        "--ids": ALWAYS,
+        "--tokenizer": ["data find {corpus} --ids 3 --tokenizer {text}"],
+        "--output-format": SHOWN,
+    },
+    "data trace": {
+        "--out": ALWAYS,
+        "--min-tokens": ALWAYS,
+        "--batch": ["data trace {corpus} a --tokenizer {nano}/tokenizer.json --batch 2"],
+        "--seed": DISK,
+        "--tokenizer": ALWAYS,
+        "--output-format": SHOWN,
+    },
     "cache": {
         "--older-than": ["cache --older-than 30d", "cache list --older-than 30d"],
         "--to": ["cache --to 20G"],
@@ -264,8 +283,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     report = {"schema_version": 1, "gelu": "erf", "reference": base, "text": text, "files": [row]}
     (folder / "report.json").write_text(json_text(report))
     write_task(folder / "tasks")
+    make_index(write_corpus(folder / "corpus", [[1, 2, 3]]))
     named = {"nano": NANO, "q4": files["Q4_0"], "f16": files["F16"], "made": made, "text": HELDOUT}
-    named |= {name: folder / name for name in ("new", "matrix", "tasks")} | {"report": folder / "report.json"}
+    named |= {name: folder / name for name in ("new", "matrix", "tasks", "corpus")} | {"report": folder / "report.json"}
     return {name: str(path) for name, path in named.items()}
 
 

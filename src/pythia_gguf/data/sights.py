@@ -14,6 +14,10 @@ import numpy as np
 from pythia_gguf.data.order import order_files, read_part
 from pythia_gguf.data.pulled import PulledRows
 from pythia_gguf.errors import ModelFileError
+from pythia_gguf.machine import require_memory
+
+# Of memory at most, while an order is turned round.
+_BYTES_A_PLACE = 36
 
 
 class SightTable(NamedTuple):
@@ -69,6 +73,7 @@ class OrderedSights:
         files = order_files(prefix, *order)
         self._context = order[1]
         documents = read_part("doc_idx", files["doc_idx"])
+        require_memory(_BYTES_A_PLACE * len(documents), f"an order of {len(documents)} documents")
         self.n_epochs = len(documents) // len(sizes)
         begins = _stream_begins(sizes, documents, self.n_epochs)
         shuffle = read_part("shuffle_idx", files["shuffle_idx"])
