@@ -124,7 +124,7 @@ class Finder:
 
     def count(self, ids: Sequence[int]) -> int:
         """How often these tokens stand in PREFIX.bin, inside of documents."""
-        return sum(last - first for _, first, last in self.index.find(checked_ids(ids)))
+        return sum(each.last - each.first for each in self.index.find(checked_ids(ids)))
 
     def hits(self, ids: Sequence[int], limit: int = 100) -> list[Hit]:
         """The first places where they stand."""
@@ -138,7 +138,7 @@ class Finder:
         """Both, and how many there are; raises ModelFileError where a file is damaged."""
         whole_number(0)("limit", limit)
         stretches = self.index.find(checked_ids(ids))
-        n_hits = sum(last - first for _, first, last in stretches)
+        n_hits = sum(each.last - each.first for each in stretches)
         most = max(1, MOST_LOOKED_AT // max(1, self.n_epochs))
         positions = self.index.positions(stretches, most)
         sequences, offsets = self.index.tokens.sequences_at(positions)

@@ -66,14 +66,15 @@ def _make(tokens: TokenFile, part_tokens: int | None, progress: Progress) -> dic
     files = GrowingFiles(Path(f"{tokens.prefix}.suffixes"), ("array",), facts | {"part_tokens": part_tokens})
     with files:
         parts, last_tokens, (sequence, start) = (files.position.get(k, d) for k, d in _BEGINNING.items())
-        if not parts:
-            files.append("array", _npy_header(tokens.n_tokens))
         while start < tokens.n_tokens:
             next_sequence = _part_end(sizes, sequence, part_tokens)
             inside = sizes[sequence:next_sequence]
             inside = inside[inside > 0]
             ids = tokens.slice(start, int(inside.sum(dtype=np.int64)))
-            files.append("array", sort_documents(ids, inside, progress).data)
+            places = sort_documents(ids, inside, progress)
+            if not parts:
+                files.append("array", _npy_header(tokens.n_tokens))
+            files.append("array", places.data)
             parts = [*parts, start]
             last_tokens = sorted({*last_tokens, *ids[np.cumsum(inside, dtype=np.int64) - 1].tolist()})[:2]
             sequence, start = next_sequence, start + ids.size

@@ -110,10 +110,11 @@ def block_sums(array: ArrayFile) -> Iterator[int]:
 class Stretch(NamedTuple):
     """Entries first .. last - 1 of the array, whose suffixes begin with the tokens that were looked for.
 
-    part  where the part of PREFIX.bin begins that they are of
+    part, end  positions of the part of PREFIX.bin that they are of
     """
 
     part: int
+    end: int
     first: int
     last: int
 
@@ -187,7 +188,7 @@ class SuffixIndex:
                 sign = partial(self._sign, query, part, end)
                 first = low + bisect.bisect_left(range(low, match), 0, key=sign)
                 last = match + 1 + bisect.bisect_right(range(match + 1, high), 0, key=sign)
-                found.append(Stretch(part, first, last))
+                found.append(Stretch(part, end, first, last))
         return found
 
     def longest(self, ids: Sequence[int] | np.ndarray) -> int:
@@ -198,9 +199,9 @@ class SuffixIndex:
     def positions(self, stretches: Sequence[Stretch], most: int) -> np.ndarray:
         """Positions in PREFIX.bin of at most so many entries, i64 [n], sorted."""
         found = [np.empty(0, np.int64)]
-        for part, first, last in stretches:
+        for part, end, first, last in stretches:
             last = min(last, first + most)
-            found.append(self._read(first, last).astype(np.int64) + part)
+            found.append(self._read(part, end, first, last))
             most -= last - first
         return np.sort(np.concatenate(found))
 
@@ -215,9 +216,9 @@ class SuffixIndex:
                 position, head = self._kept_entry(part, end, middle)
             else:
                 if near is None and high - low <= _NEIGHBOURS:
-                    near, first = self._read(low, high), low
-                place = self._read(middle, middle + 1)[0] if near is None else near[middle - first]
-                position, head = part + int(place), None
+                    near, first = self._read(part, end, low, high), low
+                here = self._read(part, end, middle, middle + 1) if near is None else near[middle - first :]
+                position, head = int(here[0]), None
             # 2. The half in which the tokens would be.
             sign, n = self._compare(query, position, end, head)
             longest, depth = max(longest, n), depth + 1
@@ -230,15 +231,14 @@ class SuffixIndex:
         return low, high, None, longest
 
     def _sign(self, query: _Query, part: int, end: int, entry: int) -> int:
-        return self._compare(query, part + int(self._read(entry, entry + 1)[0]), end)[0]
+        return self._compare(query, int(self._read(part, end, entry, entry + 1)[0]), end)[0]
 
     def _kept_entry(self, part: int, end: int, entry: int) -> tuple[int, np.ndarray]:
         """The position of an entry, and the first tokens there."""
         kept = self._kept.get(entry)
         if kept is None:
-            position = part + int(self._read(entry, entry + 1)[0])
-            n = max(0, min(_FIRST_TOKENS, end - position))
-            kept = self._kept[entry] = position, self.tokens.slice(position, n)
+            position = int(self._read(part, end, entry, entry + 1)[0])
+            kept = self._kept[entry] = position, self.tokens.slice(position, min(_FIRST_TOKENS, end - position))
         return kept
 
     def _compare(self, query: _Query, position: int, end: int, head: np.ndarray | None = None) -> tuple[int, int]:
@@ -246,8 +246,6 @@ class SuffixIndex:
 
         head  its first tokens, where they are in memory
         """
-        if position >= end:
-            raise self._damage(f"place {position} is beyond the end")
         ids, n, step = query.ids, 0, _FIRST_TOKENS
         # 1. The first token that differs, without a look at ends. Long matches are rare, so little is read at first.
         while n < len(ids) and position + n < end:
@@ -271,12 +269,15 @@ class SuffixIndex:
                 return -1, n_inside
         return sign, n
 
-    def _read(self, first: int, last: int) -> np.ndarray:
-        """Entries, from blocks that are what was written."""
+    def _read(self, part: int, end: int, first: int, last: int) -> np.ndarray:
+        """Positions that entries of a part tell, i64, from blocks that are what was written."""
         for block in range(first // BLOCK, (last - 1) // BLOCK + 1):
             if not self._is_checked[block]:
                 self._check(block)
-        return self._array.read(first, last)
+        positions = self._array.read(first, last) + np.int64(part)
+        if positions.size and positions.max() >= end:
+            raise self._damage(f"entries {first} to {last - 1} tell places beyond the end")
+        return positions
 
     def _check(self, block: int) -> None:
         """Compare a block with its sum; raises ModelFileError."""

@@ -74,14 +74,22 @@ def command(
         click.echo(json_text({"schema_version": SCHEMA_VERSION} | told))
         return
     for spelling in told["spellings"]:
-        click.echo(f"{spelling['n_hits']:,} places of {spelling['text']!r}, {len(spelling['ids'])} tokens")
+        n, text, n_tokens = spelling["n_hits"], spelling["text"], len(spelling["ids"])
+        click.echo(f"{_number(n, 'place')} of {text!r}, {_number(n_tokens, 'token')}")
     if not n_epochs:
         click.echo("There is no order, so no steps are known. Make one: pythia data order")
         print_table(HIT_HEADER, list(map(hit_row, hits)), right=(0, 1, 2))
         return
-    if told["n_whole"] is not None:
-        click.echo(f"seen whole in {told['n_whole']:,} rows; {told['n_cut']:,} rows have a part, and end inside of it")
+    if told["n_whole"] is None:
+        click.echo("Not all places were looked at, so these rows are not the first of all")
+    else:
+        whole, cut = _number(told["n_whole"], "row"), _number(told["n_cut"], "row")
+        click.echo(f"seen whole in {whole}, in part in {cut}")
     print_table(SIGHT_HEADER, [sight_row(sight, batch) for sight in sights], right=(0, 1, 2))
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _ids_in(text: str) -> list[int]:
