@@ -26,8 +26,8 @@ from pythia_gguf.files import check_file_place, sha256_of, write_text
 from pythia_gguf.machine import available_memory_bytes, require_memory
 from pythia_gguf.progress import Progress, Silence
 
-# Of memory while a part is sorted: ids, numbers, places, and counts of the reduced text, which has half as many.
-_BYTES_TO_SORT = 16
+# Of memory while a part is sorted: 10 for ids, numbers and places, the rest for counts of the reduced text.
+_BYTES_TO_SORT = 20
 _MOST_TOKENS = 1 << 30
 
 

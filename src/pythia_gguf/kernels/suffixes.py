@@ -68,8 +68,7 @@ def _sort(text: np.ndarray, n_letters: int, places: np.ndarray, progress: Progre
     _count(text, counts)
     # 1. LMS suffixes anywhere in their buckets, then both walks: pieces between LMS places are sorted.
     places[:] = _EMPTY
-    ends = np.cumsum(counts, dtype=np.int32)
-    _place_lms(text, ends, places)
+    _place_lms(text, np.cumsum(counts, dtype=np.int32), places)
     _walk(text, counts, places, progress)
     # 2. A number for each piece, in the order of the text: the reduced text, at the end of `places`.
     n_lms = _gather_lms(text, places)
@@ -86,8 +85,7 @@ def _sort(text: np.ndarray, n_letters: int, places: np.ndarray, progress: Progre
     _list_lms(text, reduced)
     _translate(reduced, places[:n_lms])
     places[n_lms:] = _EMPTY
-    np.cumsum(counts, dtype=np.int32, out=ends)
-    _spread_lms(text, n_lms, ends, places)
+    _spread_lms(text, n_lms, np.cumsum(counts, dtype=np.int32), places)
     _walk(text, counts, places, progress)
 
 

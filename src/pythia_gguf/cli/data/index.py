@@ -21,7 +21,7 @@ def command(prefix: Path, part_tokens: int | None, force: bool, output_format: s
     """Sort the places of all tokens of PREFIX.bin by what follows them, for pythia data find and pythia data trace.
 
     PREFIX names documents, or rows that pythia data pull has fetched. PREFIX.suffixes.npy has four bytes for each
-    token; sorting takes 16 bytes of memory for each, and files that do not fit are sorted in parts of whole documents.
+    token; sorting takes 20 bytes of memory for each, and files that do not fit are sorted in parts of whole documents.
     Running again goes on with the part where a run was ended; where the index is there already, every byte of it is
     checked.
 
