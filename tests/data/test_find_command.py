@@ -120,6 +120,9 @@ def test_rows_that_were_pulled_are_found_where_training_saw_them(pythia, tmp_pat
     assert out.splitlines()[-1].split() == ["5", "9", "3", "2", "-", "-", "step4", "..", "step8"]
     code, _, err = pythia("data", "find", prefix, "4", "--ids", "--seed", "3")
     assert (code, err) == (2, "Error: --seed changes nothing: rows that were pulled have one order\n")
+    prefix.with_name("x.rows.json").write_text(json_text(told | {"row_tokens": 3, "sha256_of_steps": ["0"] * 5}))
+    with pytest.raises(ModelFileError, match="does not fit to the rows of 5 tokens beside it"):
+        Finder(prefix)
 
 
 def test_checkpoints_around_a_step_are_those_of_the_suite():

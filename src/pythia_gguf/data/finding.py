@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +19,7 @@ from pythia_gguf.data.sources import Sources
 from pythia_gguf.data.suffixes import SuffixIndex
 from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.hub.suite import MODELS, STEP_SEQUENCES
+from pythia_gguf.progress import Progress, Silence
 
 # Of texts that are there more often, the hits and sights are those of so many of their places, not the first of all.
 MOST_LOOKED_AT = 1 << 20
@@ -82,12 +84,20 @@ class Finder:
     n_epochs  how often training reads each document; 0 where PREFIX has no order, so that no steps are known
     """
 
-    def __init__(self, prefix: str | os.PathLike[str], *, batch: int = STEP_SEQUENCES, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        prefix: str | os.PathLike[str],
+        *,
+        batch: int = STEP_SEQUENCES,
+        seed: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         """Open the index of PREFIX, and its order.
 
-        batch   rows of a step
-        seed    of the order, where PREFIX has several
-        Raises  UsageError where there is no index, or more than one order; StorageError, ModelFileError
+        batch     rows of a step
+        seed      of the order, where PREFIX has several
+        progress  hears of a large order
+        Raises    UsageError where there is no index, or more than one order; StorageError, ModelFileError
         """
         self._batch = int(whole_number(1, 2**20)("batch", batch))
         if os.fspath(prefix) in REPOSITORY_OF:
@@ -97,24 +107,23 @@ class Finder:
         self._is_pulled = rows_path(prefix).is_file()
         if self._is_pulled and seed is not None:
             raise UsageError(Argument("seed"), " changes nothing: rows that were pulled have one order")
-        self.index = SuffixIndex(prefix)
-        try:
+        order = None if self._is_pulled else find_order(prefix, seed)
+        with ExitStack() as stack:
+            self.index = stack.enter_context(SuffixIndex(prefix))
             self._sources = Sources(prefix)
-            order = None if self._is_pulled else find_order(prefix, seed)
+            stack.callback(self._sources.close)
+            sizes = self.index.tokens.sizes()
             self._sights: PulledSights | OrderedSights | None = None
             if self._is_pulled:
-                self._sights = PulledSights(prefix)
+                self._sights = PulledSights(prefix, sizes)
             elif order is not None:
-                self._sights = OrderedSights(prefix, self.index.tokens.sizes(), order)
-        except BaseException:
-            self.index.close()
-            raise
+                self._sights = OrderedSights(prefix, sizes, order, progress or Silence())
+            self._open = stack.pop_all()
         self.n_epochs = 0 if self._sights is None else self._sights.n_epochs
 
     def close(self) -> None:
         """No more questions; a second call does nothing."""
-        self.index.close()
-        self._sources.close()
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self

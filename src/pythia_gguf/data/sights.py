@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pythia_gguf.data.order import order_files, read_part
-from pythia_gguf.data.pulled import PulledRows
+from pythia_gguf.data.pulled import PulledRows, rows_path
 from pythia_gguf.errors import ModelFileError
 from pythia_gguf.machine import require_memory
+from pythia_gguf.progress import Progress
 
 # Of memory at most, while an order is turned round.
 _BYTES_A_PLACE = 36
@@ -45,11 +46,13 @@ class PulledSights:
 
     n_epochs = 1
 
-    def __init__(self, prefix: str | os.PathLike[str]) -> None:
-        """Read which rows they are; raises StorageError, ModelFileError."""
+    def __init__(self, prefix: str | os.PathLike[str], sizes: np.ndarray) -> None:
+        """Read which rows they are; `sizes` are those of PREFIX.idx. Raises StorageError, ModelFileError."""
         rows = PulledRows(prefix)
         rows.close()
-        self._first_row, self._row_tokens = rows.first_row, rows.row_tokens
+        if (sizes != rows.row_tokens).any():
+            raise ModelFileError(f"does not fit to the rows of {sizes[0]} tokens beside it", path=rows_path(prefix))
+        self._first_row = rows.first_row
 
     def look(self, sequences: np.ndarray, offsets: np.ndarray, n_tokens: int) -> SightTable:
         """The rows of texts of so many tokens, which begin in some sequences, i64 [n], at some offsets."""
@@ -63,19 +66,24 @@ class OrderedSights:
     n_epochs  how often each document is read
     """
 
-    def __init__(self, prefix: str | os.PathLike[str], sizes: np.ndarray, order: tuple[int, int, int]) -> None:
+    def __init__(
+        self, prefix: str | os.PathLike[str], sizes: np.ndarray, order: tuple[int, int, int], progress: Progress
+    ) -> None:
         """Read an order and turn it round: where documents begin in the stream, when its rows are seen.
 
-        sizes   of all documents, i32
-        order   (n_samples, context, seed)
-        Raises  StorageError; ModelFileError where the order is damaged or of other documents
+        sizes     of all documents, i32
+        order     (n_samples, context, seed)
+        progress  hears of arrays
+        Raises    StorageError; ModelFileError where the order is damaged or of other documents
         """
         files = order_files(prefix, *order)
+        progress.stage("reading the order", 2, "arrays")
         self._context = order[1]
         documents = read_part("doc_idx", files["doc_idx"])
         require_memory(_BYTES_A_PLACE * len(documents), f"an order of {len(documents)} documents")
         self.n_epochs = len(documents) // len(sizes)
         begins = _stream_begins(sizes, documents, self.n_epochs)
+        progress.advance("doc_idx", 1)
         shuffle = read_part("shuffle_idx", files["shuffle_idx"])
         n_tokens = int(sizes.sum(dtype=np.int64)) * self.n_epochs
         if begins is None or len(shuffle) != (n_tokens - 1) // self._context:
@@ -83,6 +91,7 @@ class OrderedSights:
         row_of = _inverse(shuffle)
         if row_of is None:
             raise ModelFileError("damaged: a row is there twice. Make it again", path=files["shuffle_idx"])
+        progress.advance("shuffle_idx", 1)
         self._begins, self._row_of = begins, row_of
 
     def look(self, sequences: np.ndarray, offsets: np.ndarray, n_tokens: int) -> SightTable:

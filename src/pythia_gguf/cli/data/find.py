@@ -54,13 +54,14 @@ def command(
     pythia data find corpus "the quick brown fox"
     pythia data find first-steps --ids "510 3158" --output-format json
     """
+    from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.data.finding import Finder
     from pythia_gguf.data.text import find_tokenizer, spellings
 
     if as_ids:
         refuse_given("tokenizer", "where TEXT is ids")
     looked_for = [(text, _ids_in(text))] if as_ids else spellings(find_tokenizer(prefix, tokenizer), text)
-    with Finder(prefix, batch=batch, seed=seed) as finder:
+    with make_progress() as progress, Finder(prefix, batch=batch, seed=seed, progress=progress) as finder:
         if not finder.n_epochs:
             refuse_given("batch", "where PREFIX has no order")
         found = [finder.occurrences(ids, limit) for _, ids in looked_for]

@@ -65,7 +65,7 @@ def command(
     if text == "-":
         text = re.sub(r"\r?\n\Z", "", decode_text(sys.stdin.buffer.read(), "-"))
     ids, offsets = placed_ids(find_tokenizer(prefix, tokenizer), text)
-    with Finder(prefix, batch=batch, seed=seed) as finder, make_progress() as progress:
+    with make_progress() as progress, Finder(prefix, batch=batch, seed=seed, progress=progress) as finder:
         if not finder.n_epochs:
             refuse_given("batch", "where PREFIX has no order")
         spans = trace(finder, ids, min_tokens=min_tokens, progress=progress)
