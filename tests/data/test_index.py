@@ -142,7 +142,7 @@ def test_mutants_of_an_account_are_refused_or_change_nothing(prefix: Path):
 
 
 @pytest.mark.parametrize("change", ["token", "size"])
-def test_an_index_of_other_tokens_is_refused(prefix: Path, change: str):
+def test_an_index_of_other_tokens_is_refused(pythia, prefix: Path, change: str):
     if change == "token":
         neox.write_corpus(prefix, [[t ^ 1 for t in document] for document in DOCUMENTS])
     else:
@@ -151,7 +151,10 @@ def test_an_index_of_other_tokens_is_refused(prefix: Path, change: str):
     for attempt in (Finder, make_index):
         with pytest.raises(ModelFileError, match=re.escape(says)):
             attempt(prefix)
-    make_index(prefix, force=True)
+    said = f"Error: {prefix}.{says[2:]}"
+    assert pythia("data", "find", prefix, "1", "--ids") == (65, "", f"{said}\n")
+    assert pythia("data", "index", prefix) == (65, "", f"{said}, with --force\n")
+    assert pythia("data", "index", prefix, "--force")[0] == 0
     Finder(prefix).close()
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from pythia_gguf.data.array_file import ArrayFile
 from pythia_gguf.data.token_file import TokenFile, idx_path
-from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
+from pythia_gguf.errors import Argument, ModelFileError, Part, UsageError, one_line
 from pythia_gguf.files import sha256_of
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.progress import Progress
@@ -43,6 +43,7 @@ _SHAPE = {
 }
 # Pieces of PREFIX.bin, spread evenly, whose hash tells other tokens of the same sizes.
 _N_SAMPLES, _SAMPLE_TOKENS = 64, 2048
+_AGAIN: tuple[Part, ...] = (". Run pythia data index again", (", with ", Argument("force", True)))
 # So many tokens are compared at first, then twice as many.
 _FIRST_TOKENS = 64
 # The first entries of each search are kept in memory with their tokens, some 10 MB; the last are read at once.
@@ -88,12 +89,11 @@ def account_text(told: dict[str, Any]) -> str:
 def _read_account(tokens: TokenFile) -> dict[str, Any]:
     path = account_path(tokens.prefix)
     told = read_json_object(path, _SHAPE, what="an account of an index")
-    again = ". Run pythia data index again, with ", Argument("force", True)
     if told["account_sha256"] != _hash_of({key: told[key] for key in told if key != "account_sha256"}):
-        raise ModelFileError("damaged", *again, path=path)
+        raise ModelFileError("damaged", *_AGAIN, path=path)
     facts = facts_of(tokens)
     if facts != {key: told[key] for key in facts}:
-        raise ModelFileError("it is of other tokens than those that are there now", *again, path=path)
+        raise ModelFileError("it is of other tokens than those that are there now", *_AGAIN, path=path)
     return told
 
 
@@ -298,5 +298,4 @@ class SuffixIndex:
         self._kept: dict[int, tuple[int, np.ndarray]] = {}
 
     def _damage(self, what: str) -> ModelFileError:
-        again = ". Run pythia data index again, with "
-        return ModelFileError(f"damaged: {what}", again, Argument("force", True), path=self._array.path)
+        return ModelFileError(f"damaged: {what}", *_AGAIN, path=self._array.path)
