@@ -49,10 +49,16 @@ def find_checkpoints(model: str | os.PathLike[str], batch: int = 1024) -> list[C
         if not steps:
             raise UsageError(f"{one_line(run)}: no folder stepN here. Give the folder that holds the steps of a run")
         return [Checkpoint(name=f"{run}@step{n}{quant}", branch=f"step{n}", n_rows=n * batch) for n in steps]
+    whole = run.rpartition("@")[0]
+    if os.path.isdir(whole):
+        raise UsageError(f"{one_line(text, 100)}: all steps are looked at. Give {one_line(whole, 100)} without one")
     # 2. The suite's steps are known. Of other models, branches are steps.
-    name = parse_model_name(text)
+    try:
+        name = parse_model_name(text)
+    except UsageError as e:
+        raise UsageError(f"{one_line(text, 100)}: no such folder, and as a name: {e}") from None
     if name.revision != MAIN or name.file is not None:
-        raise UsageError(f"{one_line(text, 100)}: steps are chosen by what they saw. Give {name.repo_id} without one")
+        raise UsageError(f"{one_line(text, 100)}: all steps are looked at. Give {name.repo_id} without one")
     if name.model is not None:
         seen = {f"step{n}": name.model.step(n).sequences for n in name.model.steps}
     else:
