@@ -80,9 +80,7 @@ def test_changes_are_differences_of_scores(pythia, own_cache: Path, run: Path, c
     told = json.loads(out)
     shown = [sight for sight in told["sights"] if sight["row"] < 20]
     assert [sight["row"] for sight in shown] == expected_rows
-    scores = {
-        n: pythia_gguf.load(f"{run}@step{n}", quant="Q8_0").score([("", SEEN)])[0].logprob for n in (0, 2, 4, 9)
-    }
+    scores = {n: pythia_gguf.load(f"{run}@step{n}", quant="Q8_0").score([("", SEEN)])[0].logprob for n in (0, 2, 4, 9)}
     for sight in shown:
         before = max(n for n in scores if n * BATCH <= sight["row"])
         after = min((n for n in scores if n * BATCH > sight["row"]), default=None)

@@ -60,7 +60,9 @@ class MeasuredScore:
 def plot_published(folder: Path, measured: Sequence[MeasuredScore] = ()) -> list[Path]:
     """Five pictures, one for each task: accuracy by size of the models."""
     return [
-        save_picture(folder / f"{task}.png", partial(_by_size, task=task, measured=[m for m in measured if m.task == task]))
+        save_picture(
+            folder / f"{task}.png", partial(_by_size, task=task, measured=[m for m in measured if m.task == task])
+        )
         for task in TASKS
     ]
 
