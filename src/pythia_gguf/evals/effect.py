@@ -83,7 +83,7 @@ def measure_effects(
 
 
 def plot_effects(effects: Effects, title: str, path: Path) -> Path:
-    """Draw log-likelihoods over rows of training, and each sight; raises UsageError without matplotlib, StorageError."""
+    """Draw log-likelihoods over rows of training, and sights; raises UsageError without matplotlib, StorageError."""
     return save_picture(path, partial(_draw, effects=effects, title=title))
 
 
