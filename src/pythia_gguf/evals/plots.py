@@ -105,6 +105,11 @@ def _text_chunk(sha256: Sequence[str]) -> bytes:
 
 
 def save_picture(path: Path, draw: Callable[[Any], None], sha256: Sequence[str] = ()) -> Path:
+    """Write what `draw` draws on axes as a PNG, in a folder that is made if it is missing; returns the path.
+
+    sha256  of reports that it is drawn of: kept in it
+    Raises  UsageError without matplotlib, StorageError
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as e:
