@@ -63,6 +63,7 @@ MOMENTS = {
     "data view": ("socket.connect", "127.0.0.1"),
     "data pull": ("open", "tokens"),
     "data index": ("open", "array"),
+    "data effect": ("open", "nano.Q4_0.gguf"),
     "warmup": ("subprocess.Popen", ""),
 }
 AT_ONCE = {"models", "quants", "inspect", "data find", "data trace", "cache", "doctor"}
@@ -73,6 +74,7 @@ WRITTEN = {
     "measure": "report.json",
     "eval": "results.json",
     "plot": "divergence.png",
+    "data effect": "effect.png",
     "card": "README.md",
     "export": "hf/model.safetensors",
     "warmup": ".code",

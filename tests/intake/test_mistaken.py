@@ -191,6 +191,7 @@ TAKES: dict[str, list[str] | None] = {
     "data index": None,
     "data find": None,
     "data trace": None,
+    "data effect": None,
     "warmup": None,
     "cache": None,
     "doctor": None,

@@ -49,6 +49,7 @@ COMMANDS = {
     "data index": "Sort the tokens of training data, so that any text is found at once.",
     "data find": "Where a text stands in training data, and at which steps it was seen.",
     "data trace": "The longest spans of a text that stand in training data.",
+    "data effect": "How likely a model finds a text before and after its training showed it.",
     "cache": "What is kept between runs, its size and last use; prune it.",
     "warmup": "Compile all kernels now, so that no later run has to.",
     "doctor": "What this machine gives the program, and what is wrong with it.",
