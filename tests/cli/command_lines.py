@@ -70,6 +70,7 @@ class Material:
             "data order": [self.corpus, "--steps", "3", "--batch", "2", "--context", "8", "--force"],
             "data view": ["pile", "--step", "2", "--batch", "2"],
             "data pull": ["pile", "--steps", "1:2", "--batch", "2", "-o", out / "rows"],
+            "data corpus": ["--list"],
             "cache": [],
             "warmup": [],
             "doctor": [],

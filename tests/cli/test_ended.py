@@ -64,7 +64,7 @@ MOMENTS = {
     "data pull": ("open", "tokens"),
     "warmup": ("subprocess.Popen", ""),
 }
-AT_ONCE = {"models", "quants", "inspect", "cache", "doctor"}
+AT_ONCE = {"models", "quants", "inspect", "data corpus", "cache", "doctor"}
 # Command -> a file that it writes, relative to where it writes.
 WRITTEN = {
     "quantize": "nano.Q4_0.gguf",

@@ -188,6 +188,7 @@ TAKES: dict[str, list[str] | None] = {
     "data order": None,
     "data view": None,
     "data pull": None,
+    "data corpus": None,
     "warmup": None,
     "cache": None,
     "doctor": None,

@@ -40,6 +40,7 @@ OTHERS = {
     "data order": "takes tokens",
     "data view": "takes tokens",
     "data pull": "takes the name of a data set",
+    "data corpus": "takes no model",
     "cache": "takes no model",
     "warmup": "takes no model",
     "doctor": "takes no model",
