@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import zstandard
 from tokenizers import Tokenizer
 
 from data import neox
+from patience import HANGS_S
 from pythia_gguf.data import documents as reading
 from pythia_gguf.data import tokenizing
 from pythia_gguf.data.growing import GrowingFiles
@@ -21,6 +25,7 @@ from pythia_gguf.data.rows import open_rows, read_step
 from pythia_gguf.data.token_file import TokenFile
 from pythia_gguf.data.tokenizing import tokenize
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError, StorageError, UsageError
+from pythia_gguf.files import RegularFile
 
 TOKENIZER = Path(__file__).parents[2] / "examples" / "nano" / "tokenizer.json"
 LIBRARY = Tokenizer.from_file(str(TOKENIZER))
@@ -146,6 +151,80 @@ def test_a_run_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "again").mkdir()
     tokenize(paths, tmp_path / "again" / "x", tokenizer=TOKENIZER, processes=1)
     assert (n_again < len(encoded) - n_again) is (at > 1)
+
+
+@pytest.mark.parametrize("block", [3, 50, 1 << 20])
+def test_a_packed_file_is_read_on_from_the_nearest_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int):
+    """From the end of any piece come the lines behind it, and nothing in front of its frame is read."""
+    pairs = texts(60, 4)
+    lines, pack = lines_of(pairs).splitlines(keepends=True), zstandard.ZstdCompressor().compress
+    frames = [pack(b"".join(lines[at : at + 9])) for at in range(0, len(lines), 9)]
+    begins = [sum(map(len, frames[:i])) for i in range(len(frames))]
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(b"".join(frames))
+    monkeypatch.setattr(reading, "_PIECE_BYTES", 300)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", block)
+    whole = [piece for piece in reading.read_pieces(path) if piece.lines]
+    assert b"".join(line + b"\n" for piece in whole for line in piece.lines) == b"".join(lines)
+    assert sum(piece.n_read for piece in reading.read_pieces(path)) == path.stat().st_size
+    read, starts = RegularFile.read, []
+
+    def noting(self: RegularFile, offset: int, n_bytes: int) -> bytearray:
+        starts.append(offset)
+        return read(self, offset, n_bytes)
+
+    monkeypatch.setattr(RegularFile, "read", noting)
+    for i, piece in enumerate(whole[:-1]):
+        starts.clear()
+        again = [piece for piece in reading.read_pieces(path, piece.end) if piece.lines]
+        assert [(p.first, p.lines) for p in again] == [(p.first, p.lines) for p in whole[i + 1 :]]
+        # Where a frame begins with the next line, that is known only once the frame has been looked into.
+        i_line = piece.end.line - 1
+        assert starts[0] == reading.n_before(path, piece.end)
+        assert starts[0] in {begins[i_line // 9], begins[(i_line - 1) // 9]}
+
+
+ONE_CORE = """
+import os, sys
+from pathlib import Path
+from pythia_gguf.data.tokenizing import tokenize
+os.environ.pop("TOKENIZERS_PARALLELISM", None)
+before = len(os.listdir("/proc/self/task"))
+tokenize(sys.argv[1:2], sys.argv[2], tokenizer=sys.argv[3], processes=1)
+assert "TOKENIZERS_PARALLELISM" not in os.environ
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+KILLED = """
+import os, signal, sys
+from pythia_gguf.data import documents
+from pythia_gguf.data.growing import GrowingFiles
+from pythia_gguf.data.tokenizing import tokenize
+if __name__ == "__main__":
+    documents._PIECE_BYTES = 200
+    GrowingFiles.append = lambda *what: os.kill(os.getpid(), signal.SIGKILL)
+    tokenize(sys.argv[1:2], sys.argv[2], tokenizer=sys.argv[3], processes=2)
+"""
+
+
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A program that tokenizes a corpus; waits until all that it started has closed its streams, that is, has ended."""
+    (folder / "program.py").write_text(code)
+    (folder / "a.jsonl").write_bytes(lines_of(texts(300, 5)))
+    line = [sys.executable, folder / "program.py", folder / "a.jsonl", folder / "x", TOKENIZER]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=HANGS_S)
+
+
+def test_one_process_takes_one_core(tmp_path: Path):
+    """The library would start a thread for each CPU."""
+    done = run(ONE_CORE, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path):
+    """It kills itself when the first ids come back, so others are at work then."""
+    done = run(KILLED, tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    tokenize([tmp_path / "a.jsonl"], tmp_path / "x", tokenizer=TOKENIZER, processes=1)
 
 
 BAD = {

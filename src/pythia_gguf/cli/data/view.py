@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
@@ -18,9 +16,7 @@ SCHEMA_VERSION = 1
 @click.option("--row", type=int, help="One row of the step, from 0 on.  [default: all]")
 @click.option("--batch", type=int, default=1024, show_default=True, help="Rows of a step.")
 @click.option("--seed", type=int, help="Of the order, where PREFIX has several.")
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.  [default: the one beside PREFIX]"
-)
+@click.option("--tokenizer", help="A tokenizer.json, or a model: file, folder or name.  [default: beside PREFIX]")
 @click.option("--ids", "as_ids", is_flag=True, help="Ids in place of text.")
 @click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -30,7 +26,7 @@ def command(
     row: int | None,
     batch: int,
     seed: int | None,
-    tokenizer: Path | None,
+    tokenizer: str | None,
     as_ids: bool,
     endpoint: str | None,
     output_format: str,
