@@ -71,6 +71,7 @@ class Material:
             "data view": ["pile", "--step", "2", "--batch", "2"],
             "data pull": ["pile", "--steps", "1:2", "--batch", "2", "-o", out / "rows"],
             "data corpus": ["--list"],
+            "data stats": [self.corpus],
             "cache": [],
             "warmup": [],
             "doctor": [],

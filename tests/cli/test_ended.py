@@ -62,6 +62,7 @@ MOMENTS = {
     "data order": ("open", ".partial"),
     "data view": ("socket.connect", "127.0.0.1"),
     "data pull": ("open", "tokens"),
+    "data stats": ("open", "corpus.idx"),
     "warmup": ("subprocess.Popen", ""),
 }
 AT_ONCE = {"models", "quants", "inspect", "data corpus", "cache", "doctor"}

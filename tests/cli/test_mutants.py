@@ -215,6 +215,9 @@ def test_every_reader_of_json_is_one_of_these():
         "data/growing.py": "tests/data/test_mutants.py",
         "data/pulled.py": "tests/data/test_mutants.py",
         "data/tokenizing.py": "tests/data/test_mutants.py",
+        "data/corpus.py": "tests/data/test_mutants.py",
+        "data/sources.py": "tests/data/test_mutants.py",
+        "data/statistics.py": "tests/data/test_mutants.py",
     }
     calls = ("read_json_object(", "parse_json_object(", "objects_beside(")
     readers = {

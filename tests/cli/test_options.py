@@ -225,6 +225,7 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--force": ["data corpus --list --force"],
         "--output-format": SHOWN,
     },
+    "data stats": {"--output-format": SHOWN},
     "cache": {
         "--older-than": ["cache --older-than 30d", "cache list --older-than 30d"],
         "--to": ["cache --to 20G"],

@@ -72,7 +72,7 @@ LINES = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(LINES)))
 def test_any_lines_are_a_page(lines: list[str]):
     assert isinstance(text_of_man(TITLE + "\n".join(lines)), str)

@@ -56,7 +56,7 @@ blocks = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(blocks, max_size=4).map(lambda parts: joined("", parts)))
 def test_words_are_whole_apart_and_in_their_order(page: tuple[str, list[str]]):
     html, words = page
@@ -67,7 +67,7 @@ def test_words_are_whole_apart_and_in_their_order(page: tuple[str, list[str]]):
     assert text_of_page(in_main).split() == words
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([*"<>/&;!-'\" ax", "<p", "</p>", "<pre>", "<nav>", "</nav>", "<![CDATA[", "&#x;"])))
 def test_any_text_is_a_page(pieces: list[str]):
     assert isinstance(text_of_page("".join(pieces)), str)

@@ -44,7 +44,8 @@ def test_a_tokenizer_may_be_named_as_any_model(pythia, places: dict[str, str], k
     shown = LIBRARY.decode(ids, skip_special_tokens=False)
     for more in ([], ["--tokenizer", places[kind]]):
         code, out, err = pythia("data", "view", tmp_path / "x", "--step", "1", "--batch", "1", *more)
-        assert (code, out) == (0, f"--- step 1, row 0\n{shown}\n"), err
+        part = f"--- {len(ids)} tokens from token 0 of document 0: source not said"
+        assert (code, out) == (0, f"--- step 1, row 0\n{part}\n{shown}\n"), err
     if kind in ("file", "folder", "step of a run", "name of the Hub"):
         assert (tmp_path / "x.tokenizer.json").read_bytes() == (NANO / "tokenizer.json").read_bytes()
 

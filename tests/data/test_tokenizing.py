@@ -311,4 +311,24 @@ def test_from_text_to_what_a_step_saw(pythia, tmp_path: Path, seed: int):
     assert read_step(rows, 3, 4)[1].tolist() == expected[8:12]
     rows.close()
     code, out, err = pythia("data", "view", tmp_path / "x", "--step", "3", "--row", "1", "--batch", "4")
-    assert (code, out) == (0, f"--- step 3, row 9\n{LIBRARY.decode(expected[9], skip_special_tokens=False)}\n"), err
+    parts = [line for line in out.splitlines() if re.match(r"--- \d+ tokens from token \d+ of document \d+: ", line)]
+    text = LIBRARY.decode(expected[9], skip_special_tokens=False)
+    assert (code, out) == (0, "\n".join(["--- step 3, row 9", *parts, text, ""])), err
+    assert sum(int(part.split()[1]) for part in parts) == 33
+
+
+def test_each_part_of_a_row_has_its_document_and_source(pythia, tmp_path: Path):
+    pairs = texts(60, 7)
+    (tmp_path / "a.jsonl").write_bytes(lines_of(pairs))
+    tokenize([tmp_path / "a.jsonl"], tmp_path / "x", tokenizer=TOKENIZER, processes=1)
+    make_order(tmp_path / "x", steps=6, batch=4, context=32)
+    ids, names = expected_ids(pairs), [source or "" for text, source in pairs if text]
+    for step in range(1, 7):
+        line = ("data", "view", tmp_path / "x", "--step", step, "--batch", "4", "--output-format", "json", "--ids")
+        code, out, err = pythia(*map(str, line))
+        assert code == 0, err
+        for row in json.loads(out)["rows"]:
+            parts = [(p["document"], p["first"], p["n_tokens"]) for p in row["documents"]]
+            assert [i for d, first, n in parts for i in ids[d][first : first + n]] == row["ids"]
+            assert [p["source"] for p in row["documents"]] == [names[d] for d, _, _ in parts]
+            assert all(n > 0 for _, _, n in parts)

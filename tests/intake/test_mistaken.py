@@ -189,6 +189,7 @@ TAKES: dict[str, list[str] | None] = {
     "data view": None,
     "data pull": None,
     "data corpus": None,
+    "data stats": None,
     "warmup": None,
     "cache": None,
     "doctor": None,

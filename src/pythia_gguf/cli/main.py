@@ -47,6 +47,7 @@ COMMANDS = {
     "data view": "What a model saw at a step of its training.",
     "data pull": "Rows that Pythia was trained on, onto this machine.",
     "data corpus": "A labelled corpus of documentation that Debian packages.",
+    "data stats": "Documents, tokens and sources of some data.",
     "cache": "What is kept between runs, its size and last use; prune it.",
     "warmup": "Compile all kernels now, so that no later run has to.",
     "doctor": "What this machine gives the program, and what is wrong with it.",

@@ -104,8 +104,8 @@ def _chosen(sources: str | Iterable[str]) -> list[Source]:
 
 
 def _make(folder: Path, chosen: list[Source], force: bool, progress: Progress) -> dict[str, Any]:
-    made = {entry["name"]: entry for entry in _listed(folder)}
-    wanted = [source for source in chosen if force or not _is_whole(folder, made.get(source.name))]
+    made = {entry["name"]: entry for entry in listed_in(folder)}
+    wanted = [source for source in chosen if force or not is_whole(folder, made.get(source.name))]
     patterns = [pattern for source in wanted for pattern in source.packages]
     packages = find_packages(patterns) if patterns else {}
     if patterns and not packages and not made:
@@ -122,14 +122,16 @@ def _make(folder: Path, chosen: list[Source], force: bool, progress: Progress) -
     return {"schema_version": SCHEMA_VERSION, "sources": [made[n] for n in SOURCES if n in made], "missing": missing}
 
 
-def _listed(folder: Path) -> list[dict[str, Any]]:
+def listed_in(folder: Path) -> list[dict[str, Any]]:
+    """Sources that earlier runs have made; raises StorageError, ModelFileError."""
     if not (folder / LIST).exists():
         return []
     entries: list[dict[str, Any]] = read_json_object(folder / LIST, _SHAPE, what="a list of sources")["sources"]
     return [entry for entry in entries if entry["name"] in SOURCES]
 
 
-def _is_whole(folder: Path, entry: dict[str, Any] | None) -> bool:
+def is_whole(folder: Path, entry: dict[str, Any] | None) -> bool:
+    """Whether the file of a source is as long as the list says."""
     place = folder / f"{entry['name']}.jsonl" if entry else folder
     return entry is not None and place.is_file() and place.stat().st_size == entry["n_bytes"]
 

@@ -64,11 +64,22 @@ class Document:
 def check_names(paths: list[Path]) -> None:
     """Raises UsageError for a file that is of no kind that is read."""
     for path in paths:
-        if not path.name.removesuffix(_PACKED).endswith(SUFFIXES):
+        if not is_corpus(path):
             kinds = " or ".join(SUFFIXES)
             raise UsageError(
                 Argument("corpus"), f" must end with {kinds}, or that and {_PACKED}: {one_line(str(path))}"
             )
+
+
+def is_corpus(path: Path) -> bool:
+    """Whether a file has the name of one that is read."""
+    return path.name.removesuffix(_PACKED).endswith(SUFFIXES)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a regular file; raises StorageError, ModelFileError."""
+    with RegularFile(path) as file:
+        return file.size
 
 
 def is_lines(path: Path) -> bool:

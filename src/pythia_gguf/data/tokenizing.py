@@ -30,13 +30,13 @@ import numpy as np
 
 from pythia_gguf.arguments import checked, one_of, whole_number
 from pythia_gguf.data.array_file import write_array
-from pythia_gguf.data.documents import Piece, Place, check_names, document_of, is_lines, n_before, read_pieces
+from pythia_gguf.data.documents import Piece, Place, check_names, document_of, is_lines, n_before, read_pieces, size_of
 from pythia_gguf.data.growing import GrowingFiles
 from pythia_gguf.data.pulled import tokenizer_beside
 from pythia_gguf.data.text import open_tokenizer
 from pythia_gguf.data.token_file import TokenFile, bin_path, idx_path, write_idx
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
-from pythia_gguf.files import RegularFile, check_file_place, read_whole, write_all, write_beside, write_text
+from pythia_gguf.files import check_file_place, read_whole, write_all, write_beside, write_text
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.machine import usable_cpus
 from pythia_gguf.progress import Progress, Silence
@@ -153,7 +153,7 @@ def tokenize(
     progress = progress or Silence()
     opened = open_tokenizer(tokenizer, progress)
     encoder = PieceEncoder(opened.library, eod)
-    inputs = [{"file": path.name, "bytes": _size(path)} for path in paths]
+    inputs = [{"file": path.name, "bytes": size_of(path)} for path in paths]
     for path in (bin_path(prefix), idx_path(prefix), corpus_path(prefix)):
         check_file_place(path)
     facts = {
@@ -200,7 +200,7 @@ class _Run:
 
     def encode_all(self, submit: Callable[[Piece, bool], Future[EncodedPiece]], n_ahead: int, *, skip: bool) -> None:
         """Have every piece encoded that is not yet, several at a time, and append what comes in order."""
-        sizes = [_size(path) for path in self._paths]
+        sizes = [size_of(path) for path in self._paths]
         self._progress.stage("tokenizing", sum(sizes), "bytes")
         start = self._at["file"]
         there = sum(sizes[:start])
@@ -363,8 +363,3 @@ def _already(prefix: Path, facts: dict[str, Any]) -> dict[str, Any]:
                     return told
     way_out = (Argument("out"), ", or use ", Argument("force", True))
     raise UsageError(f"{bin_path(prefix)}: other tokens are there. Choose another ", *way_out)
-
-
-def _size(path: Path) -> int:
-    with RegularFile(path) as file:
-        return file.size
