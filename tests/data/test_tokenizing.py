@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +186,22 @@ def test_a_packed_file_is_read_on_from_the_nearest_frame(tmp_path: Path, monkeyp
         assert starts[0] in {begins[i_line // 9], begins[(i_line - 1) // 9]}
 
 
+def test_whatever_zstandard_makes_is_read(tmp_path: Path):
+    """Frames to be skipped, as seekable files have them, empty ones, and windows of a gigabyte (zstd --long=30)."""
+    line, pack = lines_of([("one", None)]), zstandard.ZstdCompressor().compress
+    skipped = struct.pack("<II", 0x184D2A50, 5) + b"table"
+    wide = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=True)
+    stream = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    files = {"a": skipped + pack(line) + skipped + pack(line), "b": pack(b"") + pack(line), "c": b"", "d": pack(b"")}
+    files["e"] = stream.compress(line) + stream.flush()
+    found = {}
+    for name, data in files.items():
+        path = tmp_path / f"{name}.jsonl.zst"
+        path.write_bytes(data)
+        found[name] = b"".join(each + b"\n" for piece in reading.read_pieces(path) for each in piece.lines)
+    assert found == {"a": line + line, "b": line, "c": b"", "d": b"", "e": line}
+
+
 ONE_CORE = """
 import os, sys
 from pathlib import Path
@@ -258,13 +276,19 @@ def test_what_cannot_be_tokenized(tmp_path: Path):
         ("bad.jsonl.zst", b"not Zstandard at all"),
         ("empty.jsonl", b"\n"),
         ("a.csv", b"x"),
+        ("more.jsonl.zst", packed + b"more"),
     ):
         (tmp_path / name).write_bytes(data)
+    (tmp_path / "folder.jsonl").mkdir()
+    os.mkfifo(tmp_path / "fifo.jsonl")
     good = tmp_path / "good.txt"
     good.write_bytes(b"good")
     cases: list[tuple[list[Path], dict[str, object], type[PythiaGGUFError], str]] = [
         ([tmp_path / "cut.jsonl.zst"], {}, ModelFileError, "cut short: it ends inside a frame"),
         ([tmp_path / "bad.jsonl.zst"], {}, ModelFileError, "byte 0: damaged: "),
+        ([tmp_path / "more.jsonl.zst"], {}, ModelFileError, "byte 0: damaged: "),
+        ([tmp_path / "folder.jsonl"], {}, ModelFileError, "folder.jsonl: not a regular file"),
+        ([tmp_path / "fifo.jsonl"], {}, ModelFileError, "fifo.jsonl: not a regular file"),
         ([tmp_path / "empty.jsonl"], {}, UsageError, "corpus holds no document"),
         ([tmp_path / "a.csv"], {}, UsageError, "corpus must end with .jsonl or .txt, or that and .zst: "),
         ([tmp_path / "none.jsonl"], {}, StorageError, "none.jsonl: cannot open"),

@@ -18,6 +18,8 @@ _PACKED = ".zst"
 # Of lines that one process gets at once; a longer document comes alone.
 _PIECE_BYTES = 1 << 20
 _LONGEST = 1 << 30
+# What `zstd --long=31` makes, as large corpora are packed; memory is taken only for files that need it.
+_MOST_WINDOW = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +195,8 @@ def _unpacked(file: RegularFile, path: Path, frame: tuple[int, int]) -> Iterator
         raise UsageError(f"{one_line(str(path))} needs zstandard. Run: pip install 'pythia-gguf[data]'") from None
 
     start, end = frame
-    unpacker = zstandard.ZstdDecompressor().decompressobj()
+    library = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW)
+    unpacker = library.decompressobj()
     is_inside = False
     for at in range(start, file.size, CHUNK_BYTES):
         data = bytes(file.read(at, min(CHUNK_BYTES, file.size - at)))
@@ -209,6 +212,6 @@ def _unpacked(file: RegularFile, path: Path, frame: tuple[int, int]) -> Iterator
             if unpacker.eof:
                 data, is_inside = unpacker.unused_data, False
                 frame = (next_at - len(data), end)
-                unpacker = zstandard.ZstdDecompressor().decompressobj()
+                unpacker = library.decompressobj()
     if is_inside:
         raise ModelFileError("cut short: it ends inside a frame. Download it again", path=path, offset=file.size)
