@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -243,6 +244,38 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path):
     done = run(KILLED, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     tokenize([tmp_path / "a.jsonl"], tmp_path / "x", tokenizer=TOKENIZER, processes=1)
+
+
+class Heard:
+    """Progress that adds up what it hears."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        self.total, self.done = total, 0
+
+    def advance(self, what: str, n: int) -> None:
+        self.done += n
+
+
+def test_progress_ends_at_its_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also of packed files, which hold more than they are long, and of a run that goes on."""
+    paths, _ = corpus_files(tmp_path)
+    monkeypatch.setattr(reading, "_PIECE_BYTES", 500)
+    monkeypatch.setattr(tokenizing, "_SAVE_BYTES", 1000)
+    move = GrowingFiles.move
+
+    def once(self: GrowingFiles, name: str, place: Path) -> None:
+        monkeypatch.setattr(GrowingFiles, "move", move)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GrowingFiles, "move", once)
+    for _ in range(2):
+        heard = Heard()
+        with contextlib.suppress(KeyboardInterrupt):
+            tokenize(paths, tmp_path / "x", tokenizer=TOKENIZER, processes=1, progress=heard)
+        assert (heard.done, heard.total) == (sum(path.stat().st_size for path in paths),) * 2
 
 
 BAD = {
