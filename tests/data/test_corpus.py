@@ -96,7 +96,11 @@ def test_each_source_is_a_file_of_labelled_documents(repository: Repository, tmp
 
 
 def test_the_same_packages_give_the_same_bytes_and_what_is_whole_stays(repository: Repository, tmp_path: Path):
-    make_corpus(tmp_path / "x", sources="python,jargon")
+    make_corpus(tmp_path / "x", sources="python, jargon")
+    (tmp_path / "y/.packages/jargon-text").mkdir(parents=True)
+    (tmp_path / "y/.packages/jargon-text/jargon-text_1.0-1_all.deb").write_bytes(
+        b"half of it, of a run that was killed"
+    )
     make_corpus(tmp_path / "y", sources=["jargon"])
     assert "python.jsonl" not in all_files(tmp_path / "y")
     make_corpus(tmp_path / "y", sources=["python", "jargon"])

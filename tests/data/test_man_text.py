@@ -25,7 +25,7 @@ TITLE = '.TH open 2 2023-02-05 "Linux man-pages"\n'
         (".IP \\(bu 2\nfirst\n.IP \\(bu\nsecond\n", "\u2022 first\n\n\u2022 second"),
         (".IP --verbose 4\nSays more.\n", "--verbose\nSays more."),
         ("\\fBbold\\fP, \\f(CWcode\\fR, \\f[I]it\\f[], \\s-1small\\s0\n", "bold, code, it, small"),
-        ("a\\ b\\&c \\e \\(aq \\[u00E9] \\['e] \\*(Aqq\\*(Aq \\(em\n", "a bc \\ ' \xe9 \xe9 'q' \u2014"),
+        ("a\\ b\\&c \\e \\(aq \\[u00E9]\\[uD800] \\['e] \\*(Aqq\\*(Aq \\(em\n", "a bc \\ ' \xe9 \xe9 'q' \u2014"),
         ('text .\\" a comment\n.\\" gone\n\'\\" gone\nmore\n', "text . more"),
         (".TS\ntab(:);\nl l.\nA:B\n_\nC:T{\nlong\ncell\nT}\n.TE\n", "A\tB\nC\tlong cell"),
         (".TS\nl l\nl l.\nA\tB\n.TE\nafter\n", "A\tB\nafter"),

@@ -16,6 +16,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,14 @@ def make_corpus(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise storage_error(folder, e) from e
-    with lock(folder / ".corpus.lock"):
-        try:
-            return _make(folder, chosen, force, progress)
-        finally:
-            shutil.rmtree(folder / _FETCHED, ignore_errors=True)
+    with lock(folder / ".corpus.lock"), ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder / _FETCHED, ignore_errors=True)
+        shutil.rmtree(folder / _FETCHED, ignore_errors=True)  # of a run that was killed
+        return _make(folder, chosen, force, progress)
 
 
 def _chosen(sources: str | Iterable[str]) -> list[Source]:
-    names = sources.split(",") if isinstance(sources, str) else list(sources)
+    names = [name.strip() for name in sources.split(",")] if isinstance(sources, str) else list(sources)
     if names == ["all"]:
         return list(SOURCES.values())
     for name in names:

@@ -6,9 +6,10 @@ A line is an object with the document under "text", and its source under "meta",
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
 from pythia_gguf.files import CHUNK_BYTES, RegularFile
@@ -34,6 +35,11 @@ class Place:
     line: int = 1
     at: int = 0
     frame: tuple[int, int] = (0, 0)
+
+    @staticmethod
+    def restored(saved: Mapping[str, Any]) -> Place:
+        """A place that was saved as JSON, field by field."""
+        return Place(line=saved["line"], at=saved["at"], frame=tuple(saved["frame"]))
 
 
 _BEGINNING = Place()

@@ -112,6 +112,7 @@ class _Page:
             self._words[-1] += _plain(arguments[0])
 
     def text(self) -> str:
+        """All of it."""
         self._break()
         return "\n".join(self._blocks).strip("\n")
 
@@ -143,31 +144,41 @@ class _Page:
     def _table(self, rest: Iterator[str]) -> None:
         """Rows of a table, cells apart by tabs; a cell between T{ and T} goes on over lines."""
         self._break()
-        between, cell = "\t", ""
-        is_format = True
+        between, row = _table_format(rest), ""
         for line in rest:
             if line.startswith(".TE"):
                 break
-            if is_format:
-                if option := re.search(r"tab\s*\((.)\)", line):
-                    between = option[1]
-                is_format = not line.rstrip().endswith(".")
-                continue
             if line.startswith(".T&"):
-                is_format = True
+                _table_format(rest)
                 continue
-            cell = f"{cell} {line}" if cell else line
-            if line.startswith((".", "'")) or cell.count("T{") > cell.count("T}"):
-                name, _, tail = line[1:].partition(" ")
-                if line.startswith("."):
-                    shown = "".join(_arguments(tail)) if name in _ALTERNATING else " ".join(_arguments(tail))
-                    cell = cell[: -len(line)] + (shown if name in _FONTS | _ALTERNATING else "")
-                if cell.count("T{") > cell.count("T}"):
-                    continue
-            cells = [_plain(each.replace("T{", "").replace("T}", "")).strip() for each in cell.split(between)]
-            cell = ""
+            text = _text_of_request(line) if line.startswith(".") else line
+            row = f"{row} {text}" if row else text
+            if row.count("T{") > row.count("T}"):
+                continue
+            cells = [_plain(cell.replace("T{", "").replace("T}", "")).strip() for cell in row.split(between)]
+            row = ""
+            # Lines between rows are drawn with these.
             if not re.fullmatch(r"[_=\s]*", "".join(cells)):
                 self._blocks.append("\t".join(cells).rstrip())
+
+
+def _table_format(rest: Iterator[str]) -> str:
+    """Read the lines that say how a table looks; returns what stands between cells."""
+    between = "\t"
+    for line in rest:
+        if option := re.search(r"tab\s*\((.)\)", line):
+            between = option[1]
+        if line.rstrip().endswith("."):
+            break
+    return between
+
+
+def _text_of_request(line: str) -> str:
+    """What a line that begins with a dot prints in a cell."""
+    name, _, tail = line[1:].partition(" ")
+    if name in _ALTERNATING:
+        return "".join(_arguments(tail))
+    return " ".join(_arguments(tail)) if name in _FONTS else ""
 
 
 def _skip_group(line: str, rest: Iterator[str]) -> None:
@@ -195,7 +206,7 @@ def _escaped(match: re.Match[str]) -> str:
         return _PLAIN.get(match["plain"] or "", "")
     if name in _CHARACTERS:
         return _CHARACTERS[name]
-    if re.fullmatch(r"u[0-9A-F]{4,5}", name):
+    if re.fullmatch(r"u(?!D[89A-F]..$)[0-9A-F]{4,5}", name):  # halves of surrogate pairs are no text
         return chr(int(name[1:], 16))
     if len(name) == 2 and name[0] in _ACCENTS:
         return unicodedata.normalize("NFC", name[1] + _ACCENTS[name[0]])

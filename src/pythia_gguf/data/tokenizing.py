@@ -205,7 +205,7 @@ class _Run:
         start = self._at["file"]
         there = sum(sizes[:start])
         if start < len(sizes):
-            there += n_before(self._paths[start], self._place())
+            there += n_before(self._paths[start], Place.restored(self._at["place"]))
         self._progress.advance("there already", there)
         waiting: deque[tuple[int, Piece, Future[EncodedPiece]]] = deque()
         unsaved = 0
@@ -228,13 +228,9 @@ class _Run:
         counts = {"n_documents": self.n_documents, "n_tokens": sum(t for _, _, t in self._sources.values())}
         return counts | {"n_empty": self._at["empty"], "sources": sources, "left_out": broken}
 
-    def _place(self) -> Place:
-        place = self._at["place"]
-        return Place(line=place["line"], at=place["at"], frame=tuple(place["frame"]))
-
     def _pieces(self) -> Iterator[tuple[int, Piece]]:
         for i in range(self._at["file"], len(self._paths)):
-            start = self._place() if i == self._at["file"] else Place()
+            start = Place.restored(self._at["place"]) if i == self._at["file"] else Place()
             yield from ((i, piece) for piece in read_pieces(self._paths[i], start))
 
     def _take(self, i: int, piece: Piece, future: Future[EncodedPiece], *, skip: bool) -> int:
