@@ -138,6 +138,8 @@ def test_what_cannot_be_made(repository: Repository, tmp_path: Path, monkeypatch
         ({"sources": "pyhton"}, UsageError, "sources must be one of python, .*Did you mean python"),
         ({"sources": "apache"}, UsageError, "apt has none of the packages. Run apt-get update first"),
         ({"out": tmp_path / "file"}, StorageError, "is a file, expected a folder"),
+        ({"out": "/proc/nobody/x"}, StorageError, "/proc/nobody/x: cannot write: "),
+        ({"out": tmp_path / ("x" * 300)}, StorageError, "xxx: cannot write: "),
     ]
     for options, kind, says in cases:
         with pytest.raises(kind, match=says) as caught:

@@ -81,9 +81,9 @@ def make_corpus(
     Raises   UsageError without apt, NetworkError, StorageError, LockedError, ModelFileError
     """
     chosen = _chosen(sources)
-    check_programs()
     folder, progress = Path(out), progress or Silence()
     check_folder_place(folder)
+    check_programs()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:

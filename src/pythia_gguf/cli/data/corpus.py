@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
@@ -14,12 +12,12 @@ SCHEMA_VERSION = 1
 
 
 @click.command("corpus", cls=Command)
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the sources go.")
+@click.option("-o", "--out", metavar="DIR", help="Where the sources go.")
 @click.option("--sources", default="all", show_default=True, help="Names, separated by commas.")
 @click.option("--list", "only_list", is_flag=True, help="Show the sources, and make nothing.")
 @click.option("--force", is_flag=True, help="Make sources anew that are there.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(out: Path | None, sources: str, only_list: bool, force: bool, output_format: str) -> None:
+def command(out: str | None, sources: str, only_list: bool, force: bool, output_format: str) -> None:
     """Make a labelled corpus in DIR, of documentation that Debian packages: the Pile in small.
 
     Each source is a file of lines of JSON, as `pythia data tokenize` reads them. apt-get fetches the packages and
