@@ -33,7 +33,11 @@ class Sources:
 
     def of(self, document: int) -> str | None:
         """The name of a document's source; None where nothing is kept. Raises ModelFileError."""
-        return None if self._array is None else self.names[self.read(document, document + 1)[0]]
+        if self._array is None:
+            return None
+        if document >= self.n_documents or (i := self._array.read_one(document)) >= len(self.names):
+            raise ModelFileError(f"no source of document {document}: damaged", path=self._array.path)
+        return self.names[i]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """For some documents the places of their sources in `names`; raises ModelFileError."""
