@@ -91,6 +91,8 @@ class Material:
                 "-o",
                 out / "effect.png",
             ],  # fmt: skip
+            "data corpus": ["--list"],
+            "data stats": [self.corpus],
             "cache": [],
             "warmup": [],
             "doctor": [],

@@ -64,9 +64,10 @@ MOMENTS = {
     "data pull": ("open", "tokens"),
     "data index": ("open", "array"),
     "data effect": ("open", "nano.Q4_0.gguf"),
+    "data stats": ("open", "corpus.idx"),
     "warmup": ("subprocess.Popen", ""),
 }
-AT_ONCE = {"models", "quants", "inspect", "data find", "data trace", "cache", "doctor"}
+AT_ONCE = {"models", "quants", "inspect", "data find", "data trace", "data corpus", "cache", "doctor"}
 # Command -> a file that it writes, relative to where it writes.
 WRITTEN = {
     "quantize": "nano.Q4_0.gguf",

@@ -217,6 +217,8 @@ def test_every_reader_of_json_is_one_of_these():
         "data/tokenizing.py": "tests/data/test_mutants.py",
         "data/suffixes.py": "tests/data/test_index.py",
         "data/sources.py": "tests/data/test_index.py",
+        "data/corpus.py": "tests/data/test_mutants.py",
+        "data/statistics.py": "tests/data/test_mutants.py",
     }
     calls = ("read_json_object(", "parse_json_object(", "objects_beside(")
     readers = {

@@ -251,6 +251,14 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--tokenizer": ALWAYS,
         "--output-format": SHOWN,
     },
+    "data corpus": {
+        "--out": ["data corpus --list --out {new}"],
+        "--sources": ["data corpus --list --sources python"],
+        "--list": ALWAYS,
+        "--force": ["data corpus --list --force"],
+        "--output-format": SHOWN,
+    },
+    "data stats": {"--output-format": SHOWN},
     "cache": {
         "--older-than": ["cache --older-than 30d", "cache list --older-than 30d"],
         "--to": ["cache --to 20G"],

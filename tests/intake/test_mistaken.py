@@ -192,6 +192,8 @@ TAKES: dict[str, list[str] | None] = {
     "data find": None,
     "data trace": None,
     "data effect": None,
+    "data corpus": None,
+    "data stats": None,
     "warmup": None,
     "cache": None,
     "doctor": None,

@@ -41,6 +41,8 @@ OTHERS = {
     "data view": "takes tokens",
     "data pull": "takes the name of a data set",
     "data effect": "takes a whole run",
+    "data corpus": "takes no model",
+    "data stats": "takes texts or tokens",
     "cache": "takes no model",
     "warmup": "takes no model",
     "doctor": "takes no model",

@@ -50,6 +50,8 @@ COMMANDS = {
     "data find": "Where a text stands in training data, and at which steps it was seen.",
     "data trace": "The longest spans of a text that stand in training data.",
     "data effect": "How likely a model finds a text before and after its training showed it.",
+    "data corpus": "A labelled corpus of documentation that Debian packages.",
+    "data stats": "Documents, tokens and sources of some data.",
     "cache": "What is kept between runs, its size and last use; prune it.",
     "warmup": "Compile all kernels now, so that no later run has to.",
     "doctor": "What this machine gives the program, and what is wrong with it.",

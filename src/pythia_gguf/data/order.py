@@ -234,27 +234,36 @@ class OrderedRows:
             raise IndexError(f"rows {first}..{first + n} of {self.n_rows}")
         return np.stack([self._row(i) for i in range(first, first + n)])
 
+    def documents_of(self, i: int) -> list[tuple[int, int, int]]:
+        """(document, first of its tokens there, how many) of what a row shows, in its order; raises as `read_rows`."""
+        return [(document, begin, len(ids)) for document, begin, ids in self._parts(i) if len(ids)]
+
     def _row(self, i: int) -> np.ndarray:
+        return np.concatenate([ids for _, _, ids in self._parts(i)])
+
+    def _parts(self, i: int) -> list[tuple[int, int, np.ndarray]]:
+        """(document, first of its tokens there, ids) of what a row shows."""
         k = int(self._shuffle.read(i, i + 1)[0])
         if not 0 <= k < self.n_rows:
             raise ModelFileError(f"entry {i} is {k}, of {self.n_rows} rows", path=self._shuffle.path)
         (first, start), (last, end) = self._samples.read(k, k + 2).tolist()
         if not 0 <= first <= last < len(self._documents):
             raise ModelFileError(f"row {k} goes from document {first} to {last}", path=self._samples.path)
-        parts: list[np.ndarray] = []
+        parts: list[tuple[int, int, np.ndarray]] = []
         left = self.row_tokens
         for place in range(first, last + 1):
             document = int(self._documents.read(place, place + 1)[0])
             begin = start if place == first else 0
             try:
-                parts.append(self._tokens.read(document, begin, end + 1 - begin if place == last else None))
+                ids = self._tokens.read(document, begin, end + 1 - begin if place == last else None)
             except IndexError as e:
                 message = f"row {k}: {e}: the order is of other documents"
                 raise ModelFileError(message, path=self._samples.path) from None
-            left -= len(parts[-1])
+            parts.append((document, begin, ids))
+            left -= len(ids)
             if left < 0:
                 break
         if left:
             message = f"row {k} has not {self.row_tokens} tokens: the order is of other documents"
             raise ModelFileError(message, path=self._samples.path)
-        return np.concatenate(parts)
+        return parts

@@ -12,6 +12,7 @@ how many there are. A run that was ended goes on.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -21,29 +22,34 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pythia_gguf.arguments import checked, one_of, whole_number
 from pythia_gguf.data.array_file import write_array
-from pythia_gguf.data.documents import Piece, check_names, document_of, is_lines, read_pieces
+from pythia_gguf.data.documents import Piece, Place, check_names, document_of, is_lines, n_before, read_pieces, size_of
 from pythia_gguf.data.growing import GrowingFiles
 from pythia_gguf.data.pulled import tokenizer_beside
+from pythia_gguf.data.text import open_tokenizer
 from pythia_gguf.data.token_file import TokenFile, bin_path, idx_path, write_idx
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
-from pythia_gguf.files import RegularFile, check_file_place, read_whole, sha256_of, write_all, write_beside, write_text
+from pythia_gguf.files import check_file_place, read_whole, write_all, write_beside, write_text
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.machine import usable_cpus
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SCHEMA_VERSION = 1
 BROKEN = ("stop", "skip")
 EOD = "<|endoftext|>"
 _NAMES = ("tokens", "sizes", "sources")
+# Says to the library whether its threads may work.
+_THREADS = "TOKENIZERS_PARALLELISM"
 # Pieces that wait for each process, and bytes of ids after which the work is saved.
 _AHEAD = 3
 _SAVE_BYTES = 64 << 20
@@ -54,6 +60,9 @@ _SHAPE = {
     "broken_lines": str,
     "n_documents": int,
     "n_tokens": int,
+    "n_empty": int,
+    "sources": [{"name": str, "documents": int, "tokens": int}],
+    "left_out": [{"file": str, "line": int, "why": str}],
 }
 
 
@@ -78,15 +87,15 @@ class EncodedPiece:
 class PieceEncoder:
     """Makes ids of pieces, in the process that has it."""
 
-    def __init__(self, tokenizer: str, eod: str) -> None:
-        """Load a tokenizer.json; raises UsageError where its ids are too large, or no token ends a document."""
-        self._tokenizer = load_tokenizer(tokenizer)
-        n = self._tokenizer.get_vocab_size()
+    def __init__(self, tokenizer: Tokenizer, eod: str) -> None:
+        """Take a tokenizer; raises UsageError where its ids are too large, or no token ends a document."""
+        self._tokenizer = tokenizer
+        n = tokenizer.get_vocab_size()
         if n > 1 << 16:
-            raise UsageError(f"{one_line(tokenizer)}: {n} tokens do not fit into two bytes")
-        self._eod = self._tokenizer.token_to_id(eod)
+            raise UsageError(Argument("tokenizer"), f" has {n} tokens, whose ids do not fit into two bytes")
+        self._eod = tokenizer.token_to_id(eod)
         if self._eod is None:
-            raise UsageError(Argument("eod"), f": {one_line(tokenizer)} has no token {eod!r}")
+            raise UsageError(Argument("eod"), f": the tokenizer has no token {eod!r}")
 
     def encode(self, piece: Piece, *, is_json: bool) -> EncodedPiece:
         """The documents of a piece."""
@@ -129,7 +138,7 @@ def tokenize(
 ) -> dict[str, Any]:
     """Make PREFIX.bin and PREFIX.idx of the documents in some files.
 
-    tokenizer  a tokenizer.json
+    tokenizer  a tokenizer.json, a GGUF, a folder that holds one of them, or a model of the Hub
     eod        the token that ends every document
     broken     what a line does that is no document: "stop" the run, or be left out ("skip")
     processes  default one per CPU; no byte depends on it
@@ -141,17 +150,24 @@ def tokenize(
     n_processes = usable_cpus().n if processes is None else int(whole_number(1)("processes", processes))
     paths, prefix = [Path(path) for path in corpus], Path(out)
     check_names(paths)
-    encoder = PieceEncoder(os.fspath(tokenizer), eod)
-    inputs = [{"file": path.name, "bytes": _size(path)} for path in paths]
+    progress = progress or Silence()
+    opened = open_tokenizer(tokenizer, progress)
+    encoder = PieceEncoder(opened.library, eod)
+    inputs = [{"file": path.name, "bytes": size_of(path)} for path in paths]
     for path in (bin_path(prefix), idx_path(prefix), corpus_path(prefix)):
         check_file_place(path)
-    facts = {"inputs": inputs, "tokenizer_sha256": sha256_of(tokenizer), "eod": eod, "broken_lines": broken}
+    facts = {
+        "inputs": inputs,
+        "tokenizer_sha256": hashlib.sha256(opened.json).hexdigest(),
+        "eod": eod,
+        "broken_lines": broken,
+    }
     if bin_path(prefix).exists() and not force:
         return _already(prefix, facts)
     plan = facts | {"times": [path.stat().st_mtime_ns for path in paths]}
     with GrowingFiles(prefix, _NAMES, plan) as files, ExitStack() as stack:
-        submit = _submitter(stack, encoder, n_processes, os.fspath(tokenizer), eod)
-        run = _Run(files, paths, progress or Silence())
+        submit = _submitter(stack, encoder, n_processes)
+        run = _Run(files, paths, progress)
         run.encode_all(submit, n_processes * _AHEAD, skip=broken == "skip")
         told = {"schema_version": SCHEMA_VERSION} | facts | run.summary()
         if not run.n_documents:
@@ -161,7 +177,7 @@ def tokenize(
         write_idx(idx_path(prefix), np.frombuffer(read_whole(files.folder / "sizes"), "<i4"))
         write_array(sources_path(prefix), np.frombuffer(read_whole(files.folder / "sources"), "<u2"))
         with write_beside(tokenizer_beside(prefix)) as file:
-            write_all(file, read_whole(tokenizer))
+            write_all(file, opened.json)
         write_text(corpus_path(prefix), json_text(told))
         files.move("tokens", bin_path(prefix))
         files.remove()
@@ -173,7 +189,7 @@ class _Run:
 
     def __init__(self, files: GrowingFiles, paths: list[Path], progress: Progress) -> None:
         self._files, self._paths, self._progress = files, paths, progress
-        at = files.position or {"file": 0, "end": 0, "line": 1, "empty": 0, "broken": [], "sources": []}
+        at = files.position or {"file": 0, "place": asdict(Place()), "empty": 0, "broken": [], "sources": []}
         self._at = at
         # Name -> [place in the list, documents, tokens].
         self._sources = {name: [i, n, tokens] for i, (name, n, tokens) in enumerate(at["sources"])}
@@ -184,7 +200,13 @@ class _Run:
 
     def encode_all(self, submit: Callable[[Piece, bool], Future[EncodedPiece]], n_ahead: int, *, skip: bool) -> None:
         """Have every piece encoded that is not yet, several at a time, and append what comes in order."""
-        self._progress.stage("tokenizing", sum(map(_size, self._paths)), "bytes")
+        sizes = [size_of(path) for path in self._paths]
+        self._progress.stage("tokenizing", sum(sizes), "bytes")
+        start = self._at["file"]
+        there = sum(sizes[:start])
+        if start < len(sizes):
+            there += n_before(self._paths[start], Place.restored(self._at["place"]))
+        self._progress.advance("there already", there)
         waiting: deque[tuple[int, Piece, Future[EncodedPiece]]] = deque()
         unsaved = 0
         for i, piece in self._pieces():
@@ -196,7 +218,7 @@ class _Run:
                 unsaved = 0
         while waiting:
             self._take(*waiting.popleft(), skip=skip)
-        self._at |= {"file": len(self._paths), "end": 0, "line": 1}
+        self._at |= {"file": len(self._paths), "place": asdict(Place())}
         self._save()
 
     def summary(self) -> dict[str, Any]:
@@ -208,9 +230,8 @@ class _Run:
 
     def _pieces(self) -> Iterator[tuple[int, Piece]]:
         for i in range(self._at["file"], len(self._paths)):
-            is_first = i == self._at["file"]
-            start, line = (self._at["end"], self._at["line"]) if is_first else (0, 1)
-            yield from ((i, piece) for piece in read_pieces(self._paths[i], start, line))
+            start = Place.restored(self._at["place"]) if i == self._at["file"] else Place()
+            yield from ((i, piece) for piece in read_pieces(self._paths[i], start))
 
     def _take(self, i: int, piece: Piece, future: Future[EncodedPiece], *, skip: bool) -> int:
         """Append a piece; returns the bytes of its ids."""
@@ -232,10 +253,9 @@ class _Run:
         self._files.append("tokens", encoded.ids)
         self._files.append("sizes", np.array(encoded.sizes, "<i4").tobytes())
         self._files.append("sources", np.array([self._sources[name][0] for name in encoded.sources], "<u2").tobytes())
-        done = {"file": i, "end": piece.end, "line": piece.first + len(piece.lines)}
-        self._at |= done | {"empty": self._at["empty"] + encoded.n_empty}
+        self._at |= {"file": i, "place": asdict(piece.end), "empty": self._at["empty"] + encoded.n_empty}
         self._at["broken"] += [[i, line, why] for line, why in encoded.broken]
-        self._progress.advance(self._paths[i].name, sum(map(len, piece.lines)) + len(piece.lines))
+        self._progress.advance(self._paths[i].name, piece.n_read)
         return len(encoded.ids)
 
     def _save(self) -> None:
@@ -247,12 +267,12 @@ class _Run:
 _OWN: list[PieceEncoder] = []
 
 
-def _begin(tokenizer: str, eod: str) -> None:
+def _begin(encoder: PieceEncoder) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Where signals cannot be blocked: Ctrl-C ends the process that waits for us, and that one ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _OWN.append(PieceEncoder(tokenizer, eod))
+    os.environ[_THREADS] = "false"
+    _OWN.append(encoder)
 
 
 def _end_with_parent() -> None:
@@ -268,10 +288,11 @@ def _encode(piece: Piece, is_json: bool) -> EncodedPiece:
 
 
 def _submitter(
-    stack: ExitStack, encoder: PieceEncoder, n_processes: int, tokenizer: str, eod: str
+    stack: ExitStack, encoder: PieceEncoder, n_processes: int
 ) -> Callable[[Piece, bool], Future[EncodedPiece]]:
     """What has a piece encoded: here, or in other processes while the block of `stack` runs."""
     if n_processes == 1:
+        stack.enter_context(_without_threads())
 
         def here(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
             done: Future[EncodedPiece] = Future()
@@ -281,7 +302,7 @@ def _submitter(
         return here
     # Not forked: the library of tokenizers may have threads already.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n_processes, context, _begin, (tokenizer, eod))
+    pool = ProcessPoolExecutor(n_processes, context, _begin, (encoder,))
     stack.callback(pool.shutdown, cancel_futures=True)
 
     def elsewhere(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
@@ -289,6 +310,20 @@ def _submitter(
             return pool.submit(_encode, piece, is_json)
 
     return elsewhere
+
+
+@contextlib.contextmanager
+def _without_threads() -> Iterator[None]:
+    """The library uses one core in the block: it asks the environment each time."""
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_THREADS]
+        else:
+            os.environ[_THREADS] = before
 
 
 @contextlib.contextmanager
@@ -324,8 +359,3 @@ def _already(prefix: Path, facts: dict[str, Any]) -> dict[str, Any]:
                     return told
     way_out = (Argument("out"), ", or use ", Argument("force", True))
     raise UsageError(f"{bin_path(prefix)}: other tokens are there. Choose another ", *way_out)
-
-
-def _size(path: Path) -> int:
-    with RegularFile(path) as file:
-        return file.size
