@@ -192,6 +192,16 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--force": DISK,
         "--output-format": SHOWN,
     },
+    "data dedup": {
+        "--out": ALWAYS,
+        "--threshold": ALWAYS,
+        "--shard": ["data dedup {text} -o {new} --shard 1/2 --ray local"],
+        "--ray": ["data dedup {text} -o {new} --ray local --processes 2"],
+        "--broken": "never: whether it matters depends on the text",
+        "--processes": SPEED,
+        "--force": DISK,
+        "--output-format": SHOWN,
+    },
     "data order": {
         "--steps": ALWAYS,
         "--batch": ALWAYS,
