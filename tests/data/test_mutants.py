@@ -11,6 +11,7 @@ import pytest
 
 from hub.loopback import LoopbackHub
 from press.damage import damaged_json
+from pythia_gguf.data.dedup import dedup
 from pythia_gguf.data.growing import GrowingFiles
 from pythia_gguf.data.pulled import PulledRows, pull_rows, rows_path
 from pythia_gguf.data.tokenizing import corpus_path, tokenize
@@ -64,6 +65,20 @@ def test_mutants_of_an_account_of_a_corpus(tmp_path: Path):
     assert found.count(n_tokens) > 5
     assert {each for each in found if not isinstance(each, str)} == {n_tokens}
     assert sum("other tokens are there" in each for each in found if isinstance(each, str)) > 5
+
+
+def test_mutants_of_a_report_of_duplicates(tmp_path: Path):
+    """It is of the same run, which has nothing to do then, or other results are in the way."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "one"}\n')
+
+    def read() -> object:
+        return dedup([tmp_path / "a.jsonl"], tmp_path / "out", processes=1)["threshold"]
+
+    assert read() == 0.87
+    found = answers(tmp_path / "out" / "report.json", read)
+    assert found.count(0.87) > N_MUTANTS // 20
+    assert {each for each in found if not isinstance(each, str)} == {0.87}
+    assert sum("other results are there" in each for each in found if isinstance(each, str)) > N_MUTANTS // 20
 
 
 def test_mutants_of_a_saved_state_are_no_state(tmp_path: Path):
