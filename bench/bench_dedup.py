@@ -30,8 +30,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 from bench_encoders import cpu  # noqa: E402
-from data.near import changed, similarity  # noqa: E402
 
+from data.near import changed, similarity  # noqa: E402
 from pythia_gguf.data.dedup import dedup  # noqa: E402
 from pythia_gguf.data.signatures import banding_for  # noqa: E402
 from pythia_gguf.files import cache_root  # noqa: E402

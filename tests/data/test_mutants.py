@@ -75,10 +75,10 @@ def test_mutants_of_a_report_of_duplicates(tmp_path: Path):
         return dedup([tmp_path / "a.jsonl"], tmp_path / "out", processes=1)["threshold"]
 
     assert read() == 0.87
-    found = answers(tmp_path / "out" / "report.json", read)
-    assert found.count(0.87) > N_MUTANTS // 20
+    found = answers(tmp_path / "out" / "report.json", read, 200)
+    assert found.count(0.87) > 10
     assert {each for each in found if not isinstance(each, str)} == {0.87}
-    assert sum("other results are there" in each for each in found if isinstance(each, str)) > N_MUTANTS // 20
+    assert sum("other results are there" in each for each in found if isinstance(each, str)) > 10
 
 
 def test_mutants_of_a_saved_state_are_no_state(tmp_path: Path):

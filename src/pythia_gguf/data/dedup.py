@@ -26,7 +26,15 @@ from pythia_gguf.files import check_folder_place
 from pythia_gguf.json_file import read_json_object
 from pythia_gguf.progress import Progress, Silence
 
-_SHAPE = {"inputs": [dict], "threshold": float, "broken_lines": str, "files": [dict], "sources": [dict]}
+_COUNTS = {"documents": int, "kept": int, "removed": int}
+_SHAPE = _COUNTS | {
+    "inputs": [dict],
+    "threshold": float,
+    "broken_lines": str,
+    "files": [_COUNTS | {"file": str}],
+    "sources": [_COUNTS | {"name": str}],
+    "left_out": [{"file": str, "line": int, "why": str}],
+}
 
 
 @checked

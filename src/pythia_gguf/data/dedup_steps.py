@@ -163,5 +163,6 @@ def _numbers(n: int, n_kept: int) -> dict[str, int]:
 
 
 def size_of(path: Path) -> int:
+    """Bytes of a regular file; raises StorageError, ModelFileError."""
     with RegularFile(path) as file:
         return file.size
