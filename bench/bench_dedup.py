@@ -29,7 +29,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
-from bench_encoders import cpu  # noqa: E402
 
 from data.near import changed, similarity  # noqa: E402
 from pythia_gguf.data.dedup import dedup  # noqa: E402
@@ -158,6 +157,9 @@ def main() -> None:
     for row in rows:
         print(row)
     if given.save:
+        # Processes that help import this file again: what takes long to import is not for all of them.
+        from bench_encoders import cpu
+
         with open(ROOT / "bench" / "results" / "dedup.csv", "w", encoding="utf-8", newline="") as f:
             writer = csv.DictWriter(f, [*rows[0], "cpu", "date"], lineterminator="\n")
             writer.writeheader()

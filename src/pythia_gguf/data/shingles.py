@@ -18,7 +18,7 @@ import numpy as np
 WORDS = 5
 _U64 = np.uint64
 # Bytes that are hashed at once; a longer text is cut at a word, from its own beginning on.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 _SPACE, _RUN, _ALONE, _INSIDE = range(4)
 # Odd, and 3 modulo 8: differences of its powers keep nearly all of their bits.
 _BASE, _INVERSE = 0x9E3779B97F4A7C1B, pow(0x9E3779B97F4A7C1B, -1, 1 << 64)
@@ -46,20 +46,23 @@ def shingles_of(texts: list[str]) -> Shingles:
     """The shingles of some texts."""
     hashes, counts = _words_of([text.encode("utf-8") for text in texts])
     ends = np.cumsum(counts)
-    firsts = ends - counts
-    # 1. A shingle begins at every word that has four more behind it in its text.
+    # 1. What any five words in a row hash to, across texts too: each word counts by its place.
+    rows = np.concatenate((hashes, np.zeros(WORDS, _U64)))
+    made = rows[:-WORDS].copy()
+    for place in range(1, WORDS):
+        made *= _U64(_BASE)
+        made += rows[place : place - WORDS]
+    # 2. A shingle begins at every word that has four more behind it in its text; a shorter text has one.
     n_shingles = np.maximum(counts - (WORDS - 1), 1)
     starts = np.concatenate(([0], np.cumsum(n_shingles)))
-    begins = np.arange(starts[-1]) + np.repeat(firsts - starts[:-1], n_shingles)
-    # 2. Each of its words counts by its place.
-    padded = np.concatenate((hashes, np.zeros(WORDS, _U64)))
-    made = np.zeros(len(begins), _U64)
-    for place in range(WORDS):
-        made = made * _U64(_BASE) + padded[begins + place]
-    # 3. A text of fewer words has one shingle, and its words alone decide.
-    words = _sums(hashes, firsts, ends)
-    short = counts < WORDS
-    made[starts[:-1][short]] = words[short]
+    begins = np.arange(starts[-1]) + np.repeat(ends - counts - starts[:-1], n_shingles)
+    made = np.append(made, _U64(0))[np.minimum(begins, len(hashes))]
+    # 3. That one is all of its words.
+    totals = np.zeros(len(hashes) + 1, _U64)
+    np.cumsum(hashes * _powers(_BASE, len(hashes)), out=totals[1:])
+    words = (totals[ends] - totals[ends - counts]) * _powers(_INVERSE, len(totals))[ends - counts]
+    is_short = counts < WORDS
+    made[starts[:-1][is_short]] = words[is_short]
     return Shingles(hashes=mixed(made), starts=starts, words=mixed(words + counts.astype(_U64)))
 
 
@@ -67,14 +70,14 @@ def _words_of(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of all words, and how many each text has."""
     hashes, counts = [np.zeros(0, _U64)], np.zeros(len(texts), np.int64)
     for first, block in _blocks(texts):
-        some, text_of_word = _hash_block(block)
+        some, n_words = _hash_block(block)
         hashes.append(some)
-        counts[first : first + len(block)] += np.bincount(text_of_word, minlength=len(block))
+        counts[first : first + len(block)] += n_words
     return np.concatenate(hashes), counts
 
 
 def _blocks(texts: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """(number of the first text, texts) of about a megabyte together; a longer text comes alone, in parts."""
+    """(number of the first text, texts) of about _BLOCK_BYTES together; a longer text comes alone, in parts."""
     first, n_bytes = 0, 0
     for i, text in enumerate(texts):
         if i > first and n_bytes + len(text) > _BLOCK_BYTES:
@@ -104,31 +107,26 @@ def _parts(text: bytes) -> Iterator[bytes]:
 
 
 def _hash_block(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Hash of each word of some texts, and the number of the text that it is in."""
-    data = np.frombuffer(b" ".join(texts) + b" ", np.uint8)
-    kinds = _KIND_OF[data]
+    """Hashes of the words of some texts, and how many each text has."""
+    joined = b" ".join(texts) + b" "
+    data = np.frombuffer(joined, np.uint8)
+    kinds = np.frombuffer(bytearray(joined.translate(_KIND_OF)), np.uint8)
     # 1. Bytes that continue a character of three or four belong to it.
-    for lead, n_more in ((0xE0, 2), (0xF0, 3)):
+    for lead, n_more in ((0xE0, 2), (0xF0, 3)) if not joined.isascii() else ():
         at = np.flatnonzero(data >= lead)
-        for i in range(1, n_more + 1 if len(at) else 0):
-            kinds[at + i] = _INSIDE
-    # 2. A piece of the text begins where the kind changes, and with each character that stands alone.
-    is_first = (kinds == _ALONE) | ((kinds != _INSIDE) & (np.concatenate(([_INSIDE], kinds[:-1])) != kinds))
-    begins = np.flatnonzero(is_first)
-    ends = np.append(begins[1:], len(data))
-    is_word = kinds[begins] != _SPACE
-    begins, ends = begins[is_word], ends[is_word]
-    # 3. Texts lie one space apart.
+        for i in range(1, n_more + 1):
+            kinds[at[at + i < len(kinds)] + i] = _INSIDE
+    # 2. A word begins with a letter behind anything else, and with each character that stands alone.
+    is_run = kinds == _RUN
+    is_run[1:] &= kinds[:-1] != _RUN
+    begins = np.flatnonzero(is_run | (kinds == _ALONE))
+    # 3. A byte counts by its place, and white space for nothing, so what lies between two beginnings is one word.
+    values = data.astype(_U64)
+    values[kinds == _SPACE] = 0
+    values *= _powers(_BASE, len(values))
+    hashes = np.add.reduceat(values, begins) * _powers(_INVERSE, len(values))[begins] if len(begins) else values[:0]
     ends_of_texts = np.cumsum([len(text) + 1 for text in texts])
-    return mixed(_sums(_VALUE_OF[data], begins, ends)), np.searchsorted(ends_of_texts, begins, side="right")
-
-
-def _sums(values: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """For each range the sum of values times powers of the base, by place in the range; all of 64 bits, odd base."""
-    n = len(values)
-    totals = np.zeros(n + 1, _U64)
-    np.cumsum(values * _powers(_BASE, n), out=totals[1:])
-    return (totals[ends] - totals[begins]) * _powers(_INVERSE, n + 1)[begins]
+    return mixed(hashes), np.diff(np.searchsorted(begins, ends_of_texts), prepend=0)
 
 
 def _powers(base: int, n: int) -> np.ndarray:
@@ -142,19 +140,22 @@ def _powers(base: int, n: int) -> np.ndarray:
 
 def mixed(values: np.ndarray) -> np.ndarray:
     """Each value with its bits spread over all of it; different values stay different."""
-    for shift, factor in ((32, 0xD6E8FEB86659FD93), (29, 0xD6E8FEB86659FD93)):
-        values = (values ^ (values >> _U64(shift))) * _U64(factor)
-    return values ^ (values >> _U64(32))
+    values = values ^ (values >> _U64(32))
+    for shift in (29, 32):
+        values *= _U64(0xD6E8FEB86659FD93)
+        values ^= values >> _U64(shift)
+    return values
 
 
-def _kinds() -> np.ndarray:
-    kinds = np.full(256, _ALONE, np.uint8)
-    kinds[: ord(" ") + 1] = kinds[0x7F] = _SPACE
+def _kinds() -> bytes:
+    kinds = bytearray([_ALONE]) * 256
+    for byte in (*range(ord(" ") + 1), 0x7F):
+        kinds[byte] = _SPACE
     letters = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
-    kinds[[*letters, *range(0x80, 0xE0)]] = _RUN
-    return kinds
+    for byte in (*letters, *range(0x80, 0xE0)):
+        kinds[byte] = _RUN
+    return bytes(kinds)
 
 
 _POWERS: dict[int, np.ndarray] = {}
 _KIND_OF = _kinds()
-_VALUE_OF = mixed(np.arange(1, 257, dtype=_U64))
