@@ -284,8 +284,14 @@ def test_results_that_are_there_stay(tmp_path: Path):
         with pytest.raises(UsageError, match="other results are there. Choose another out, or use force=True"):
             dedup(paths, out, threshold=threshold, processes=1)
     assert made(out) == before
-    dedup([one], out, threshold=0.5, processes=1, force=True)
+    text = tmp_path / "c.txt"
+    text.write_text("c.jsonl")
+    dedup([text], out, processes=1, force=True)
+    assert made(out)["c.txt"] == b"c.jsonl"
+    one.write_text('{"text": "c.jsonl"}\n')
+    dedup([one, text], out, threshold=0.5, processes=1, force=True)
     assert json.loads(made(out)["report.json"])["threshold"] == 0.5
+    assert "c.txt" not in made(out)
     (out / "report.json").unlink()
     with pytest.raises(UsageError, match="removed.jsonl: other results are there"):
         dedup([one], out, processes=1)

@@ -1,4 +1,4 @@
-"""Pairs that share a key are as many as the theory says, and the same as datasketch's; memory does not follow the corpus."""
+"""Pairs that share a key are as many as the theory says, and those of datasketch; memory does not follow the texts."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def test_memory_is_a_few_bytes_a_document(tmp_path: Path, monkeypatch: pytest.Mo
         for each in (most, 1 << 24):
             monkeypatch.setattr(clusters, "_MOST_KEYS", each)
             tracemalloc.start()
-            found = Duplicates([file], 2, THRESHOLD)
-            found.find(tmp_path, workers, Silence())
+            with Duplicates([file], 2, THRESHOLD) as found:
+                found.find(tmp_path, workers, Silence())
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             assert np.array_equal(found.roots, np.arange(n))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class ShingleSets:
 
 
 class Duplicates:
-    """The near-duplicates of a corpus.
+    """The near-duplicates of a corpus, for use in a `with`.
 
     roots  [documents] the first document of the cluster of each; a document that stays is its own
     """
@@ -85,10 +86,18 @@ class Duplicates:
         self._files, self._columns, self._threshold = files, [*map(band_name, range(n_bands))], threshold
         self._starts = np.concatenate(([0], np.cumsum([file.n for file in files])))
         self._n = int(self._starts[-1])
+        self._sets: ShingleSets | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._sets is not None:
+            self._sets.close()
 
     def find(self, folder: Path, workers: Workers, progress: Progress) -> None:
         """Find them; `folder` is for sets of shingles."""
-        progress.stage("finding duplicates", self._n * (2 * len(self._columns) + 1), "keys")
+        progress.stage("finding duplicates", self._n * (1 + len(self._columns)), "keys")
         # 1. Documents of the same words need no comparison; the first of them stands for all.
         self._same = np.arange(self._n)
         for documents, sizes in self._buckets("words", np.ones(self._n, bool), progress):
@@ -111,7 +120,7 @@ class Duplicates:
     def similarity_to_root(self, document: int) -> float:
         """How similar a document is to the one that stays; below the threshold where others stand between them."""
         same, root = int(self._same[document]), int(self.roots[document])
-        return 1.0 if same == root else self._sets.similarity(same, root)
+        return 1.0 if same == root else self._similarity(same, root)
 
     def of_file(self, i: int) -> slice:
         """The documents of a file."""
@@ -121,6 +130,10 @@ class Duplicates:
         """Where a document stands."""
         i = int(np.searchsorted(self._starts, document, side="right")) - 1
         return self._files[i], self._files[i].line(document - int(self._starts[i]))
+
+    def _similarity(self, one: int, other: int, least: float = 0.0) -> float:
+        assert self._sets is not None
+        return self._sets.similarity(one, other, least)
 
     def _buckets(self, column: str, among: np.ndarray, progress: Progress) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(documents, bucket after bucket and each in order; sizes of the buckets), without buckets of one."""
@@ -161,7 +174,7 @@ class Duplicates:
         own, others = [document], []
         for group in groups:
             if clusters.root(group[0]) == clusters.root(document) or any(
-                self._sets.similarity(each, document, self._threshold) >= self._threshold for each in group
+                self._similarity(each, document, self._threshold) >= self._threshold for each in group
             ):
                 clusters.join(group[0], document)
                 group.extend(own)

@@ -60,18 +60,16 @@ class Job:
         if not any(file.n for file in files):
             raise UsageError(Argument("corpus"), " holds no document")
         banding = banding_for(self.threshold)
-        with lock(self.out / ".dedup.lock"):
-            found = Duplicates(files, banding.bands, self.threshold)
+        with lock(self.out / ".dedup.lock"), Duplicates(files, banding.bands, self.threshold) as found:
             found.find(self.out / _WORK, workers, progress)
-            counts = self._write(files, found, progress)
-            told = self.facts() | {
+            settings = {
                 "shingle_words": WORDS,
                 "permutations": PERMUTATIONS,
                 "bands": banding.bands,
                 "rows": banding.rows,
                 "recall_at_threshold": round(banding.recall(self.threshold), 4),
             }
-            told |= counts
+            told = self.facts() | settings | self._write(files, found, progress)
             # The report comes last: until it is there, running again finishes this.
             write_text(self.out / REPORT, json_text(told))
             shutil.rmtree(self.out / _WORK, ignore_errors=True)
@@ -136,8 +134,9 @@ def _making(*folders: Path) -> Iterator[Path]:
 
 
 def _write_file(place: Path, path: Path, lines: np.ndarray) -> None:
-    """Write some lines of a file, or its text; nothing of a text that does not stay."""
+    """Write some lines of a file, or its text; a text that does not stay is not there, whoever wrote it before."""
     if not is_lines(path) and not len(lines):
+        place.unlink(missing_ok=True)
         return
     end = b"\n" if is_lines(path) else b""
     with write_beside(place) as out, packed_as(path, out) as write:
