@@ -305,7 +305,7 @@ def test_one_run_at_a_time(tmp_path: Path):
             dedup([path], tmp_path / "out", processes=1)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_nodes_of_a_ray_cluster_make_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[Path], expected: dict[str, bytes]
 ):
