@@ -73,6 +73,7 @@ class Material:
             "export": [q4, "--to", out / "hf"],
             "publish": [self.folder, "--repo", "me/nano"],
             "data tokenize": [HELDOUT, "--tokenizer", NANO / "tokenizer.json", "-o", out / "ids", "--processes", "1"],
+            "data dedup": [HELDOUT, "-o", out / "clean", "--processes", "1"],
             "data order": [self.corpus, "--steps", "3", "--batch", "2", "--context", "8", "--force"],
             "data view": ["pile", "--step", "2", "--batch", "2"],
             "data pull": ["pile", "--steps", "1:2", "--batch", "2", "-o", out / "rows"],

@@ -59,6 +59,7 @@ MOMENTS = {
     "export": ("open", ".partial"),
     "publish": ("open", "nano.Q8_0.gguf"),
     "data tokenize": ("open", "tokens"),
+    "data dedup": ("open", "lines"),
     "data order": ("open", ".partial"),
     "data view": ("socket.connect", "127.0.0.1"),
     "data pull": ("open", "tokens"),

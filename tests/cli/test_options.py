@@ -194,6 +194,16 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--force": DISK,
         "--output-format": SHOWN,
     },
+    "data dedup": {
+        "--out": ALWAYS,
+        "--threshold": ALWAYS,
+        "--shard": ["data dedup {text} -o {new} --shard 1/2 --ray local"],
+        "--ray": SPEED,
+        "--broken": "never: whether it matters depends on the text",
+        "--processes": ["data dedup {text} -o {new} --processes 2 --ray local"],
+        "--force": DISK,
+        "--output-format": SHOWN,
+    },
     "data order": {
         "--steps": ALWAYS,
         "--batch": ALWAYS,

@@ -12,6 +12,7 @@ import pytest
 from hub.loopback import LoopbackHub
 from press.damage import damaged_json
 from pythia_gguf.data.corpus import is_whole, listed_in
+from pythia_gguf.data.dedup import dedup
 from pythia_gguf.data.growing import GrowingFiles
 from pythia_gguf.data.pulled import PulledRows, pull_rows, rows_path, tokenizer_beside
 from pythia_gguf.data.statistics import token_statistics
@@ -101,6 +102,20 @@ def test_mutants_of_a_list_of_sources(tmp_path: Path):
     assert found.count(True) > N_MUTANTS // 20
     assert found.count(False) > N_MUTANTS // 40
     assert sum(isinstance(each, str) for each in found) > N_MUTANTS // 20
+
+
+def test_mutants_of_a_report_of_duplicates(tmp_path: Path):
+    """It is of the same run, which has nothing to do then, or other results are in the way."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "one"}\n')
+
+    def read() -> object:
+        return dedup([tmp_path / "a.jsonl"], tmp_path / "out", processes=1)["threshold"]
+
+    assert read() == 0.87
+    found = answers(tmp_path / "out" / "report.json", read, 200)
+    assert found.count(0.87) > 10
+    assert {each for each in found if not isinstance(each, str)} == {0.87}
+    assert sum("other results are there" in each for each in found if isinstance(each, str)) > 10
 
 
 def test_mutants_of_a_saved_state_are_no_state(tmp_path: Path):

@@ -143,9 +143,9 @@ def test_a_run_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     encoded = []
     encode = tokenizing.PieceEncoder.encode
 
-    def noting(self: tokenizing.PieceEncoder, piece: reading.Piece, *, is_json: bool) -> tokenizing.EncodedPiece:
+    def noting(self: tokenizing.PieceEncoder, piece: reading.Piece, is_json: bool) -> tokenizing.EncodedPiece:
         encoded.append(piece.first)
-        return encode(self, piece, is_json=is_json)
+        return encode(self, piece, is_json)
 
     monkeypatch.setattr(tokenizing.PieceEncoder, "encode", noting)
     tokenize(paths, tmp_path / "cut" / "x", tokenizer=TOKENIZER, processes=1)

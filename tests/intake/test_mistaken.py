@@ -185,6 +185,7 @@ TAKES: dict[str, list[str] | None] = {
     "export": ["export", "MODEL", "--to", "OUT"],
     "publish": ["publish", "MODEL", "--repo", "me/x", "--dry-run"],
     "data tokenize": None,
+    "data dedup": None,
     "data order": None,
     "data view": None,
     "data pull": None,

@@ -37,6 +37,7 @@ OTHERS = {
     "check-revisions": "compares what the Hub holds now",
     "plot": "takes reports",
     "data tokenize": "takes texts",
+    "data dedup": "takes texts",
     "data order": "takes tokens",
     "data view": "takes tokens",
     "data pull": "takes the name of a data set",

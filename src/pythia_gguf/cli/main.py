@@ -43,6 +43,7 @@ COMMANDS = {
     "export": "Turn a GGUF into a Hugging Face folder.",
     "publish": "Send a folder of files to the Hub.",
     "data tokenize": "Documents to the ids that models are trained on.",
+    "data dedup": "A corpus without its near-duplicates.",
     "data order": "The order in which training reads documents.",
     "data view": "What a model saw at a step of its training.",
     "data pull": "Rows that Pythia was trained on, onto this machine.",

@@ -5,16 +5,21 @@ A line is an object with the document under "text", and its source under "meta",
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
-from pythia_gguf.files import CHUNK_BYTES, RegularFile
+from pythia_gguf.files import CHUNK_BYTES, RegularFile, write_all
 
 SUFFIXES = (".jsonl", ".txt")
+# What a line does that is no document: it stops the run, or is left out.
+BROKEN = ("stop", "skip")
 _PACKED = ".zst"
 # Of lines that one process gets at once; a longer document comes alone.
 _PIECE_BYTES = 1 << 20
@@ -168,6 +173,52 @@ def document_of(line: bytes, *, is_json: bool) -> Document:
     meta = value.get("meta")
     source = meta.get("pile_set_name") if isinstance(meta, dict) else None
     return Document(text=value["text"], source=source if isinstance(source, str) else "")
+
+
+def documents_of(piece: Piece, *, is_json: bool) -> tuple[list[tuple[int, Document]], list[tuple[int, str]]]:
+    """The documents of a piece, and its lines that are none with what is wrong with them, each with its number."""
+    documents, broken = [], []
+    for number, line in enumerate(piece.lines, piece.first):
+        if is_json and not line.strip():
+            continue
+        try:
+            documents.append((number, document_of(line, is_json=is_json)))
+        except ValueError as e:
+            broken.append((number, one_line(str(e), 200)))
+    return documents, broken
+
+
+def broken_line(path: Path, broken: list[tuple[int, str]]) -> ModelFileError:
+    """What to raise for the first of some lines that are no documents."""
+    line, why = broken[0]
+    return ModelFileError(f"{why}. Mend it, or use ", Argument("broken", "skip"), path=path, field=f"line {line}")
+
+
+def chosen_lines(path: Path, numbers: np.ndarray) -> Iterator[list[bytes]]:
+    """Lines of a file by their numbers, which are in order, piece after piece.
+
+    Raises  StorageError, ModelFileError; also where the file has become shorter
+    """
+    n_found = 0
+    for piece in read_pieces(path):
+        last = np.searchsorted(numbers, piece.first + len(piece.lines))
+        yield [piece.lines[number - piece.first] for number in numbers[n_found:last].tolist()]
+        n_found = int(last)
+    if n_found < len(numbers):
+        raise ModelFileError("became shorter while it was read", path=path)
+
+
+@contextlib.contextmanager
+def packed_as(path: Path, out: BinaryIO) -> Iterator[Callable[[bytes], None]]:
+    """What writes to `out`, compressed where the name of `path` says so."""
+    if path.suffix != _PACKED:
+        yield lambda data: write_all(out, data)
+        return
+    import zstandard
+
+    frame = zstandard.ZstdCompressor().compressobj()
+    yield lambda data: write_all(out, frame.compress(data))
+    write_all(out, frame.flush())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,47 +11,46 @@ how many there are. A run that was ended goes on.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pythia_gguf.arguments import checked, one_of, whole_number
+from pythia_gguf.arguments import checked, one_of
 from pythia_gguf.data.array_file import write_array
-from pythia_gguf.data.documents import Piece, Place, check_names, document_of, is_lines, n_before, read_pieces, size_of
+from pythia_gguf.data.documents import (
+    BROKEN,
+    Piece,
+    Place,
+    broken_line,
+    check_names,
+    documents_of,
+    is_lines,
+    n_before,
+    read_pieces,
+    size_of,
+)
 from pythia_gguf.data.growing import GrowingFiles
+from pythia_gguf.data.processes import Workers, process_count
 from pythia_gguf.data.pulled import tokenizer_beside
 from pythia_gguf.data.text import open_tokenizer
 from pythia_gguf.data.token_file import TokenFile, bin_path, idx_path, write_idx
-from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
+from pythia_gguf.errors import Argument, ModelFileError, UsageError
 from pythia_gguf.files import check_file_place, read_whole, write_all, write_beside, write_text
 from pythia_gguf.json_file import json_text, read_json_object
-from pythia_gguf.machine import usable_cpus
 from pythia_gguf.progress import Progress, Silence
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SCHEMA_VERSION = 1
-BROKEN = ("stop", "skip")
 EOD = "<|endoftext|>"
 _NAMES = ("tokens", "sizes", "sources")
-# Says to the library whether its threads may work.
-_THREADS = "TOKENIZERS_PARALLELISM"
-# Pieces that wait for each process, and bytes of ids after which the work is saved.
-_AHEAD = 3
+# Bytes of ids after which the work is saved.
 _SAVE_BYTES = 64 << 20
 _SHAPE = {
     "inputs": [dict],
@@ -97,30 +96,18 @@ class PieceEncoder:
         if self._eod is None:
             raise UsageError(Argument("eod"), f": the tokenizer has no token {eod!r}")
 
-    def encode(self, piece: Piece, *, is_json: bool) -> EncodedPiece:
+    def encode(self, piece: Piece, is_json: bool) -> EncodedPiece:
         """The documents of a piece."""
-        texts, sources, broken, n_empty = [], [], [], 0
-        for number, line in enumerate(piece.lines, piece.first):
-            if is_json and not line.strip():
-                continue
-            try:
-                document = document_of(line, is_json=is_json)
-            except ValueError as e:
-                broken.append((number, one_line(str(e), 200)))
-                continue
-            if document.text:
-                texts.append(document.text)
-                sources.append(document.source)
-            else:
-                n_empty += 1
-        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        documents, broken = documents_of(piece, is_json=is_json)
+        with_text = [document for _, document in documents if document.text]
+        encoded = self._tokenizer.encode_batch_fast([d.text for d in with_text], add_special_tokens=False)
         ids = [[*each.ids, self._eod] for each in encoded]
         return EncodedPiece(
             ids=b"".join(np.array(each, "<u2").tobytes() for each in ids),
             sizes=[len(each) for each in ids],
-            sources=sources,
+            sources=[document.source for document in with_text],
             broken=broken,
-            n_empty=n_empty,
+            n_empty=len(documents) - len(with_text),
         )
 
 
@@ -147,7 +134,7 @@ def tokenize(
     Raises     UsageError, StorageError, LockedError; ModelFileError for damaged files and, with "stop", a broken line
     """
     one_of("broken", broken, BROKEN)
-    n_processes = usable_cpus().n if processes is None else int(whole_number(1)("processes", processes))
+    n_processes = process_count(processes)
     paths, prefix = [Path(path) for path in corpus], Path(out)
     check_names(paths)
     progress = progress or Silence()
@@ -165,10 +152,9 @@ def tokenize(
     if bin_path(prefix).exists() and not force:
         return _already(prefix, facts)
     plan = facts | {"times": [path.stat().st_mtime_ns for path in paths]}
-    with GrowingFiles(prefix, _NAMES, plan) as files, ExitStack() as stack:
-        submit = _submitter(stack, encoder, n_processes)
+    with GrowingFiles(prefix, _NAMES, plan) as files, Workers(n_processes, encoder) as workers:
         run = _Run(files, paths, progress)
-        run.encode_all(submit, n_processes * _AHEAD, skip=broken == "skip")
+        run.encode_all(workers, skip=broken == "skip")
         told = {"schema_version": SCHEMA_VERSION} | facts | run.summary()
         if not run.n_documents:
             raise UsageError(Argument("corpus"), " holds no document")
@@ -198,7 +184,7 @@ class _Run:
     def n_documents(self) -> int:
         return sum(n for _, n, _ in self._sources.values())
 
-    def encode_all(self, submit: Callable[[Piece, bool], Future[EncodedPiece]], n_ahead: int, *, skip: bool) -> None:
+    def encode_all(self, workers: Workers, *, skip: bool) -> None:
         """Have every piece encoded that is not yet, several at a time, and append what comes in order."""
         sizes = [size_of(path) for path in self._paths]
         self._progress.stage("tokenizing", sum(sizes), "bytes")
@@ -207,17 +193,13 @@ class _Run:
         if start < len(sizes):
             there += n_before(self._paths[start], Place.restored(self._at["place"]))
         self._progress.advance("there already", there)
-        waiting: deque[tuple[int, Piece, Future[EncodedPiece]]] = deque()
         unsaved = 0
-        for i, piece in self._pieces():
-            waiting.append((i, piece, submit(piece, is_lines(self._paths[i]))))
-            if len(waiting) > n_ahead:
-                unsaved += self._take(*waiting.popleft(), skip=skip)
+        items = (((i, piece), (piece, is_lines(self._paths[i]))) for i, piece in self._pieces())
+        for (i, piece), encoded in workers.each("encode", items):
+            unsaved += self._take(i, piece, encoded, skip=skip)
             if unsaved > _SAVE_BYTES:
                 self._save()
                 unsaved = 0
-        while waiting:
-            self._take(*waiting.popleft(), skip=skip)
         self._at |= {"file": len(self._paths), "place": asdict(Place())}
         self._save()
 
@@ -233,17 +215,10 @@ class _Run:
             start = Place.restored(self._at["place"]) if i == self._at["file"] else Place()
             yield from ((i, piece) for piece in read_pieces(self._paths[i], start))
 
-    def _take(self, i: int, piece: Piece, future: Future[EncodedPiece], *, skip: bool) -> int:
+    def _take(self, i: int, piece: Piece, encoded: EncodedPiece, *, skip: bool) -> int:
         """Append a piece; returns the bytes of its ids."""
-        try:
-            encoded = future.result()
-        except BrokenProcessPool:
-            raise MemoryError("a process that made ids was ended from outside. Use fewer processes") from None
         if encoded.broken and not skip:
-            line, why = encoded.broken[0]
-            raise ModelFileError(
-                f"{why}. Mend it, or use ", Argument("broken", "skip"), path=self._paths[i], field=f"line {line}"
-            )
+            raise broken_line(self._paths[i], encoded.broken)
         for name, size in zip(encoded.sources, encoded.sizes, strict=True):
             counts = self._sources.setdefault(name, [len(self._sources), 0, 0])
             counts[1] += 1
@@ -261,82 +236,6 @@ class _Run:
     def _save(self) -> None:
         self._at["sources"] = [[name, n, tokens] for name, (_, n, tokens) in self._sources.items()]
         self._files.save(self._at)
-
-
-# The encoder of a process that makes ids for another one.
-_OWN: list[PieceEncoder] = []
-
-
-def _begin(encoder: PieceEncoder) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Where signals cannot be blocked: Ctrl-C ends the process that waits for us, and that one ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ[_THREADS] = "false"
-    _OWN.append(encoder)
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for pieces for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _encode(piece: Piece, is_json: bool) -> EncodedPiece:
-    return _OWN[0].encode(piece, is_json=is_json)
-
-
-def _submitter(
-    stack: ExitStack, encoder: PieceEncoder, n_processes: int
-) -> Callable[[Piece, bool], Future[EncodedPiece]]:
-    """What has a piece encoded: here, or in other processes while the block of `stack` runs."""
-    if n_processes == 1:
-        stack.enter_context(_without_threads())
-
-        def here(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
-            done: Future[EncodedPiece] = Future()
-            done.set_result(encoder.encode(piece, is_json=is_json))
-            return done
-
-        return here
-    # Not forked: the library of tokenizers may have threads already.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n_processes, context, _begin, (encoder,))
-    stack.callback(pool.shutdown, cancel_futures=True)
-
-    def elsewhere(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
-        with _deaf():
-            return pool.submit(_encode, piece, is_json)
-
-    return elsewhere
-
-
-@contextlib.contextmanager
-def _without_threads() -> Iterator[None]:
-    """The library uses one core in the block: it asks the environment each time."""
-    before = os.environ.get(_THREADS)
-    os.environ[_THREADS] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_THREADS]
-        else:
-            os.environ[_THREADS] = before
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started in the block never hear what a terminal sends to all of them: we end them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def corpus_path(prefix: str | os.PathLike[str]) -> Path:
