@@ -14,7 +14,7 @@ from datasketch import MinHash, MinHashLSH
 from data import near
 from pythia_gguf.data import clusters, signatures
 from pythia_gguf.data.clusters import Duplicates
-from pythia_gguf.data.documents import Piece
+from pythia_gguf.data.documents import Piece, Place
 from pythia_gguf.data.processes import Workers
 from pythia_gguf.data.signatures import Banding, SignedFile, Signer, banding_for
 from pythia_gguf.progress import Silence
@@ -36,7 +36,7 @@ def test_pairs_are_those_of_datasketch():
     theirs = {(i, j) for i, j in candidates if near.similarity(texts[i], texts[j]) >= THRESHOLD}
     assert theirs == truth
     lines = [json.dumps({"text": text}).encode() for text in texts]
-    signed = Signer(cut).sign(Piece(first=1, lines=lines, end=0), True)
+    signed = Signer(cut).sign(Piece(first=1, lines=lines, end=Place(), n_read=0), True)
     keys = np.array([np.frombuffer(column, "<u8") for column in signed.columns])
     ours = {
         (i, j)
@@ -68,7 +68,7 @@ def test_pairs_are_compared_as_often_as_the_curve_says(similar: tuple[int, int])
     documents = pairs_of(similar, n)
     one, other = (json.loads(line)["text"] for line in documents[:2])
     assert near.similarity(one, other) == similar[0] / similar[1]
-    signed = Signer(cut).sign(Piece(first=1, lines=documents, end=0), True)
+    signed = Signer(cut).sign(Piece(first=1, lines=documents, end=Place(), n_read=0), True)
     keys = np.array([np.frombuffer(column, "<u8") for column in signed.columns[1:]])
     share = float((keys[:, ::2] == keys[:, 1::2]).any(axis=0).mean())
     expected = cut.recall(similar[0] / similar[1])
