@@ -121,7 +121,7 @@ def test_rows_that_were_pulled_are_found_where_training_saw_them(pythia, tmp_pat
     code, _, err = pythia("data", "find", prefix, "4", "--ids", "--seed", "3")
     assert (code, err) == (2, "Error: --seed changes nothing: rows that were pulled have one order\n")
     prefix.with_name("x.rows.json").write_text(json_text(told | {"row_tokens": 3, "sha256_of_steps": ["0"] * 5}))
-    with pytest.raises(ModelFileError, match="does not fit to the rows of 5 tokens beside it"):
+    with pytest.raises(ModelFileError, match="not all rows beside it have 3 tokens"):
         Finder(prefix)
 
 

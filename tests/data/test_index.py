@@ -170,7 +170,9 @@ def test_what_cannot_be_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         make_index(tmp_path / "none")
     monkeypatch.setattr("pythia_gguf.machine.available_memory_bytes", lambda: 0)
     monkeypatch.setattr("pythia_gguf.machine._NO_QUESTION_BYTES", 0)
-    with pytest.raises(UsageError, match="sorting 4 tokens needs 80 bytes of memory, 0 bytes are free"):
+    with pytest.raises(
+        UsageError, match="sorting 4 tokens needs 80 bytes of memory, 0 bytes are free. Ask for fewer part_tokens"
+    ):
         make_index(prefix, part_tokens=9)
     (tmp_path / "x.idx").write_bytes(neox.idx_bytes([3], item=4, code=4))
     (tmp_path / "x.bin").write_bytes(bytes(12))

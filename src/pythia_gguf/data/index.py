@@ -22,13 +22,14 @@ from pythia_gguf.data.suffixes import (
     sums_path,
 )
 from pythia_gguf.data.token_file import TokenFile
+from pythia_gguf.errors import Argument, UsageError
 from pythia_gguf.files import check_file_place, sha256_of, write_text
 from pythia_gguf.machine import available_memory_bytes, require_memory
 from pythia_gguf.progress import Progress, Silence
 
 # Of memory while a part is sorted: 10 for ids, numbers and places, the rest for counts of the reduced text.
 _BYTES_TO_SORT = 20
-_MOST_TOKENS = 1 << 30
+_MOST_TOKENS, _MOST_OF_A_DOCUMENT = 1 << 30, (1 << 31) - 8
 
 
 @checked
@@ -80,7 +81,7 @@ def _make(tokens: TokenFile, part_tokens: int | None, progress: Progress) -> dic
             sequence, start = next_sequence, start + ids.size
             files.save({"parts": parts, "last_tokens": last_tokens, "next": [sequence, start]})
         with ArrayFile(files.folder / "array", ("<u4",), 1) as array:
-            sums = np.fromiter(block_sums(array), "<u4")
+            sums = np.fromiter(block_sums(array, progress), "<u4")
         # The account comes last: until it is there, nothing takes the array for an index.
         account_path(tokens.prefix).unlink(missing_ok=True)
         write_array(sums_path(tokens.prefix), sums)
@@ -103,7 +104,10 @@ def _part_end(sizes: np.ndarray, sequence: int, part_tokens: int | None) -> int:
     # Each takes a place of its own while it is sorted.
     ends = np.cumsum(sizes[sequence : sequence + most] + np.int64(1))
     n = max(1, int(np.searchsorted(ends, most, "right")))
-    require_memory(int(ends[n - 1]) * _BYTES_TO_SORT, f"sorting {ends[n - 1]} tokens")
+    if ends[n - 1] > _MOST_OF_A_DOCUMENT:
+        raise UsageError(f"sequence {sequence} has {sizes[sequence]} tokens, too many to be sorted. Divide it")
+    fewer = (". Ask for fewer ", Argument("part_tokens")) if part_tokens else ()
+    require_memory(int(ends[n - 1]) * _BYTES_TO_SORT, f"sorting {ends[n - 1]} tokens", hints=fewer)
     return sequence + n
 
 

@@ -51,7 +51,7 @@ class PulledSights:
         rows = PulledRows(prefix)
         rows.close()
         if (sizes != rows.row_tokens).any():
-            raise ModelFileError(f"does not fit to the rows of {sizes[0]} tokens beside it", path=rows_path(prefix))
+            raise ModelFileError(f"not all rows beside it have {rows.row_tokens} tokens", path=rows_path(prefix))
         self._first_row = rows.first_row
 
     def look(self, sequences: np.ndarray, offsets: np.ndarray, n_tokens: int) -> SightTable:

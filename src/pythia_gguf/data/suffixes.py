@@ -101,10 +101,13 @@ def _hash_of(told: dict[str, Any]) -> str:
     return hashlib.sha256(json_text(told).encode()).hexdigest()
 
 
-def block_sums(array: ArrayFile) -> Iterator[int]:
+def block_sums(array: ArrayFile, progress: Progress) -> Iterator[int]:
     """The CRC-32 of each block."""
+    progress.stage("summing", len(array), "places")
     for first in range(0, len(array), BLOCK):
-        yield zlib.crc32(array.read(first, min(first + BLOCK, len(array))).data)
+        places = array.read(first, min(first + BLOCK, len(array)))
+        yield zlib.crc32(places.data)
+        progress.advance(array.path.name, len(places))
 
 
 class Stretch(NamedTuple):
