@@ -1,6 +1,6 @@
 """Documents a second of `pythia data dedup`, beside datatrove's MinHash on the same cores, and what both find.
 
-    python bench/bench_dedup.py [--documents 20000] [--turns 3] [--datatrove PYTHON] [--save]
+    python bench/bench_dedup.py [--documents 6000] [--turns 3] [--datatrove PYTHON] [--save]
 
 The texts are words of this project's pages, drawn by their frequency. A tenth of the documents has a copy with some
 words changed, so that the pair is 0.87 to 1 alike by exact similarity, and another tenth one that is 0.5 to 0.8 alike.
@@ -109,12 +109,12 @@ def share_removed(pairs: list[tuple[int, int]], kept: set[int]) -> float:
 
 def datatrove_python(given: str | None) -> str:
     """The interpreter of an environment that has datatrove."""
+    if given is not None:
+        return given
     folder = cache_root() / "datatrove"
-    python = given or str(folder / "bin" / "python")
-    if not os.path.exists(python):
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        wanted = str(ROOT / "bench" / "requirements-datatrove.txt")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=True)
+    python, wanted = str(folder / "bin" / "python"), str(ROOT / "bench" / "requirements-datatrove.txt")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=True)
     return python
 
 
@@ -139,7 +139,7 @@ def rows_of(planted: Planted, runs: dict[str, list[tuple[float, set[int]]]]) -> 
 def main() -> None:
     """Print a row for each program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=20_000)
+    parser.add_argument("--documents", type=int, default=6_000)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--datatrove", metavar="PYTHON")
     parser.add_argument("--save", action="store_true")
