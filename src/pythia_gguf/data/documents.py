@@ -16,8 +16,8 @@ from pythia_gguf.files import CHUNK_BYTES, RegularFile
 
 SUFFIXES = (".jsonl", ".txt")
 _PACKED = ".zst"
-# Of lines that one process gets at once; a longer document comes alone.
-_PIECE_BYTES = 1 << 20
+# Of lines that one process gets at once; a longer document comes alone. With larger ones, others wait for the last.
+_PIECE_BYTES = 1 << 18
 _LONGEST = 1 << 30
 # What `zstd --long=31` makes, as large corpora are packed; memory is taken only for files that need it.
 _MOST_WINDOW = 1 << 31
