@@ -21,8 +21,8 @@ SUFFIXES = (".jsonl", ".txt")
 # What a line does that is no document: it stops the run, or is left out.
 BROKEN = ("stop", "skip")
 _PACKED = ".zst"
-# Of lines that one process gets at once; a longer document comes alone.
-_PIECE_BYTES = 1 << 20
+# Of lines that one process gets at once; a longer document comes alone. With larger ones, others wait for the last.
+_PIECE_BYTES = 1 << 18
 _LONGEST = 1 << 30
 # What `zstd --long=31` makes, as large corpora are packed; memory is taken only for files that need it.
 _MOST_WINDOW = 1 << 31
