@@ -14,11 +14,12 @@ export CMAKE_ARGS := -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_IN
 # Tests start hundreds of processes. Each would compile our sources again where Python is told to keep no bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo report test test-fast test-browser has-chromium check golden bench readme campaign campaign-arm campaign-serve clean
+.PHONY: help demo report corpus test test-fast test-browser has-chromium check golden bench readme campaign campaign-arm campaign-serve clean
 
 help:
 	@echo "make demo       install, quantize the sample to all 19 files, check every byte, let one of them write"
 	@echo "make report     measure the sample's files, write their card, and the picture of README.md"
+	@echo "make corpus     a labelled corpus in out/corpus, of documentation that Debian packages"
 	@echo "make test       install what the tests need and run all of them"
 	@echo "make test-fast  the tests that take under a minute together"
 	@echo "make test-browser  the tests that click through the page of \`pythia serve\` in Chromium"
@@ -77,6 +78,9 @@ report: $(VENV)/.installed
 	$(BIN)/pythia card out/nano-GGUF
 	cp out/nano-GGUF/report.json out/nano-GGUF/perplexity.png docs/sample/
 
+corpus: $(VENV)/.installed
+	$(BIN)/pythia data corpus -o out/corpus
+
 # Kernels are compiled before, by both processors: two tests that need the same ones would each compile them.
 # Two processes run tests: torch with a thread for each processor in both would take longer.
 test: $(VENV)/.test-installed
@@ -113,7 +117,6 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_serve.py --save
 	$(BIN)/python bench/bench_measure.py --save
 	$(BIN)/python bench/bench_lm_eval.py --save
-	$(BIN)/python bench/bench_serve.py --save
 
 readme:
 	$(BIN)/python scripts/readme.py

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +50,15 @@ def main() -> None:
     quants = options.quants.split(",") if options.quants else [*DISTINCT, "F16"]
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         files = make_files(Path(work), quants)
-        rows = [
-            {"compiled_for": options.compiled_for or compiled_for(), "threads": threads} | r
-            for threads in options.threads
-            for r in measured({quant: files[quant] for quant in quants}, options.turns, threads, options.compiled_for)
-        ]
         is_whole = not options.quants and not options.compiled_for and len(options.threads) == 1
+        rows: list[dict] = []
+        for threads in options.threads:
+            named = {"compiled_for": options.compiled_for or compiled_for(), "threads": threads}
+            for r in measured({quant: files[quant] for quant in quants}, options.turns, threads, options.compiled_for):
+                rows.append(named | r)
+                if options.save and not is_whole:  # each row when it is there: hours may not end as they should
+                    table = "engine_kinds.csv" if options.compiled_for else "engine_threads.csv"
+                    write_table(table, rows[-1:], threads, key=("compiled_for", "quant", "threads", "cpu"))
         facts = more(files, options.threads[0]) if is_whole else {}
     show(rows, facts)
     if options.save and is_whole:
@@ -63,9 +66,6 @@ def main() -> None:
         write_table(
             "engine_more.csv", [{"fact": name, "value": value} for name, value in facts.items()], options.threads[0]
         )
-    elif options.save:
-        table = "engine_kinds.csv" if options.compiled_for else "engine_threads.csv"
-        write_table(table, rows, options.threads[0], key=("compiled_for", "quant", "threads", "cpu"))
     print(json.dumps({"schema_version": 1, "cpu": cpu(), "files": rows, "more": facts}))
 
 
@@ -125,8 +125,8 @@ def theirs(path: Path, threads: int, flags: tuple[str, str], *, n_prompt: int, n
     return {"prefill" if r["n_gen"] == 0 else "decode": r["avg_ts"] for r in json.loads(done.stdout)}
 
 
-def measured(files: dict[str, Path], turns: int, threads: int, cpu: str | None) -> list[dict[str, float | str]]:
-    """A row for each file; cpu: the kind that both are compiled for, None for this one."""
+def measured(files: dict[str, Path], turns: int, threads: int, cpu: str | None) -> Iterator[dict[str, float | str]]:
+    """A row for each file, in the last turn; cpu: the kind that both are compiled for, None for this one."""
     compiled_for = os.environ if cpu is None else environment(cpu)
     seen: dict[str, list[dict[str, float]]] = {quant: [] for quant in files}
     best: dict[str, dict[str, tuple[str, str]]] = {}
@@ -146,7 +146,8 @@ def measured(files: dict[str, Path], turns: int, threads: int, cpu: str | None) 
                 result[f"theirs_{kind}"] = told[kind]
             seen[quant].append(result)
             print(f"turn {turn + 1} {quant:7}", {name: round(v) for name, v in result.items()}, flush=True)
-    return [row(quant, path, seen[quant], best[quant]) for quant, path in files.items()]
+            if turn == turns - 1:
+                yield row(quant, path, seen[quant], best[quant])
 
 
 def row(

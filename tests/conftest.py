@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -127,16 +128,22 @@ def tasks_read_once() -> Iterator[None]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that none is left for one processor at the end.
 
-    Without the 20B tokenizer its tests are left out, which is said; in CI they run and fail.
+    Without the 20B tokenizer its tests are left out, which is said; in CI they run and fail. So are those of apt where
+    a system has none.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    if _path_20b().is_file() or os.environ.get("CI"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("tokenizer_20b")]
+    if not (_path_20b().is_file() or os.environ.get("CI")):
+        _leave_out(config, items, "tokenizer_20b", f"the 20B tokenizer: {_HINT}")
+    if shutil.which("apt-get") is None:
+        _leave_out(config, items, "apt", "apt-get")
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str, need: str) -> None:
+    left_out = [item for item in items if item.get_closest_marker(marker)]
     if left_out:
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            reporter.write_line(f"{len(left_out)} tests need the 20B tokenizer: {_HINT}")
+            reporter.write_line(f"{len(left_out)} tests need {need}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from pythia_gguf.arguments import checked
 from pythia_gguf.cli.main import COMMANDS, find_command, flag_of
 from pythia_gguf.errors import Argument, ModelFileError, UsageError
 
@@ -102,6 +103,24 @@ def test_errors_come_back_from_other_processes(error: UsageError | ModelFileErro
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again).keys()) == (type(error), str(error), vars(error).keys())
     assert again.said(lambda a: a.name.upper()) == error.said(lambda a: a.name.upper())
+
+
+def test_a_function_advises_only_what_it_takes():
+    """Of nested functions the one that was called counts; commands hear the whole message and choose by themselves."""
+
+    @checked
+    def narrow(n: int) -> None:
+        raise UsageError("no", (". Use ", Argument("force", True)), (", or less ", Argument("n")))
+
+    @checked
+    def wide(n: int, force: bool = False) -> None:
+        narrow(n)
+
+    for call, says in ((narrow, "no, or less n"), (wide, "no. Use force=True, or less n")):
+        with pytest.raises(UsageError) as e:
+            call(1)
+        assert str(e.value) == says
+        assert e.value.said(lambda a: f"--{a.name}") == "no. Use --force, or less --n"
 
 
 def test_what_a_file_says_stays_on_one_line_beside_arguments():

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
-from pythia_gguf.errors import Argument, UsageError, nearest, one_line
+from pythia_gguf.errors import Argument, PythiaGGUFError, UsageError, nearest, one_line
 
 # Takes an argument's name and value; gives the value as a plain Python one, or raises.
 Check = Callable[[str, Any], Any]
@@ -24,7 +24,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def checked(function: Function) -> Function:
-    """Decorator: arguments whose annotation stands in `_CHECK_OF` are of that type, or it is a TypeError."""
+    """Decorator: arguments whose annotation stands in `_CHECK_OF` are of that type, or it is a TypeError.
+
+    What an error advises is left out where it names an argument that the function does not have: whatever raised the
+    error knows only that some of its callers have it.
+    """
     signature = inspect.signature(function)
     checks = {n: _CHECK_OF[p.annotation] for n, p in signature.parameters.items() if p.annotation in _CHECK_OF}
 
@@ -33,7 +37,11 @@ def checked(function: Function) -> Function:
         given = signature.bind(*args, **options).arguments
         for name in given.keys() & checks.keys():
             checks[name](name, given[name])
-        return function(*args, **options)
+        try:
+            return function(*args, **options)
+        except PythiaGGUFError as e:
+            e.args = (e.said(lambda argument: str(argument) if argument.name in signature.parameters else None),)
+            raise
 
     return cast(Function, call)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from engine.nano import HELDOUT, NANO
 from hub.loopback import LoopbackHub
 from patience import HANGS_S
 from pythia_gguf import quantize
+from pythia_gguf.data.index import make_index
+from pythia_gguf.data.order import make_order
 from pythia_gguf.evals.files import measure_files
 from pythia_gguf.json_file import json_text
+from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer
 
 REPO = "EleutherAI/pythia-14m"
 TASK = {
@@ -33,13 +37,15 @@ class Material:
     """What command lines speak of.
 
     folder       of `pythia quantize`, with Q4_0, Q8_0 and F16, and a report.json
-    corpus       prefix of some documents as ids
+    corpus       prefix of some documents as ids, with an index and an order
+    run_folder   steps 0 and 9 of a run, each with a file of Q4_0
     environment  of a process: the hub on loopback is the only one, and its cache is empty
     """
 
     folder: Path
     tasks: Path
     corpus: Path
+    run_folder: Path
     environment: dict[str, str]
 
     def lines(self, out: Path) -> dict[str, list[str | Path]]:
@@ -67,9 +73,27 @@ class Material:
             "export": [q4, "--to", out / "hf"],
             "publish": [self.folder, "--repo", "me/nano"],
             "data tokenize": [HELDOUT, "--tokenizer", NANO / "tokenizer.json", "-o", out / "ids", "--processes", "1"],
+            "data dedup": [HELDOUT, "-o", out / "clean", "--processes", "1"],
             "data order": [self.corpus, "--steps", "3", "--batch", "2", "--context", "8", "--force"],
             "data view": ["pile", "--step", "2", "--batch", "2"],
             "data pull": ["pile", "--steps", "1:2", "--batch", "2", "-o", out / "rows"],
+            "data index": [self.corpus, "--force"],
+            "data find": [self.corpus, "--ids", "3 2"],
+            "data trace": [self.corpus, "a b", "--tokenizer", NANO / "tokenizer.json", "-o", out / "trace.html"],
+            "data effect": [
+                self.corpus,
+                " import os",
+                "--tokenizer",
+                NANO / "tokenizer.json",
+                "--batch",
+                "2",
+                "--model",
+                f"{self.run_folder}:Q4_0",
+                "-o",
+                out / "effect.png",
+            ],  # fmt: skip
+            "data corpus": ["--list"],
+            "data stats": [self.corpus],
             "cache": [],
             "warmup": [],
             "doctor": [],
@@ -102,10 +126,19 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     rows = {f"document-0000{i}-of-00001.bin": bytes([i + 5, 0]) * 2049 * 2 for i in range(2)}
     hub.add("datasets:EleutherAI/pile-standard-pythia-preshuffled", rows)
     assert measure_files([made], text=HELDOUT, context=128, n_windows=2, out=made / "report.json")["files"]
+    text = load_tokenizer(NANO / "tokenizer.json").encode(" import os").ids
+    corpus = write_corpus(folder / "corpus", [list(range(1, 40)) + [0], [3, 2, 1, 0], [7] * 20 + [0], [*text * 8, 0]])
+    make_index(corpus)
+    make_order(corpus, steps=3, batch=2, context=8)
+    run = folder / "run"
+    for n in (0, 9):
+        (run / f"step{n}").mkdir(parents=True)
+        shutil.copy(made / "nano.Q4_0.gguf", run / f"step{n}")
     return Material(
         folder=made,
         tasks=tasks,
-        corpus=write_corpus(folder / "corpus", [list(range(1, 40)) + [0], [3, 2, 1, 0], [7] * 20 + [0]]),
+        corpus=corpus,
+        run_folder=run,
         environment=os.environ
         | {
             "HF_ENDPOINT": hub.url,

@@ -59,12 +59,16 @@ MOMENTS = {
     "export": ("open", ".partial"),
     "publish": ("open", "nano.Q8_0.gguf"),
     "data tokenize": ("open", "tokens"),
+    "data dedup": ("open", "lines"),
     "data order": ("open", ".partial"),
     "data view": ("socket.connect", "127.0.0.1"),
     "data pull": ("open", "tokens"),
+    "data index": ("open", "array"),
+    "data effect": ("open", "nano.Q4_0.gguf"),
+    "data stats": ("open", "corpus.idx"),
     "warmup": ("subprocess.Popen", ""),
 }
-AT_ONCE = {"models", "quants", "inspect", "cache", "doctor"}
+AT_ONCE = {"models", "quants", "inspect", "data find", "data trace", "data corpus", "cache", "doctor"}
 # Command -> a file that it writes, relative to where it writes.
 WRITTEN = {
     "quantize": "nano.Q4_0.gguf",
@@ -72,6 +76,7 @@ WRITTEN = {
     "measure": "report.json",
     "eval": "results.json",
     "plot": "divergence.png",
+    "data effect": "effect.png",
     "card": "README.md",
     "export": "hf/model.safetensors",
     "warmup": ".code",

@@ -114,7 +114,7 @@ def test_a_command_of_a_group_runs_and_has_help(pythia, group: None):
         ("zoo showbatch", 2, "Error: no such command 'zoo showbatch'. Did you mean show-batch?"),
         ("zoo quantize", 2, "Error: no such command 'zoo quantize'"),
         ("zo find", 2, "Error: no such command 'zo'. Did you mean zoo"),
-        ("find x", 2, "Error: no such command 'find'. Did you mean zoo find?"),
+        ("show-batch x", 2, "Error: no such command 'show-batch'. Did you mean zoo show-batch?"),
         ("zoo find x --most 0", 2, "Error: --most must be at least 1, got 0"),
         ("zoo find x --most 1 --most 2", 2, "Error: --most is given 2 times, and only one can count"),
         ("zoo find -x", 2, "Error: No such option '-x'. Put \"--\" before an argument that begins with a dash."),

@@ -212,6 +212,14 @@ def test_every_reader_of_json_is_one_of_these():
         "models/kept.py": "above",
         "intake/mistaken.py": "tests/intake/test_mistaken.py",
         "serve/app.py": "tests/serve/test_limits.py",
+        "data/dedup.py": "tests/data/test_mutants.py",
+        "data/growing.py": "tests/data/test_mutants.py",
+        "data/pulled.py": "tests/data/test_mutants.py",
+        "data/tokenizing.py": "tests/data/test_mutants.py",
+        "data/suffixes.py": "tests/data/test_index.py",
+        "data/sources.py": "tests/data/test_index.py",
+        "data/corpus.py": "tests/data/test_mutants.py",
+        "data/statistics.py": "tests/data/test_mutants.py",
     }
     calls = ("read_json_object(", "parse_json_object(", "objects_beside(")
     readers = {

@@ -14,10 +14,12 @@ import click
 import pytest
 
 from cli.command_lines import write_task
+from data.neox import write_corpus
 from engine.nano import HELDOUT, NANO, nano_files
 from hub.loopback import LoopbackHub
 from pythia_gguf.cli.command import Command
 from pythia_gguf.cli.main import COMMANDS, find_command
+from pythia_gguf.data.index import make_index
 from pythia_gguf.json_file import json_text
 
 ALWAYS = "never: it says what is done, and something always is"
@@ -192,6 +194,16 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--force": DISK,
         "--output-format": SHOWN,
     },
+    "data dedup": {
+        "--out": ALWAYS,
+        "--threshold": ALWAYS,
+        "--shard": ["data dedup {text} -o {new} --shard 1/2 --ray local"],
+        "--ray": SPEED,
+        "--broken": "never: whether it matters depends on the text",
+        "--processes": ["data dedup {text} -o {new} --processes 2 --ray local"],
+        "--force": DISK,
+        "--output-format": SHOWN,
+    },
     "data order": {
         "--steps": ALWAYS,
         "--batch": ALWAYS,
@@ -218,6 +230,45 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--endpoint": ALWAYS,
         "--output-format": SHOWN,
     },
+    "data index": {"--part-tokens": DISK, "--force": DISK, "--output-format": SHOWN},
+    "data find": {
+        "--batch": ["data find {corpus} --ids 3 --batch 2"],
+        "--seed": DISK,
+        "--max-hits": ALWAYS,
+        "--ids": ALWAYS,
+        "--tokenizer": ["data find {corpus} --ids 3 --tokenizer {text}"],
+        "--output-format": SHOWN,
+    },
+    "data effect": {
+        "--model": ALWAYS,
+        "--batch": DISK,
+        "--seed": DISK,
+        "--max-sights": ALWAYS,
+        "--prompt": MODEL,
+        "--tokenizer": ALWAYS,
+        "--out": ALWAYS,
+        "--threads": SPEED,
+        "--gelu": ALWAYS,
+        "--activations": MODEL,
+        "--kv": ALWAYS,
+        "--output-format": SHOWN,
+    },
+    "data trace": {
+        "--out": ALWAYS,
+        "--min-tokens": ALWAYS,
+        "--batch": ["data trace {corpus} a --tokenizer {nano}/tokenizer.json --batch 2"],
+        "--seed": DISK,
+        "--tokenizer": ALWAYS,
+        "--output-format": SHOWN,
+    },
+    "data corpus": {
+        "--out": ["data corpus --list --out {new}"],
+        "--sources": ["data corpus --list --sources python"],
+        "--list": ALWAYS,
+        "--force": ["data corpus --list --force"],
+        "--output-format": SHOWN,
+    },
+    "data stats": {"--output-format": SHOWN},
     "cache": {
         "--older-than": ["cache --older-than 30d", "cache list --older-than 30d"],
         "--to": ["cache --to 20G"],
@@ -264,8 +315,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     report = {"schema_version": 1, "gelu": "erf", "reference": base, "text": text, "files": [row]}
     (folder / "report.json").write_text(json_text(report))
     write_task(folder / "tasks")
+    make_index(write_corpus(folder / "corpus", [[1, 2, 3]]))
     named = {"nano": NANO, "q4": files["Q4_0"], "f16": files["F16"], "made": made, "text": HELDOUT}
-    named |= {name: folder / name for name in ("new", "matrix", "tasks")} | {"report": folder / "report.json"}
+    named |= {name: folder / name for name in ("new", "matrix", "tasks", "corpus")} | {"report": folder / "report.json"}
     return {name: str(path) for name, path in named.items()}
 
 

@@ -17,7 +17,17 @@ from pythia_gguf.engine import model as engine
 
 PLACES = {"-o", "--out", "--to"}
 # Command -> whether a file is written there, or files into a folder.
-WRITES_A_FILE = {"imatrix": True, "measure": True, "eval": True, "plot": False, "quantize": False, "export": False}
+WRITES_A_FILE = {
+    "imatrix": True,
+    "measure": True,
+    "eval": True,
+    "plot": False,
+    "quantize": False,
+    "export": False,
+    "data dedup": False,
+    "data trace": True,
+    "data effect": True,
+}
 
 
 @pytest.fixture(scope="module")

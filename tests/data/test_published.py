@@ -74,6 +74,21 @@ def test_an_incomplete_data_set_is_refused(hub: LoopbackHub, rows: np.ndarray, w
         PublishedRows("pile-deduped")
 
 
+def test_a_server_without_ranges_is_one_line_that_advises_nothing(hub: LoopbackHub, rows: np.ndarray, pythia, tmp_path):
+    """Only who quantizes can keep a copy of the source instead."""
+    hub.faults.no_ranges = True
+    says = "EleutherAI/pile-deduped-pythia-preshuffled: the server does not give parts of files"
+    with pytest.raises(NetworkError) as e:
+        pull_rows("pile-deduped", tmp_path / "x", first_step=1, last_step=1, batch=4)
+    assert str(e.value) == says
+    for line in (
+        ["pull", "pile-deduped", "--steps", "1:1", "-o", tmp_path / "y"],
+        ["view", "pile-deduped", "--step", "1"],
+    ):
+        code, out, err = pythia("data", *line, "--batch", "4")
+        assert (code, out, err.splitlines()[-1]) == (69, "", f"Error: {says}")
+
+
 def test_dropped_connections_change_nothing(hub: LoopbackHub, rows: np.ndarray, tmp_path: Path):
     hub.faults.drops = {10, 5000, 5001, 20000, 30000}
     pull_rows("pile-deduped", tmp_path / "x", first_step=1, last_step=5, batch=4)

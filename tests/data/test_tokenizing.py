@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import re
+import signal
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +19,7 @@ import zstandard
 from tokenizers import Tokenizer
 
 from data import neox
+from patience import HANGS_S
 from pythia_gguf.data import documents as reading
 from pythia_gguf.data import tokenizing
 from pythia_gguf.data.growing import GrowingFiles
@@ -21,6 +28,7 @@ from pythia_gguf.data.rows import open_rows, read_step
 from pythia_gguf.data.token_file import TokenFile
 from pythia_gguf.data.tokenizing import tokenize
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError, StorageError, UsageError
+from pythia_gguf.files import RegularFile
 
 TOKENIZER = Path(__file__).parents[2] / "examples" / "nano" / "tokenizer.json"
 LIBRARY = Tokenizer.from_file(str(TOKENIZER))
@@ -135,9 +143,9 @@ def test_a_run_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     encoded = []
     encode = tokenizing.PieceEncoder.encode
 
-    def noting(self: tokenizing.PieceEncoder, piece: reading.Piece, *, is_json: bool) -> tokenizing.EncodedPiece:
+    def noting(self: tokenizing.PieceEncoder, piece: reading.Piece, is_json: bool) -> tokenizing.EncodedPiece:
         encoded.append(piece.first)
-        return encode(self, piece, is_json=is_json)
+        return encode(self, piece, is_json)
 
     monkeypatch.setattr(tokenizing.PieceEncoder, "encode", noting)
     tokenize(paths, tmp_path / "cut" / "x", tokenizer=TOKENIZER, processes=1)
@@ -146,6 +154,128 @@ def test_a_run_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "again").mkdir()
     tokenize(paths, tmp_path / "again" / "x", tokenizer=TOKENIZER, processes=1)
     assert (n_again < len(encoded) - n_again) is (at > 1)
+
+
+@pytest.mark.parametrize("block", [3, 50, 1 << 20])
+def test_a_packed_file_is_read_on_from_the_nearest_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int):
+    """From the end of any piece come the lines behind it, and nothing in front of its frame is read."""
+    pairs = texts(60, 4)
+    lines, pack = lines_of(pairs).splitlines(keepends=True), zstandard.ZstdCompressor().compress
+    frames = [pack(b"".join(lines[at : at + 9])) for at in range(0, len(lines), 9)]
+    begins = [sum(map(len, frames[:i])) for i in range(len(frames))]
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(b"".join(frames))
+    monkeypatch.setattr(reading, "_PIECE_BYTES", 300)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", block)
+    whole = [piece for piece in reading.read_pieces(path) if piece.lines]
+    assert b"".join(line + b"\n" for piece in whole for line in piece.lines) == b"".join(lines)
+    assert sum(piece.n_read for piece in reading.read_pieces(path)) == path.stat().st_size
+    read, starts = RegularFile.read, []
+
+    def noting(self: RegularFile, offset: int, n_bytes: int) -> bytearray:
+        starts.append(offset)
+        return read(self, offset, n_bytes)
+
+    monkeypatch.setattr(RegularFile, "read", noting)
+    for i, piece in enumerate(whole[:-1]):
+        starts.clear()
+        again = [piece for piece in reading.read_pieces(path, piece.end) if piece.lines]
+        assert [(p.first, p.lines) for p in again] == [(p.first, p.lines) for p in whole[i + 1 :]]
+        # Where a frame begins with the next line, that is known only once the frame has been looked into.
+        i_line = piece.end.line - 1
+        assert starts[0] == reading.n_before(path, piece.end)
+        assert starts[0] in {begins[i_line // 9], begins[(i_line - 1) // 9]}
+
+
+def test_whatever_zstandard_makes_is_read(tmp_path: Path):
+    """Frames to be skipped, as seekable files have them, empty ones, and windows of a gigabyte (zstd --long=30)."""
+    line, pack = lines_of([("one", None)]), zstandard.ZstdCompressor().compress
+    skipped = struct.pack("<II", 0x184D2A50, 5) + b"table"
+    wide = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=True)
+    stream = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    files = {"a": skipped + pack(line) + skipped + pack(line), "b": pack(b"") + pack(line), "c": b"", "d": pack(b"")}
+    files["e"] = stream.compress(line) + stream.flush()
+    found = {}
+    for name, data in files.items():
+        path = tmp_path / f"{name}.jsonl.zst"
+        path.write_bytes(data)
+        found[name] = b"".join(each + b"\n" for piece in reading.read_pieces(path) for each in piece.lines)
+    assert found == {"a": line + line, "b": line, "c": b"", "d": b"", "e": line}
+
+
+ONE_CORE = """
+import os, sys
+from pathlib import Path
+from pythia_gguf.data.tokenizing import tokenize
+os.environ.pop("TOKENIZERS_PARALLELISM", None)
+before = len(os.listdir("/proc/self/task"))
+tokenize(sys.argv[1:2], sys.argv[2], tokenizer=sys.argv[3], processes=1)
+assert "TOKENIZERS_PARALLELISM" not in os.environ
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+KILLED = """
+import os, signal, sys
+from pythia_gguf.data import documents
+from pythia_gguf.data.growing import GrowingFiles
+from pythia_gguf.data.tokenizing import tokenize
+if __name__ == "__main__":
+    documents._PIECE_BYTES = 200
+    GrowingFiles.append = lambda *what: os.kill(os.getpid(), signal.SIGKILL)
+    tokenize(sys.argv[1:2], sys.argv[2], tokenizer=sys.argv[3], processes=2)
+"""
+
+
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A program that tokenizes a corpus; waits until all that it started has closed its streams, that is, has ended."""
+    (folder / "program.py").write_text(code)
+    (folder / "a.jsonl").write_bytes(lines_of(texts(300, 5)))
+    line = [sys.executable, folder / "program.py", folder / "a.jsonl", folder / "x", TOKENIZER]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=HANGS_S)
+
+
+def test_one_process_takes_one_core(tmp_path: Path):
+    """The library would start a thread for each CPU."""
+    done = run(ONE_CORE, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path):
+    """It kills itself when the first ids come back, so others are at work then."""
+    done = run(KILLED, tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    tokenize([tmp_path / "a.jsonl"], tmp_path / "x", tokenizer=TOKENIZER, processes=1)
+
+
+class Heard:
+    """Progress that adds up what it hears."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def stage(self, name: str, total: int, unit: str) -> None:
+        self.total, self.done = total, 0
+
+    def advance(self, what: str, n: int) -> None:
+        self.done += n
+
+
+def test_progress_ends_at_its_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also of packed files, which hold more than they are long, and of a run that goes on."""
+    paths, _ = corpus_files(tmp_path)
+    monkeypatch.setattr(reading, "_PIECE_BYTES", 500)
+    monkeypatch.setattr(tokenizing, "_SAVE_BYTES", 1000)
+    move = GrowingFiles.move
+
+    def once(self: GrowingFiles, name: str, place: Path) -> None:
+        monkeypatch.setattr(GrowingFiles, "move", move)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GrowingFiles, "move", once)
+    for _ in range(2):
+        heard = Heard()
+        with contextlib.suppress(KeyboardInterrupt):
+            tokenize(paths, tmp_path / "x", tokenizer=TOKENIZER, processes=1, progress=heard)
+        assert (heard.done, heard.total) == (sum(path.stat().st_size for path in paths),) * 2
 
 
 BAD = {
@@ -179,13 +309,19 @@ def test_what_cannot_be_tokenized(tmp_path: Path):
         ("bad.jsonl.zst", b"not Zstandard at all"),
         ("empty.jsonl", b"\n"),
         ("a.csv", b"x"),
+        ("more.jsonl.zst", packed + b"more"),
     ):
         (tmp_path / name).write_bytes(data)
+    (tmp_path / "folder.jsonl").mkdir()
+    os.mkfifo(tmp_path / "fifo.jsonl")
     good = tmp_path / "good.txt"
     good.write_bytes(b"good")
     cases: list[tuple[list[Path], dict[str, object], type[PythiaGGUFError], str]] = [
         ([tmp_path / "cut.jsonl.zst"], {}, ModelFileError, "cut short: it ends inside a frame"),
         ([tmp_path / "bad.jsonl.zst"], {}, ModelFileError, "byte 0: damaged: "),
+        ([tmp_path / "more.jsonl.zst"], {}, ModelFileError, "byte 0: damaged: "),
+        ([tmp_path / "folder.jsonl"], {}, ModelFileError, "folder.jsonl: not a regular file"),
+        ([tmp_path / "fifo.jsonl"], {}, ModelFileError, "fifo.jsonl: not a regular file"),
         ([tmp_path / "empty.jsonl"], {}, UsageError, "corpus holds no document"),
         ([tmp_path / "a.csv"], {}, UsageError, "corpus must end with .jsonl or .txt, or that and .zst: "),
         ([tmp_path / "none.jsonl"], {}, StorageError, "none.jsonl: cannot open"),
@@ -232,4 +368,24 @@ def test_from_text_to_what_a_step_saw(pythia, tmp_path: Path, seed: int):
     assert read_step(rows, 3, 4)[1].tolist() == expected[8:12]
     rows.close()
     code, out, err = pythia("data", "view", tmp_path / "x", "--step", "3", "--row", "1", "--batch", "4")
-    assert (code, out) == (0, f"--- step 3, row 9\n{LIBRARY.decode(expected[9], skip_special_tokens=False)}\n"), err
+    parts = [line for line in out.splitlines() if re.match(r"--- \d+ tokens from token \d+ of document \d+: ", line)]
+    text = LIBRARY.decode(expected[9], skip_special_tokens=False)
+    assert (code, out) == (0, "\n".join(["--- step 3, row 9", *parts, text, ""])), err
+    assert sum(int(part.split()[1]) for part in parts) == 33
+
+
+def test_each_part_of_a_row_has_its_document_and_source(pythia, tmp_path: Path):
+    pairs = texts(60, 7)
+    (tmp_path / "a.jsonl").write_bytes(lines_of(pairs))
+    tokenize([tmp_path / "a.jsonl"], tmp_path / "x", tokenizer=TOKENIZER, processes=1)
+    make_order(tmp_path / "x", steps=6, batch=4, context=32)
+    ids, names = expected_ids(pairs), [source or "" for text, source in pairs if text]
+    for step in range(1, 7):
+        line = ("data", "view", tmp_path / "x", "--step", step, "--batch", "4", "--output-format", "json", "--ids")
+        code, out, err = pythia(*map(str, line))
+        assert code == 0, err
+        for row in json.loads(out)["rows"]:
+            parts = [(p["document"], p["first"], p["n_tokens"]) for p in row["documents"]]
+            assert [i for d, first, n in parts for i in ids[d][first : first + n]] == row["ids"]
+            assert [p["source"] for p in row["documents"]] == [names[d] for d, _, _ in parts]
+            assert all(n > 0 for _, _, n in parts)

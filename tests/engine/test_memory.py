@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import neox
 from engine.nano import HELDOUT, nano_files
 from press import tiny
 from pythia_gguf.cli.main import COMMANDS, find_command
@@ -96,6 +97,7 @@ HUGE = {
     "bench --prompt": ("bench", "MODEL", "--prompt", "100000000"),
     "bench --tokens": ("bench", "MODEL", "--tokens", "100000000"),
     "bench --repeats": ("bench", "MODEL", "--repeats", "0"),
+    "data order --context": ("data", "order", "PREFIX", "--steps", "1000", "--context", "1000000000"),
     "generate --max-tokens": ("generate", "MODEL", "a", "--max-tokens", "100000000"),
     "imatrix --context": ("imatrix", "MODEL", "--text", str(HELDOUT), "--context", "100000000", "-o", "OUT"),
     "serve --context": ("serve", "MODEL", "--context", "100000000", "--port", "0", "--check"),
@@ -114,10 +116,11 @@ def test_every_size_that_a_command_takes_is_tried():
 @pytest.mark.parametrize("option", HUGE)
 def test_size_beyond_all_memory_is_one_line(pythia, option: str, tmp_path: Path):
     named = {"MODEL": str(nano_files()["Q4_K_M"]), "OUT": str(tmp_path / "out.gguf")}
+    named["PREFIX"] = str(neox.write_corpus(tmp_path / "corpus", [[1, 2]]))
     code, out, err = pythia(*(named.get(a, a) for a in HUGE[option]))
     assert (code, out) == (2, ""), err
     assert "Traceback" not in err
-    flag = option.split()[1]
+    flag = option.split()[-1]
     assert flag in err.splitlines()[-1] or "do not fit into the context of 512" in err.splitlines()[-1]
 
 

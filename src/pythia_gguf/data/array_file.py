@@ -64,6 +64,10 @@ class ArrayFile:
         data = self._file.read(self._at + start * self._entry_bytes, (stop - start) * self._entry_bytes)
         return np.frombuffer(data, self._dtype).reshape(stop - start, *self.shape[1:])
 
+    def read_one(self, i: int) -> int:
+        """An entry of an array of one axis without a sign; the caller has checked that it is there."""
+        return int.from_bytes(self._file.read(self._at + i * self._entry_bytes, self._entry_bytes), "little")
+
     def _read_header(self, dtypes: Sequence[str], n_axes: int) -> None:
         head = _HEADER.match(self._file.read(0, min(self._file.size, _MOST_HEADER)))
         if head is None or head.end() != len(_MAGIC) + 2 + int.from_bytes(head["length"], "little"):

@@ -1,12 +1,13 @@
 """Files that grow over hours in a hidden folder, and a state that says how far they are whole: a killed run goes on.
 
-.NAME.unfinished/state.json   the plan of the run, the size of each file, and where the run is in its work
+.NAME.unfinished/state.json   the plan of the run, the size of each file, where the run is in its work; a hash of these
 .NAME.unfinished/tokens ...   the files; bytes behind those that the state knows of are cut off
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from pythia_gguf.files import fsync_folder, storage_error, write_all, write_text
 from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.lock import lock
 
-_SHAPE = {"plan": dict, "sizes": {"*": int}, "position": dict}
+_SHAPE = {"sha256": str, "plan": dict, "sizes": {"*": int}, "position": dict}
 
 
 class GrowingFiles:
@@ -77,7 +78,8 @@ class GrowingFiles:
         except OSError as e:
             raise storage_error(self.folder, e) from e
         self.position = dict(position)
-        write_text(self._state, json_text({"plan": self._plan, "sizes": sizes, "position": self.position}))
+        state = {"plan": self._plan, "sizes": sizes, "position": self.position}
+        write_text(self._state, json_text({"sha256": _hash(state)} | state))
 
     def move(self, name: str, place: Path) -> None:
         """Give a file that is complete its final name."""
@@ -106,10 +108,16 @@ class GrowingFiles:
             return {}
         try:
             state = read_json_object(self._state, _SHAPE)
-        except ModelFileError:  # damaged: the work is done again
+        except ModelFileError:  # damaged, as below: the work is done again
+            return {}
+        if state.pop("sha256") != _hash(state):
             return {}
         sizes = {name: (self.folder / name).stat().st_size for name in state["sizes"] if (self.folder / name).exists()}
         if state["plan"] != self._plan or any(sizes.get(name, -1) < size for name, size in state["sizes"].items()):
             return {}
         self.position = state["position"]
         return dict(state["sizes"])
+
+
+def _hash(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json_text(state).encode()).hexdigest()

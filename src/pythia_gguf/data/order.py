@@ -23,6 +23,7 @@ from pythia_gguf.arguments import checked, whole_number
 from pythia_gguf.data.array_file import ArrayFile, write_array
 from pythia_gguf.data.token_file import TokenFile
 from pythia_gguf.errors import Argument, ModelFileError, UsageError
+from pythia_gguf.machine import require_memory
 from pythia_gguf.progress import Progress, Silence
 
 PARTS = ("doc_idx", "sample_idx", "shuffle_idx")
@@ -30,6 +31,7 @@ _KINDS = {"doc_idx": (("<i4",), 1), "sample_idx": (("<i4", "<i8"), 2), "shuffle_
 # GPT-NeoX makes so many more rows than it trains on; a product of floats, rounded up.
 _SPARE = 1.005
 _MOST_DOCUMENTS = 2**31 - 1
+_ASK_FOR_LESS = (". Ask for fewer ", Argument("steps"), " or less ", Argument("context"))
 # As many are in the processor's cache while rows are looked for in them.
 _DOCUMENTS_AT_ONCE = 1 << 18
 
@@ -105,7 +107,7 @@ def make_order(
     n_epochs = -(-(n_samples * context + 1) // n_tokens)
     if n_epochs * n_documents > _MOST_DOCUMENTS:
         n_read = f"{n_documents} documents {n_epochs} times over"
-        raise UsageError(Argument("steps"), f": {n_read} are more than GPT-NeoX can number")
+        raise UsageError(f"{n_read} are more than GPT-NeoX can number", *_ASK_FOR_LESS)
     order = Order(
         prefix=Path(prefix),
         n_samples=n_samples,
@@ -117,6 +119,9 @@ def make_order(
         is_new=force or not all(path.is_file() for path in order_files(prefix, n_samples, context, seed).values()),
     )
     if order.is_new:
+        entry = 2 * np.dtype(index_type(n_epochs * n_tokens, context)).itemsize
+        n_bytes = 4 * n_documents * (1 + n_epochs) + entry * (order.n_rows + 1)
+        require_memory(n_bytes, f"an order of {order.n_rows} rows", hints=_ASK_FOR_LESS)
         _build(order, sizes, n_tokens, progress or Silence())
     else:
         _check_lengths(order, n_documents)
@@ -183,6 +188,12 @@ def find_orders(prefix: str | os.PathLike[str]) -> list[tuple[int, int, int]]:
     return sorted((n, c, s) for n, c, s in found if all(p.is_file() for p in order_files(prefix, n, c, s).values()))
 
 
+def read_part(part: str, path: Path) -> np.ndarray:
+    """A whole array of an order; raises StorageError, ModelFileError."""
+    with ArrayFile(path, *_KINDS[part]) as array:
+        return array.read(0, len(array))
+
+
 class OrderedRows:
     """Rows of training, read through an order.
 
@@ -223,27 +234,36 @@ class OrderedRows:
             raise IndexError(f"rows {first}..{first + n} of {self.n_rows}")
         return np.stack([self._row(i) for i in range(first, first + n)])
 
+    def documents_of(self, i: int) -> list[tuple[int, int, int]]:
+        """(document, first of its tokens there, how many) of what a row shows, in its order; raises as `read_rows`."""
+        return [(document, begin, len(ids)) for document, begin, ids in self._parts(i) if len(ids)]
+
     def _row(self, i: int) -> np.ndarray:
+        return np.concatenate([ids for _, _, ids in self._parts(i)])
+
+    def _parts(self, i: int) -> list[tuple[int, int, np.ndarray]]:
+        """(document, first of its tokens there, ids) of what a row shows."""
         k = int(self._shuffle.read(i, i + 1)[0])
         if not 0 <= k < self.n_rows:
             raise ModelFileError(f"entry {i} is {k}, of {self.n_rows} rows", path=self._shuffle.path)
         (first, start), (last, end) = self._samples.read(k, k + 2).tolist()
         if not 0 <= first <= last < len(self._documents):
             raise ModelFileError(f"row {k} goes from document {first} to {last}", path=self._samples.path)
-        parts: list[np.ndarray] = []
+        parts: list[tuple[int, int, np.ndarray]] = []
         left = self.row_tokens
         for place in range(first, last + 1):
             document = int(self._documents.read(place, place + 1)[0])
             begin = start if place == first else 0
             try:
-                parts.append(self._tokens.read(document, begin, end + 1 - begin if place == last else None))
+                ids = self._tokens.read(document, begin, end + 1 - begin if place == last else None)
             except IndexError as e:
                 message = f"row {k}: {e}: the order is of other documents"
                 raise ModelFileError(message, path=self._samples.path) from None
-            left -= len(parts[-1])
+            parts.append((document, begin, ids))
+            left -= len(ids)
             if left < 0:
                 break
         if left:
             message = f"row {k} has not {self.row_tokens} tokens: the order is of other documents"
             raise ModelFileError(message, path=self._samples.path)
-        return np.concatenate(parts)
+        return parts

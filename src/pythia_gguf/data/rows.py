@@ -57,10 +57,21 @@ def open_rows(name: str | os.PathLike[str], *, seed: int | None = None, endpoint
     if not idx_path(name).is_file():
         hint = nearest(os.fspath(name), REPOSITORY_OF)
         raise StorageError(f"{one_line(os.fspath(idx_path(name)))}: no such file{hint}")
+    order = find_order(name, seed)
+    if order is None:
+        raise UsageError(f"{one_line(os.fspath(name))} has no order. Make one: pythia data order")
+    return OrderedRows(name, *order)
+
+
+def find_order(name: str | os.PathLike[str], seed: int | None = None) -> tuple[int, int, int] | None:
+    """(n_samples, context, seed) of the order of PREFIX, None where it has none.
+
+    seed    of the order, where PREFIX has several
+    Raises  UsageError where there is more than one, or none of that seed
+    """
     orders = [order for order in find_orders(name) if seed in (None, order[2])]
-    if not orders:
-        of_seed = "" if seed is None else f" of seed {seed}"
-        raise UsageError(f"{one_line(os.fspath(name))} has no order{of_seed}. Make one: pythia data order")
+    if not orders and seed is not None:
+        raise UsageError(f"{one_line(os.fspath(name))} has no order of seed {seed}. Make one: pythia data order")
     if len(orders) > 1:
         told = "; ".join(f"{n} rows of {context + 1} tokens, seed {s}" for n, context, s in orders)
         raise UsageError(
@@ -68,7 +79,7 @@ def open_rows(name: str | os.PathLike[str], *, seed: int | None = None, endpoint
             Argument("seed"),
             ", or remove others",
         )
-    return OrderedRows(name, *orders[0])
+    return orders[0] if orders else None
 
 
 def read_step(rows: Rows, step: int, batch: int, row: int | None = None) -> tuple[int, np.ndarray]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -107,6 +108,20 @@ class TokenFile:
         if start < 0 or n_tokens < 0 or start + n_tokens > self.n_tokens:
             raise IndexError(f"tokens {start}..{start + n_tokens} of {self.n_tokens}")
         return self._ids(start * self.dtype.itemsize, n_tokens)
+
+    def end_after(self, position: int) -> int:
+        """Where the sequence ends that holds a position of the file."""
+        return int(self._begins[np.searchsorted(self._begins, position, "right")])
+
+    def sequences_at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For positions of the file, i64 [n]: the sequences that hold them, and the places in these."""
+        numbers = np.searchsorted(self._begins, positions, "right") - 1
+        return numbers, positions - self._begins[numbers]
+
+    @cached_property
+    def _begins(self) -> np.ndarray:
+        """Positions at which sequences begin, and where the last one ends."""
+        return np.append([0], np.cumsum(self.sizes(), dtype=np.int64))
 
     @property
     def _pointers(self) -> int:

@@ -11,41 +11,46 @@ how many there are. A run that was ended goes on.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
+import hashlib
 import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pythia_gguf.arguments import checked, one_of, whole_number
+from pythia_gguf.arguments import checked, one_of
 from pythia_gguf.data.array_file import write_array
-from pythia_gguf.data.documents import Piece, check_names, document_of, is_lines, read_pieces
+from pythia_gguf.data.documents import (
+    BROKEN,
+    Piece,
+    Place,
+    broken_line,
+    check_names,
+    documents_of,
+    is_lines,
+    n_before,
+    read_pieces,
+    size_of,
+)
 from pythia_gguf.data.growing import GrowingFiles
+from pythia_gguf.data.processes import Workers, process_count
 from pythia_gguf.data.pulled import tokenizer_beside
+from pythia_gguf.data.text import open_tokenizer
 from pythia_gguf.data.token_file import TokenFile, bin_path, idx_path, write_idx
-from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
-from pythia_gguf.files import RegularFile, check_file_place, read_whole, sha256_of, write_all, write_beside, write_text
+from pythia_gguf.errors import Argument, ModelFileError, UsageError
+from pythia_gguf.files import check_file_place, read_whole, write_all, write_beside, write_text
 from pythia_gguf.json_file import json_text, read_json_object
-from pythia_gguf.machine import usable_cpus
 from pythia_gguf.progress import Progress, Silence
-from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SCHEMA_VERSION = 1
-BROKEN = ("stop", "skip")
 EOD = "<|endoftext|>"
 _NAMES = ("tokens", "sizes", "sources")
-# Pieces that wait for each process, and bytes of ids after which the work is saved.
-_AHEAD = 3
+# Bytes of ids after which the work is saved.
 _SAVE_BYTES = 64 << 20
 _SHAPE = {
     "inputs": [dict],
@@ -54,6 +59,9 @@ _SHAPE = {
     "broken_lines": str,
     "n_documents": int,
     "n_tokens": int,
+    "n_empty": int,
+    "sources": [{"name": str, "documents": int, "tokens": int}],
+    "left_out": [{"file": str, "line": int, "why": str}],
 }
 
 
@@ -78,40 +86,28 @@ class EncodedPiece:
 class PieceEncoder:
     """Makes ids of pieces, in the process that has it."""
 
-    def __init__(self, tokenizer: str, eod: str) -> None:
-        """Load a tokenizer.json; raises UsageError where its ids are too large, or no token ends a document."""
-        self._tokenizer = load_tokenizer(tokenizer)
-        n = self._tokenizer.get_vocab_size()
+    def __init__(self, tokenizer: Tokenizer, eod: str) -> None:
+        """Take a tokenizer; raises UsageError where its ids are too large, or no token ends a document."""
+        self._tokenizer = tokenizer
+        n = tokenizer.get_vocab_size()
         if n > 1 << 16:
-            raise UsageError(f"{one_line(tokenizer)}: {n} tokens do not fit into two bytes")
-        self._eod = self._tokenizer.token_to_id(eod)
+            raise UsageError(Argument("tokenizer"), f" has {n} tokens, whose ids do not fit into two bytes")
+        self._eod = tokenizer.token_to_id(eod)
         if self._eod is None:
-            raise UsageError(Argument("eod"), f": {one_line(tokenizer)} has no token {eod!r}")
+            raise UsageError(Argument("eod"), f": the tokenizer has no token {eod!r}")
 
-    def encode(self, piece: Piece, *, is_json: bool) -> EncodedPiece:
+    def encode(self, piece: Piece, is_json: bool) -> EncodedPiece:
         """The documents of a piece."""
-        texts, sources, broken, n_empty = [], [], [], 0
-        for number, line in enumerate(piece.lines, piece.first):
-            if is_json and not line.strip():
-                continue
-            try:
-                document = document_of(line, is_json=is_json)
-            except ValueError as e:
-                broken.append((number, one_line(str(e), 200)))
-                continue
-            if document.text:
-                texts.append(document.text)
-                sources.append(document.source)
-            else:
-                n_empty += 1
-        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        documents, broken = documents_of(piece, is_json=is_json)
+        with_text = [document for _, document in documents if document.text]
+        encoded = self._tokenizer.encode_batch_fast([d.text for d in with_text], add_special_tokens=False)
         ids = [[*each.ids, self._eod] for each in encoded]
         return EncodedPiece(
             ids=b"".join(np.array(each, "<u2").tobytes() for each in ids),
             sizes=[len(each) for each in ids],
-            sources=sources,
+            sources=[document.source for document in with_text],
             broken=broken,
-            n_empty=n_empty,
+            n_empty=len(documents) - len(with_text),
         )
 
 
@@ -129,7 +125,7 @@ def tokenize(
 ) -> dict[str, Any]:
     """Make PREFIX.bin and PREFIX.idx of the documents in some files.
 
-    tokenizer  a tokenizer.json
+    tokenizer  a tokenizer.json, a GGUF, a folder that holds one of them, or a model of the Hub
     eod        the token that ends every document
     broken     what a line does that is no document: "stop" the run, or be left out ("skip")
     processes  default one per CPU; no byte depends on it
@@ -138,21 +134,27 @@ def tokenize(
     Raises     UsageError, StorageError, LockedError; ModelFileError for damaged files and, with "stop", a broken line
     """
     one_of("broken", broken, BROKEN)
-    n_processes = usable_cpus().n if processes is None else int(whole_number(1)("processes", processes))
+    n_processes = process_count(processes)
     paths, prefix = [Path(path) for path in corpus], Path(out)
     check_names(paths)
-    encoder = PieceEncoder(os.fspath(tokenizer), eod)
-    inputs = [{"file": path.name, "bytes": _size(path)} for path in paths]
+    progress = progress or Silence()
+    opened = open_tokenizer(tokenizer, progress)
+    encoder = PieceEncoder(opened.library, eod)
+    inputs = [{"file": path.name, "bytes": size_of(path)} for path in paths]
     for path in (bin_path(prefix), idx_path(prefix), corpus_path(prefix)):
         check_file_place(path)
-    facts = {"inputs": inputs, "tokenizer_sha256": sha256_of(tokenizer), "eod": eod, "broken_lines": broken}
+    facts = {
+        "inputs": inputs,
+        "tokenizer_sha256": hashlib.sha256(opened.json).hexdigest(),
+        "eod": eod,
+        "broken_lines": broken,
+    }
     if bin_path(prefix).exists() and not force:
         return _already(prefix, facts)
     plan = facts | {"times": [path.stat().st_mtime_ns for path in paths]}
-    with GrowingFiles(prefix, _NAMES, plan) as files, ExitStack() as stack:
-        submit = _submitter(stack, encoder, n_processes, os.fspath(tokenizer), eod)
-        run = _Run(files, paths, progress or Silence())
-        run.encode_all(submit, n_processes * _AHEAD, skip=broken == "skip")
+    with GrowingFiles(prefix, _NAMES, plan) as files, Workers(n_processes, encoder) as workers:
+        run = _Run(files, paths, progress)
+        run.encode_all(workers, skip=broken == "skip")
         told = {"schema_version": SCHEMA_VERSION} | facts | run.summary()
         if not run.n_documents:
             raise UsageError(Argument("corpus"), " holds no document")
@@ -161,7 +163,7 @@ def tokenize(
         write_idx(idx_path(prefix), np.frombuffer(read_whole(files.folder / "sizes"), "<i4"))
         write_array(sources_path(prefix), np.frombuffer(read_whole(files.folder / "sources"), "<u2"))
         with write_beside(tokenizer_beside(prefix)) as file:
-            write_all(file, read_whole(tokenizer))
+            write_all(file, opened.json)
         write_text(corpus_path(prefix), json_text(told))
         files.move("tokens", bin_path(prefix))
         files.remove()
@@ -173,7 +175,7 @@ class _Run:
 
     def __init__(self, files: GrowingFiles, paths: list[Path], progress: Progress) -> None:
         self._files, self._paths, self._progress = files, paths, progress
-        at = files.position or {"file": 0, "end": 0, "line": 1, "empty": 0, "broken": [], "sources": []}
+        at = files.position or {"file": 0, "place": asdict(Place()), "empty": 0, "broken": [], "sources": []}
         self._at = at
         # Name -> [place in the list, documents, tokens].
         self._sources = {name: [i, n, tokens] for i, (name, n, tokens) in enumerate(at["sources"])}
@@ -182,21 +184,23 @@ class _Run:
     def n_documents(self) -> int:
         return sum(n for _, n, _ in self._sources.values())
 
-    def encode_all(self, submit: Callable[[Piece, bool], Future[EncodedPiece]], n_ahead: int, *, skip: bool) -> None:
+    def encode_all(self, workers: Workers, *, skip: bool) -> None:
         """Have every piece encoded that is not yet, several at a time, and append what comes in order."""
-        self._progress.stage("tokenizing", sum(map(_size, self._paths)), "bytes")
-        waiting: deque[tuple[int, Piece, Future[EncodedPiece]]] = deque()
+        sizes = [size_of(path) for path in self._paths]
+        self._progress.stage("tokenizing", sum(sizes), "bytes")
+        start = self._at["file"]
+        there = sum(sizes[:start])
+        if start < len(sizes):
+            there += n_before(self._paths[start], Place.restored(self._at["place"]))
+        self._progress.advance("there already", there)
         unsaved = 0
-        for i, piece in self._pieces():
-            waiting.append((i, piece, submit(piece, is_lines(self._paths[i]))))
-            if len(waiting) > n_ahead:
-                unsaved += self._take(*waiting.popleft(), skip=skip)
+        items = (((i, piece), (piece, is_lines(self._paths[i]))) for i, piece in self._pieces())
+        for (i, piece), encoded in workers.each("encode", items):
+            unsaved += self._take(i, piece, encoded, skip=skip)
             if unsaved > _SAVE_BYTES:
                 self._save()
                 unsaved = 0
-        while waiting:
-            self._take(*waiting.popleft(), skip=skip)
-        self._at |= {"file": len(self._paths), "end": 0, "line": 1}
+        self._at |= {"file": len(self._paths), "place": asdict(Place())}
         self._save()
 
     def summary(self) -> dict[str, Any]:
@@ -208,21 +212,13 @@ class _Run:
 
     def _pieces(self) -> Iterator[tuple[int, Piece]]:
         for i in range(self._at["file"], len(self._paths)):
-            is_first = i == self._at["file"]
-            start, line = (self._at["end"], self._at["line"]) if is_first else (0, 1)
-            yield from ((i, piece) for piece in read_pieces(self._paths[i], start, line))
+            start = Place.restored(self._at["place"]) if i == self._at["file"] else Place()
+            yield from ((i, piece) for piece in read_pieces(self._paths[i], start))
 
-    def _take(self, i: int, piece: Piece, future: Future[EncodedPiece], *, skip: bool) -> int:
+    def _take(self, i: int, piece: Piece, encoded: EncodedPiece, *, skip: bool) -> int:
         """Append a piece; returns the bytes of its ids."""
-        try:
-            encoded = future.result()
-        except BrokenProcessPool:
-            raise MemoryError("a process that made ids was ended from outside. Use fewer processes") from None
         if encoded.broken and not skip:
-            line, why = encoded.broken[0]
-            raise ModelFileError(
-                f"{why}. Mend it, or use ", Argument("broken", "skip"), path=self._paths[i], field=f"line {line}"
-            )
+            raise broken_line(self._paths[i], encoded.broken)
         for name, size in zip(encoded.sources, encoded.sizes, strict=True):
             counts = self._sources.setdefault(name, [len(self._sources), 0, 0])
             counts[1] += 1
@@ -232,76 +228,14 @@ class _Run:
         self._files.append("tokens", encoded.ids)
         self._files.append("sizes", np.array(encoded.sizes, "<i4").tobytes())
         self._files.append("sources", np.array([self._sources[name][0] for name in encoded.sources], "<u2").tobytes())
-        done = {"file": i, "end": piece.end, "line": piece.first + len(piece.lines)}
-        self._at |= done | {"empty": self._at["empty"] + encoded.n_empty}
+        self._at |= {"file": i, "place": asdict(piece.end), "empty": self._at["empty"] + encoded.n_empty}
         self._at["broken"] += [[i, line, why] for line, why in encoded.broken]
-        self._progress.advance(self._paths[i].name, sum(map(len, piece.lines)) + len(piece.lines))
+        self._progress.advance(self._paths[i].name, piece.n_read)
         return len(encoded.ids)
 
     def _save(self) -> None:
         self._at["sources"] = [[name, n, tokens] for name, (_, n, tokens) in self._sources.items()]
         self._files.save(self._at)
-
-
-# The encoder of a process that makes ids for another one.
-_OWN: list[PieceEncoder] = []
-
-
-def _begin(tokenizer: str, eod: str) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Where signals cannot be blocked: Ctrl-C ends the process that waits for us, and that one ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _OWN.append(PieceEncoder(tokenizer, eod))
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for pieces for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _encode(piece: Piece, is_json: bool) -> EncodedPiece:
-    return _OWN[0].encode(piece, is_json=is_json)
-
-
-def _submitter(
-    stack: ExitStack, encoder: PieceEncoder, n_processes: int, tokenizer: str, eod: str
-) -> Callable[[Piece, bool], Future[EncodedPiece]]:
-    """What has a piece encoded: here, or in other processes while the block of `stack` runs."""
-    if n_processes == 1:
-
-        def here(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
-            done: Future[EncodedPiece] = Future()
-            done.set_result(encoder.encode(piece, is_json=is_json))
-            return done
-
-        return here
-    # Not forked: the library of tokenizers may have threads already.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(n_processes, context, _begin, (tokenizer, eod))
-    stack.callback(pool.shutdown, cancel_futures=True)
-
-    def elsewhere(piece: Piece, is_json: bool) -> Future[EncodedPiece]:
-        with _deaf():
-            return pool.submit(_encode, piece, is_json)
-
-    return elsewhere
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started in the block never hear what a terminal sends to all of them: we end them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def corpus_path(prefix: str | os.PathLike[str]) -> Path:
@@ -324,8 +258,3 @@ def _already(prefix: Path, facts: dict[str, Any]) -> dict[str, Any]:
                     return told
     way_out = (Argument("out"), ", or use ", Argument("force", True))
     raise UsageError(f"{bin_path(prefix)}: other tokens are there. Choose another ", *way_out)
-
-
-def _size(path: Path) -> int:
-    with RegularFile(path) as file:
-        return file.size

@@ -60,14 +60,16 @@ class MeasuredScore:
 def plot_published(folder: Path, measured: Sequence[MeasuredScore] = ()) -> list[Path]:
     """Five pictures, one for each task: accuracy by size of the models."""
     return [
-        _save(folder / f"{task}.png", partial(_by_size, task=task, measured=[m for m in measured if m.task == task]))
+        save_picture(
+            folder / f"{task}.png", partial(_by_size, task=task, measured=[m for m in measured if m.task == task])
+        )
         for task in TASKS
     ]
 
 
 def plot_steps(folder: Path) -> list[Path]:
     """One picture: the five tasks through the training of pythia-410m-deduped."""
-    return [_save(folder / "training.png", _through_training)]
+    return [save_picture(folder / "training.png", _through_training)]
 
 
 def plot_reports(reports: Mapping[str, Mapping[str, Any]], sha256: Sequence[str], folder: Path) -> list[Path]:
@@ -77,7 +79,7 @@ def plot_reports(reports: Mapping[str, Mapping[str, Any]], sha256: Sequence[str]
     sha256   of their files: kept in the pictures
     """
     return [
-        _save(folder / f"{name}.png", partial(_against_bits, reports=reports, key=key), sha256)
+        save_picture(folder / f"{name}.png", partial(_against_bits, reports=reports, key=key), sha256)
         for name, key in (("divergence", "kl_mean"), ("perplexity", "ppl"))
     ]
 
@@ -102,7 +104,12 @@ def _text_chunk(sha256: Sequence[str]) -> bytes:
     return f"{_DRAWN_FROM}\0{' '.join(sha256)}.".encode()
 
 
-def _save(path: Path, draw: Callable[[Any], None], sha256: Sequence[str] = ()) -> Path:
+def save_picture(path: Path, draw: Callable[[Any], None], sha256: Sequence[str] = ()) -> Path:
+    """Write what `draw` draws on axes as a PNG, in a folder that is made if it is missing; returns the path.
+
+    sha256  of reports that it is drawn of: kept in it
+    Raises  UsageError without matplotlib, StorageError
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as e:

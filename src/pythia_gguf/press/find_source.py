@@ -115,7 +115,7 @@ def open_location(found: SourceLocation, name: str | None, imatrix: str | os.Pat
     return opened if imatrix is None else with_imatrix(opened, Path(imatrix))
 
 
-def find_path(place: str, progress: Progress | None) -> Path:
+def find_path(place: str | os.PathLike[str], progress: Progress | None) -> Path:
     """The path of a file or folder on this machine; for a name, of the GGUF that it means or a checkpoint's text files.
 
     Raises as `find_source`.

@@ -13,7 +13,7 @@ from pythia_gguf.json_file import json_text
 
 @click.command("tokenize", cls=Command)
 @click.argument("corpus", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--tokenizer", required=True, type=click.Path(path_type=Path), help="A tokenizer.json.")
+@click.option("--tokenizer", required=True, help="A tokenizer.json, or a model: file, folder or name.")
 @click.option("-o", "--out", required=True, metavar="PREFIX", help="Names of the files, without what follows the dot.")
 @click.option("--eod", default="<|endoftext|>", show_default=True, metavar="TOKEN", help="Ends every document.")
 @click.option(
@@ -28,7 +28,7 @@ from pythia_gguf.json_file import json_text
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     corpus: tuple[Path, ...],
-    tokenizer: Path,
+    tokenizer: str,
     out: str,
     eod: str,
     broken: str,
@@ -44,7 +44,7 @@ def command(
 
     \b
     pythia data tokenize train.jsonl.zst --tokenizer pythia-70m/tokenizer.json -o corpus
-    pythia data tokenize a.jsonl b.jsonl --tokenizer tokenizer.json -o corpus --broken skip
+    pythia data tokenize a.jsonl b.jsonl --tokenizer pythia-70m -o corpus --broken skip
     """
     from pythia_gguf.cli.progress import make_progress
     from pythia_gguf.data.tokenizing import tokenize

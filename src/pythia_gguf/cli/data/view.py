@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.json_file import json_text
+
+if TYPE_CHECKING:
+    from pythia_gguf.data.rows import Rows
+    from pythia_gguf.data.sources import Sources
 
 SCHEMA_VERSION = 1
 
@@ -18,9 +22,7 @@ SCHEMA_VERSION = 1
 @click.option("--row", type=int, help="One row of the step, from 0 on.  [default: all]")
 @click.option("--batch", type=int, default=1024, show_default=True, help="Rows of a step.")
 @click.option("--seed", type=int, help="Of the order, where PREFIX has several.")
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.  [default: the one beside PREFIX]"
-)
+@click.option("--tokenizer", help="A tokenizer.json, or a model: file, folder or name.  [default: beside PREFIX]")
 @click.option("--ids", "as_ids", is_flag=True, help="Ids in place of text.")
 @click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -30,7 +32,7 @@ def command(
     row: int | None,
     batch: int,
     seed: int | None,
-    tokenizer: Path | None,
+    tokenizer: str | None,
     as_ids: bool,
     endpoint: str | None,
     output_format: str,
@@ -41,6 +43,8 @@ def command(
     pile-deduped name what Pythia was trained on; of those, only the rows that are shown are fetched, 4,098 bytes each.
 
     Rows are counted from 0, steps from 1: step N sees rows BATCH (N - 1) to BATCH N - 1, and Pythia has 1,024 of them.
+    Where it is known from which sources documents are, each part of a row is shown with its document and source.
+
     Three models of version 0 (160M, 410M, 1.4B) had 2,048, and their steps on the Hub are twice their updates, so their
     step2000 is --step 1000 --batch 2048.
 
@@ -50,22 +54,45 @@ def command(
     pythia data view rows --step 1000 --row 17 --ids
     """
     from pythia_gguf.data.rows import open_rows, read_step
+    from pythia_gguf.data.sources import Sources
     from pythia_gguf.data.text import find_tokenizer, text_of
 
     if as_ids:
         refuse_given("tokenizer", "where ids are shown")
     rows = open_rows(prefix, seed=seed, endpoint=endpoint)
+    sources = Sources(prefix)
     try:
         first, shown = read_step(rows, step, batch, row)
+        documents = [_documents(rows, sources, i) for i in range(first, first + len(shown))]
     finally:
         rows.close()
+        sources.close()
     library = None if as_ids else find_tokenizer(prefix, tokenizer, endpoint)
-    texts = [None if library is None else text_of(library, ids) for ids in shown.tolist()]
-    numbered = list(zip(range(first, first + len(shown)), shown.tolist(), texts, strict=True))
+    entries: list[dict[str, Any]] = []
+    for i, ids in enumerate(shown.tolist()):
+        text = {} if library is None else {"text": text_of(library, ids)}
+        entries.append({"row": first + i, "ids": ids} | text | documents[i])
     if output_format == "json":
-        entries = [{"row": i, "ids": ids} | ({} if text is None else {"text": text}) for i, ids, text in numbered]
         click.echo(json_text({"schema_version": SCHEMA_VERSION, "step": step, "batch": batch, "rows": entries}))
         return
-    for i, ids, text in numbered:
-        click.echo(f"--- step {step}, row {i}")
-        click.echo(" ".join(map(str, ids)) if text is None else text)
+    for entry in entries:
+        click.echo(f"--- step {step}, row {entry['row']}")
+        for part in entry.get("documents", ()) if sources.names else ():
+            source = part["source"] or "source not said"
+            click.echo(
+                f"--- {part['n_tokens']} tokens from token {part['first']} of document {part['document']}: {source}"
+            )
+        click.echo(" ".join(map(str, entry["ids"])) if library is None else entry["text"])
+
+
+def _documents(rows: Rows, sources: Sources, i: int) -> dict[str, Any]:
+    """The documents of a row, where it is known which they are."""
+    from pythia_gguf.data.order import OrderedRows
+
+    if not isinstance(rows, OrderedRows):
+        return {}
+    parts = [
+        {"document": document, "source": sources.of(document), "first": begin, "n_tokens": n}
+        for document, begin, n in rows.documents_of(i)
+    ]
+    return {"documents": parts}
