@@ -46,7 +46,7 @@ def ours(made: Recipe, batch: torch.Tensor) -> Callable[[], float]:
     model = Transformer(made)
     init_weights(model, torch.Generator().manual_seed(1))
     trainer = Trainer(made, model, micro=made.batch)
-    trainer.state.n_updates = 1000
+    trainer.n_updates = 1000
     return lambda: trainer.update(batch).loss
 
 

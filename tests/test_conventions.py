@@ -208,16 +208,32 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
-def needs_lm_eval(path: Path) -> bool:
-    """Whether a file imports lm_eval at its top: a class can be the harness's only so. That changes the environment."""
-    return any(
-        isinstance(node, ast.ImportFrom) and str(node.module).startswith("lm_eval") for node in tree_of(path).body
-    )
+def imported_at_top(path: Path) -> set[str]:
+    """Modules that a file imports when it is imported itself."""
+    names: set[str] = set()
+    for node in tree_of(path).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+    return names
+
+
+def needs(library: str) -> set[Path]:
+    """Files that import a library at their top, or a file that does: so alone can a class be one of the library's."""
+    found = {p for p in SOURCES if any(name.split(".")[0] == library for name in imported_at_top(p))}
+    while more := {p for p in SOURCES if imported_at_top(p) & {dotted(f) for f in found}} - found:
+        found |= more
+    return found
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 def modules() -> list[str]:
-    dotted = (".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in SOURCES if not needs_lm_eval(p))
-    return [name.removesuffix(".__init__") for name in dotted if not name.endswith("__main__")]
+    light = [p for p in SOURCES if p not in needs("lm_eval") | needs("torch")]
+    return [dotted(p) for p in light if p.stem != "__main__"]
 
 
 def test_importing_every_module_only_defines_names(tmp_path: Path):
@@ -235,8 +251,12 @@ def test_importing_every_module_only_defines_names(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_one_file_needs_lm_eval():
-    assert [p.name for p in SOURCES if needs_lm_eval(p)] == ["harness.py"]
+def test_few_files_need_lm_eval_or_torch():
+    """The first changes the environment; the second takes seconds, and the base install has neither."""
+    assert {p.name for p in needs("lm_eval")} == {"harness.py"}
+    assert {p.relative_to(PACKAGE).as_posix() for p in needs("torch")} == {
+        f"train/{name}.py" for name in ("checkpoints", "loss", "model", "replaying", "training", "update")
+    }
 
 
 def test_importing_the_package_loads_no_library(tmp_path: Path):

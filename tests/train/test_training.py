@@ -19,10 +19,11 @@ import torch
 from patience import HANGS_S
 from pythia_gguf.errors import ModelFileError, NotFiniteError, UsageError
 from pythia_gguf.train.checkpoints import between, newest_state, states_in
+from pythia_gguf.train.options import TrainOptions
 from pythia_gguf.train.recipe import Recipe
 from pythia_gguf.train.replaying import replay
 from pythia_gguf.train.run_log import Line, RunLog, read_log
-from pythia_gguf.train.training import Quiet, TrainOptions, train
+from pythia_gguf.train.training import Quiet, train
 
 from .small import corpus, recipe
 

@@ -107,30 +107,31 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     ours.update(batch(2))
     with torch.no_grad():
         ours.model.gpt_neox.final_layer_norm.bias[0] = math.inf
-    before, updates = digest(ours.model), ours.state.n_updates
+    before, updates = digest(ours.model), ours.n_updates
     updated = ours.update(batch(3))
     assert updated.is_skipped and not math.isfinite(updated.gradient_norm)
     assert digest(ours.model) == before
-    assert (ours.state.step, ours.state.n_updates) == (3, updates)
-    assert ours.recipe.rate(ours.state.n_updates) == updated.rate
+    assert (ours.step, ours.n_updates) == (3, updates)
+    assert ours.recipe.rate(ours.n_updates) == updated.rate
 
 
 def test_loss_scale_is_deeperspeeds():
     """2^12; doubled after 1,000 clean updates; the second overflow halves it, and each one after until it grows."""
     scale = LossScale()
-    for _ in range(999):
-        scale.after(overflowed=False)
-    assert scale.scale == 2**12
-    scale.after(overflowed=False)
-    assert (scale.scale, scale.n_clean) == (2**13, 0)
-    scale.after(overflowed=True)
-    assert (scale.scale, scale.patience) == (2**13, 1)
-    scale.after(overflowed=True)
-    scale.after(overflowed=True)
-    assert scale.scale == 2**11
-    for _ in range(20):
-        scale.after(overflowed=True)
-    assert scale.scale == 1
+
+    def after(n: int, *, overflowed: bool) -> float:
+        nonlocal scale
+        for _ in range(n):
+            scale = scale.after(overflowed=overflowed)
+        return scale.scale
+
+    assert after(999, overflowed=False) == 2**12
+    assert after(1, overflowed=False) == 2**13
+    assert after(1, overflowed=True) == 2**13
+    assert after(2, overflowed=True) == 2**11
+    assert after(999, overflowed=False) == 2**11 and after(1, overflowed=True) == 2**10
+    assert after(1000, overflowed=False) == 2**11 and after(1, overflowed=True) == 2**11
+    assert after(20, overflowed=True) == 1
 
 
 def test_every_bit_is_in_the_digest():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.training import device_options, require_torch
 from pythia_gguf.json_file import json_text
+
+if TYPE_CHECKING:
+    from pythia_gguf.train.options import TrainOptions
 
 SCHEMA_VERSION = 1
 
@@ -18,13 +22,9 @@ SCHEMA_VERSION = 1
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--step", type=int, required=True, help="The update that makes checkpoint N of checkpoint N - 1.")
 @click.option("--data", metavar="PREFIX", help="Where its data are now.  [default: where they were]")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--micro-batch", "micro", type=int, help="Rows at once, as in the run.  [default: 16,384 tokens]")
-@click.option("--threads", type=int, help="Threads of torch, as in the run.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(
-    run: Path, step: int, data: str | None, device: str, micro: int | None, threads: int | None, output_format: str
-) -> None:
+@device_options
+def command(run: Path, step: int, data: str | None, options: TrainOptions, output_format: str) -> None:
     """Do a step of a training again, from the nearest checkpoint before it, and compare the weights to the bit.
 
     Exit code 0: the step in the log, and the checkpoint, are that step; 1: they are not.
@@ -33,13 +33,10 @@ def command(
     pythia replay runs/mine --step 1000
     """
     from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.cli.training import require_torch
 
     require_torch()
     from pythia_gguf.train.replaying import replay
-    from pythia_gguf.train.training import TrainOptions
 
-    options = TrainOptions(micro=micro, device=device, threads=threads)
     with make_progress() as progress:
         done = replay(
             run, step, data=data, options=options, tell=lambda line: click.echo(line, err=True), progress=progress

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pythia_gguf.cli.command import Command, refuse_given
+from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.training import EyeOptions, LiveLine, require_torch, training_options
+from pythia_gguf.errors import Argument, UsageError
+
+if TYPE_CHECKING:
+    from pythia_gguf.train.options import TrainOptions
+    from pythia_gguf.train.recipe import Recipe
 
 
 @click.command("train", cls=Command)
@@ -20,53 +27,15 @@ from pythia_gguf.cli.command import Command, refuse_given
     show_default=True,
     help="auto: go on from the newest sound checkpoint.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--micro-batch", "micro", type=int, help="Rows at once.  [default: 16,384 tokens]")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float16", "bfloat16", "float32"]),
-    default="float16",
-    show_default=True,
-    help="Weights in checkpoints.",
-)
-@click.option("--keep-states", type=int, default=2, show_default=True, help="Checkpoints to go on from; 0: all.")
-@click.option(
-    "--save-every",
-    "save_every_s",
-    type=float,
-    default=600.0,
-    show_default=True,
-    help="Seconds after which the state is saved between checkpoints; 0: never.",
-)
-@click.option("--recompute", is_flag=True, help="Compute activations again for gradients: less memory, more time.")
-@click.option("--threads", type=int, help="Threads of torch; another number may change last bits.")
-@click.option("--sample", "prompt", default="", metavar="PROMPT", help="Each checkpoint writes a sentence after it.")
-@click.option("--no-sample", is_flag=True, help="Checkpoints write no sentence.")
-@click.option(
-    "--watch-quants", metavar="QUANTS", help="Measure at each checkpoint what these quants cost: Q4_K_M,Q2_K."
-)
-@click.option(
-    "--watch-text", type=click.Path(path_type=Path), help="A text that the training does not see, for --watch-quants."
-)
-@click.option("--no-tensorboard", is_flag=True, help="Write no files for TensorBoard.")
+@training_options
 @click.option("--print-recipe", is_flag=True, help="Print the recipe as YAML, and train nothing.")
 def command(
     recipe: str,
     data: str | None,
     out: Path | None,
     resume: str,
-    device: str,
-    micro: int | None,
-    dtype: str,
-    keep_states: int,
-    save_every_s: float,
-    recompute: bool,
-    threads: int | None,
-    prompt: str,
-    no_sample: bool,
-    watch_quants: str | None,
-    watch_text: Path | None,
-    no_tensorboard: bool,
+    options: TrainOptions,
+    eyes: EyeOptions,
     print_recipe: bool,
 ) -> None:
     """Train a model as Pythia was trained, on rows in the order that GPT-NeoX reads them.
@@ -80,64 +49,36 @@ def command(
     pythia replay runs/mine --step 1000
     pythia generate runs/mine@step1000:Q8_0 "The "
     """
-    from pythia_gguf.cli.progress import make_progress
-    from pythia_gguf.cli.training import Eyes, LiveLine, require_torch
-    from pythia_gguf.errors import Argument, UsageError
     from pythia_gguf.train.recipe import find_recipe
 
     found = find_recipe(recipe)
     if print_recipe:
         click.echo(found.as_yaml(), nl=False)
         return
-    if data is None or out is None:
-        raise UsageError(Argument("data" if data is None else "out"), " says what it is trained on" if data is None else
-                         " says where the run is kept")  # fmt: skip
+    if data is None:
+        raise UsageError(Argument("data"), " must say what it is trained on")
+    if out is None:
+        raise UsageError(Argument("out"), " must say where the run is kept")
     require_torch()
-    from pythia_gguf.train.boards import Board, has_tensorboard, plot_loss
-    from pythia_gguf.train.training import TrainOptions, train
+    click.echo(_train(found, data, out, resume, options, eyes))
 
-    if no_sample:
-        refuse_given("prompt", "where checkpoints write no sentence")
-    eyes = Eyes(
-        board=Board(out) if has_tensorboard() and not no_tensorboard else None,
-        prompt=None if no_sample else prompt,
-        quants=_quants(watch_quants, watch_text),
-        text=watch_text,
-    )
 
-    options = TrainOptions(
-        micro=micro,
-        device=device,
-        dtype=dtype,
-        keep_states=keep_states,
-        save_every_s=save_every_s,
-        recompute=recompute,
-        threads=threads,
-    )
+def _train(recipe: Recipe, data: str, out: Path, resume: str, options: TrainOptions, eyes: EyeOptions) -> Path:
+    """Train, and draw the loss; returns the folder of the last checkpoint."""
+    from pythia_gguf.cli.progress import make_progress
+    from pythia_gguf.train.boards import plot_loss
+    from pythia_gguf.train.training import train
+
+    opened = eyes.open(out)
     try:
         with make_progress() as progress:
-            watcher = LiveLine(progress, found, eyes)
-            last = train(found, out, data=data, resume=resume, options=options, watcher=watcher, progress=progress)
+            watcher = LiveLine(progress, recipe, opened)
+            last = train(recipe, out, data=data, resume=resume, options=options, watcher=watcher, progress=progress)
     finally:
-        if eyes.board is not None:
-            eyes.board.close()
+        if opened.board is not None:
+            opened.board.close()
     try:
         plot_loss(out, out / "loss.png")
     except UsageError as e:  # without matplotlib there is no picture
         click.echo(str(e), err=True)
-    click.echo(last)
-
-
-def _quants(names: str | None, text: Path | None) -> tuple[str, ...]:
-    """The quants to watch."""
-    from pythia_gguf.errors import Argument, UsageError
-    from pythia_gguf.files import RegularFile
-    from pythia_gguf.train.watching import watched_quants
-
-    if names is None:
-        refuse_given("watch_text", "without --watch-quants")
-        return ()
-    if text is None:
-        raise UsageError(Argument("watch_text"), " must say on which text quants are measured")
-    with RegularFile(text):
-        return tuple(watched_quants(names))
+    return last

@@ -27,7 +27,7 @@ from pythia_gguf.json_file import json_text, read_json_object
 from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer
 from pythia_gguf.train.model import Transformer
 from pythia_gguf.train.recipe import Recipe
-from pythia_gguf.train.update import LossScale, State, Trainer, digest
+from pythia_gguf.train.update import LossScale, Trainer, digest
 
 SCHEMA_VERSION = 1
 EOD = "<|endoftext|>"
@@ -57,7 +57,7 @@ def save_checkpoint(
     with_state  whether training can go on from here
     Raises      StorageError
     """
-    step = trainer.state.step
+    step = trainer.step
     hidden, final = run / f".step{step}.unfinished", run / f"step{step}"
     try:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -69,8 +69,8 @@ def save_checkpoint(
         told = {
             "schema_version": SCHEMA_VERSION,
             "step": step,
-            "n_updates": trainer.state.n_updates,
-            "loss_scale": _as_told(trainer.state.loss_scale),
+            "n_updates": trainer.n_updates,
+            "loss_scale": dataclasses.asdict(trainer.loss_scale),
             "recipe": dataclasses.asdict(trainer.recipe),
             "data": dict(data),
             "digest": digest(trainer.model),
@@ -185,8 +185,8 @@ def load_state(trainer: Trainer, folder: Path, told: Mapping[str, Any]) -> None:
             trainer.optimizer.state[parameter] = {"step": count} | state
     if _RNG in tensors:
         torch.set_rng_state(tensors[_RNG])
-    scale = LossScale(**told["loss_scale"])
-    trainer.state = State(step=told["step"], n_updates=told["n_updates"], loss_scale=scale)
+    trainer.step, trainer.n_updates = told["step"], told["n_updates"]
+    trainer.loss_scale = LossScale(**told["loss_scale"])
     if (found := digest(trainer.model)) != told["digest"]:
         raise ModelFileError(f"expected weights of digest {told['digest']}, got {found}", path=folder / _TENSORS)
 
@@ -247,7 +247,3 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _as_told(scale: LossScale) -> dict[str, Any]:
-    return {"scale": scale.scale, "patience": scale.patience, "n_clean": scale.n_clean}

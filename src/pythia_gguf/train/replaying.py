@@ -13,10 +13,11 @@ from pythia_gguf.errors import Argument, ModelFileError, UsageError, one_line
 from pythia_gguf.hub.run_folder import steps_in
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.train.checkpoints import load_state, newest_state, told_of
+from pythia_gguf.train.options import TrainOptions
 from pythia_gguf.train.recipe import read_recipe
 from pythia_gguf.train.rows import TrainingRows, is_same_data
 from pythia_gguf.train.run_log import Line, read_log
-from pythia_gguf.train.training import TrainOptions, batches, check_options, deterministic, new_trainer, one_step
+from pythia_gguf.train.training import batches, check_options, deterministic, new_trainer, one_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ def replay(
         known = found[1] if found else told_of(next(iter(steps_in(place).values())))
         if not is_same_data(known["data"], rows.identity):
             raise UsageError(Argument("data"), " is not what the run was trained on")
-        before = trainer.state.step
+        before = trainer.step
         progress.stage("replaying", step - before, "steps")
         for batch in batches(trainer, rows, step):
             line = one_step(trainer, batch)

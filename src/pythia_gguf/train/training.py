@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -40,12 +39,12 @@ from pythia_gguf.train.checkpoints import (
     states_in,
 )
 from pythia_gguf.train.model import Transformer, init_weights
+from pythia_gguf.train.options import DEVICES, DTYPES, TrainOptions
 from pythia_gguf.train.recipe import Recipe, find_recipe
 from pythia_gguf.train.rows import TrainingRows, is_same_data, tokenizer_of
 from pythia_gguf.train.run_log import Line, RunLog
 from pythia_gguf.train.update import Trainer, digest
 
-DTYPES = ("float16", "bfloat16", "float32")
 RESUMES = ("auto", "never")
 
 
@@ -53,38 +52,16 @@ class Watcher(Protocol):
     """Sees what goes on in a training."""
 
     def begin(self, n_left: int) -> None:
-        """Steps begin, of which so many are left."""
+        """Steps begin; so many are left."""
 
     def step(self, line: Line, n_left: int) -> None:
-        """A step is done, and so many are left."""
+        """A step is done, and after it there are so many."""
 
     def checkpoint(self, folder: Path, trainer: Trainer) -> None:
         """A checkpoint is in its place."""
 
     def tell(self, line: str) -> None:
         """Something happened that people should know, in a line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """What does not belong to the recipe.
-
-    micro         rows that go through the model at once; None: as many as seem to fit
-    device        "cpu" or "cuda"
-    dtype         of the weights in checkpoints
-    keep_states   of so many last checkpoints training can go on; 0: of all
-    save_every_s  seconds after which the state is saved between checkpoints; 0: never
-    recompute     compute activations again for gradients, which saves memory
-    threads       of torch; None: as torch chooses. Sums are taken in another order with another number
-    """
-
-    micro: int | None = None
-    device: str = "cpu"
-    dtype: str = "float16"
-    keep_states: int = 2
-    save_every_s: float = 600.0
-    recompute: bool = False
-    threads: int | None = None
 
 
 class Quiet:
@@ -145,7 +122,7 @@ def train(
 def check_options(options: TrainOptions, recipe: Recipe) -> None:
     """Raises UsageError for options that cannot be."""
     one_of("dtype", options.dtype, DTYPES)
-    one_of("device", options.device, ("cpu", "cuda"))
+    one_of("device", options.device, DEVICES)
     whole_number(0)("keep_states", options.keep_states)
     for name in ("micro", "threads"):
         if (value := getattr(options, name)) is not None:
@@ -194,8 +171,8 @@ def new_trainer(recipe: Recipe, options: TrainOptions) -> Trainer:
 
 def one_step(trainer: Trainer, batch_BT: torch.Tensor) -> Line:
     """See the next batch; raises NotFiniteError, with the weights as before, where no update came of it."""
-    state, recipe = trainer.state, trainer.recipe
-    step, scale, started = state.step + 1, state.loss_scale.scale, time.perf_counter()
+    recipe, started = trainer.recipe, time.perf_counter()
+    step, scale = trainer.step + 1, trainer.loss_scale.scale
     first_row = recipe.batch * (step - 1)
     updated = trainer.update(batch_BT)
     if updated.is_skipped and (recipe.precision != "float16" or scale == 1):
@@ -222,7 +199,7 @@ def one_step(trainer: Trainer, batch_BT: torch.Tensor) -> Line:
 
 def batches(trainer: Trainer, rows: TrainingRows, last: int) -> Iterator[torch.Tensor]:
     """The batches of the steps that come, up to the last one; each is read while the model is busy with another."""
-    steps = range(trainer.state.step + 1, last + 1)
+    steps = range(trainer.step + 1, last + 1)
     with ThreadPoolExecutor(1) as reader:
         coming = [reader.submit(rows.of_step, step) for step in steps[:1]]
         for step in steps:
@@ -237,10 +214,10 @@ def _go_on(trainer: Trainer, run: Path, rows: TrainingRows, data: str, options: 
     keep = partial(
         save_checkpoint, trainer=trainer, data=rows.identity, tokenizer=tokenizer_of(data), dtype=options.dtype
     )
-    with RunLog(run, trainer.state.step) as log:
-        if trainer.state.step == 0 and recipe.is_checkpoint(0):
+    with RunLog(run, trainer.step) as log:
+        if trainer.step == 0 and recipe.is_checkpoint(0):
             watcher.checkpoint(keep(run), trainer)
-        watcher.begin(recipe.steps - trainer.state.step)
+        watcher.begin(recipe.steps - trainer.step)
         for batch in batches(trainer, rows, recipe.steps):
             line = one_step(trainer, batch)
             log.add(line)

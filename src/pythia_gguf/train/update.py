@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from torch import Tensor
 from pythia_gguf.train.model import Transformer
 from pythia_gguf.train.recipe import Recipe
 
+_GROWTH, _PATIENCE = 1000, 2
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossScale:
     """What the loss is multiplied with, so that float16 gradients do not become 0.
 
@@ -27,28 +29,22 @@ class LossScale:
     """
 
     scale: float = 2.0**12
-    patience: int = 2
+    patience: int = _PATIENCE
     n_clean: int = 0
 
-    _GROWTH = 1000
-    _PATIENCE = 2
-
-    def after(self, *, overflowed: bool) -> None:
-        """Adjust to an update; at 1 it cannot fall, and the caller gives up."""
+    def after(self, *, overflowed: bool) -> LossScale:
+        """The next one; at 1 it cannot fall, and the caller gives up."""
+        if overflowed and self.patience > 1:
+            return replace(self, n_clean=0, patience=self.patience - 1)
         if overflowed:
-            self.n_clean = 0
-            if self.patience > 1:
-                self.patience -= 1
-            else:
-                self.scale = max(self.scale / 2, 1.0)
-            return
-        self.n_clean += 1
-        if self.n_clean == self._GROWTH:
-            self.n_clean, self.patience, self.scale = 0, self._PATIENCE, self.scale * 2
+            return replace(self, n_clean=0, scale=max(self.scale / 2, 1.0))
+        if self.n_clean + 1 == _GROWTH:
+            return LossScale(scale=self.scale * 2)
+        return replace(self, n_clean=self.n_clean + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Updated:
+class UpdateResult:
     """What came of an update.
 
     loss           mean over the batch, in nats
@@ -63,33 +59,22 @@ class Updated:
     is_skipped: bool
 
 
-@dataclass(slots=True)
-class State:
-    """All that a training consists of besides its weights and moments.
-
-    step       batches seen
-    n_updates  of the weights; those that overflowed are not counted, and the learning rate follows this number
-    """
-
-    step: int = 0
-    n_updates: int = 0
-    loss_scale: LossScale = field(default_factory=LossScale)
-
-
 class Trainer:
     """A model, its optimizer, and where they are.
 
-    recipe  see `Recipe`
-    device  where the model is
-    micro   rows that go through the model at once
+    recipe      see `Recipe`
+    device      where the model is
+    micro       rows that go through the model at once
+    step        batches seen
+    n_updates   of the weights; those that overflowed are not counted, and the learning rate follows this number
+    loss_scale  of the next batch
     """
 
     def __init__(self, recipe: Recipe, model: Transformer, *, micro: int) -> None:
         self.recipe, self.model, self.micro = recipe, model, micro
-        self.device = model.embed_out.weight.device
-        self.state = State()
-        if recipe.precision != "float16":
-            self.state.loss_scale.scale = 1.0
+        self.device = next(model.parameters()).device
+        self.step = self.n_updates = 0
+        self.loss_scale = LossScale() if recipe.precision == "float16" else LossScale(scale=1.0)
         decays, others = decay_groups(model)
         self.optimizer = torch.optim.AdamW(
             [{"params": decays, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
@@ -99,17 +84,16 @@ class Trainer:
             fused=True,
         )
 
-    def update(self, rows_BT: Tensor) -> Updated:
+    def update(self, rows_BT: Tensor) -> UpdateResult:
         """See a batch, and change the weights.
 
         rows_BT  ids [batch, context + 1]
         """
         loss = self.accumulate(rows_BT)
-        state, parameters = self.state, list(self.model.parameters())
-        scale = state.loss_scale.scale
+        scale, parameters = self.loss_scale.scale, list(self.model.parameters())
         norm = float(gradient_norm(parameters)) / scale
-        rate, overflowed = self.recipe.rate(state.n_updates), not math.isfinite(norm)
-        state.step += 1
+        rate, overflowed = self.recipe.rate(self.n_updates), not math.isfinite(norm)
+        self.step += 1
         if not overflowed:
             # The norm is measured with 1e-6 added, as DeeperSpeed does.
             excess = (norm + 1e-6) / self.recipe.clip
@@ -119,16 +103,16 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-            state.n_updates += 1
+            self.n_updates += 1
         self.optimizer.zero_grad(set_to_none=True)
         if self.recipe.precision == "float16":
-            state.loss_scale.after(overflowed=overflowed)
-        return Updated(loss=loss, gradient_norm=norm, rate=rate, is_skipped=overflowed)
+            self.loss_scale = self.loss_scale.after(overflowed=overflowed)
+        return UpdateResult(loss=loss, gradient_norm=norm, rate=rate, is_skipped=overflowed)
 
     def accumulate(self, rows_BT: Tensor) -> float:
         """Add the gradients of a batch, `micro` rows at a time; returns the mean loss."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        scale = self.state.loss_scale.scale
+        scale = self.loss_scale.scale
         for rows in rows_BT.split(self.micro):
             share = len(rows) / len(rows_BT)
             with self.products():

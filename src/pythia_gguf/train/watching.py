@@ -51,7 +51,8 @@ def quant_costs(
     """Quantize a checkpoint and measure each quant against its unquantized weights.
 
     text       file of a text that the training does not see
-    context    tokens of a window, of which there are `n_windows` at most
+    context    tokens of a window
+    n_windows  at most so many
     Raises     as `press.quantize.quantize` and `evals.files.measure_files`
     """
     with tempfile.TemporaryDirectory(prefix=".watch-", dir=folder.parent) as work:
