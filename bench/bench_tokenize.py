@@ -67,13 +67,16 @@ def main() -> None:
             alone.append(n_tokens / (middle - started))
             ours.append(n_tokens / (time.perf_counter() - begun))
             print(f"turn {turn}: alone {alone[-1]:,.0f} tokens/s, ours {ours[-1]:,.0f}", flush=True)
+    ratios = [o / a for o, a in zip(ours, alone, strict=True)]
     row: dict[str, float | str] = {
         "documents": len(texts),
         "tokens": n_tokens,
         "processes": usable_cpus().n,
         "library_tokens_per_s": round(statistics.median(alone)),
         "ours_tokens_per_s": round(statistics.median(ours)),
-        "ratio": round(statistics.median(o / a for o, a in zip(ours, alone, strict=True)), 2),
+        "ratio": round(statistics.median(ratios), 2),
+        "least_ratio": round(min(ratios), 2),
+        "most_ratio": round(max(ratios), 2),
     }
     print(row)
     if given.save:

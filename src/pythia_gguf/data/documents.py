@@ -201,9 +201,10 @@ def chosen_lines(path: Path, numbers: np.ndarray) -> Iterator[list[bytes]]:
     """
     n_found = 0
     for piece in read_pieces(path):
-        last = np.searchsorted(numbers, piece.first + len(piece.lines))
-        yield [piece.lines[number - piece.first] for number in numbers[n_found:last].tolist()]
-        n_found = int(last)
+        chosen = numbers[n_found : np.searchsorted(numbers, piece.first + len(piece.lines))].tolist()
+        if chosen:
+            yield [piece.lines[number - piece.first] for number in chosen]
+        n_found += len(chosen)
     if n_found < len(numbers):
         raise ModelFileError("became shorter while it was read", path=path)
 
