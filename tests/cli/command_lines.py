@@ -126,19 +126,11 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     rows = {f"document-0000{i}-of-00001.bin": bytes([i + 5, 0]) * 2049 * 2 for i in range(2)}
     hub.add("datasets:EleutherAI/pile-standard-pythia-preshuffled", rows)
     assert measure_files([made], text=HELDOUT, context=128, n_windows=2, out=made / "report.json")["files"]
-    text = load_tokenizer(NANO / "tokenizer.json").encode(" import os").ids
-    corpus = write_corpus(folder / "corpus", [list(range(1, 40)) + [0], [3, 2, 1, 0], [7] * 20 + [0], [*text * 8, 0]])
-    make_index(corpus)
-    make_order(corpus, steps=3, batch=2, context=8)
-    run = folder / "run"
-    for n in (0, 9):
-        (run / f"step{n}").mkdir(parents=True)
-        shutil.copy(made / "nano.Q4_0.gguf", run / f"step{n}")
     return Material(
         folder=made,
         tasks=tasks,
-        corpus=corpus,
-        run_folder=run,
+        corpus=make_corpus(folder / "corpus"),
+        run_folder=make_run(folder / "run", made / "nano.Q4_0.gguf"),
         environment=os.environ
         | {
             "HF_ENDPOINT": hub.url,
@@ -148,3 +140,20 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
             "HF_HUB_CACHE": str(folder / "hf-cache"),
         },
     )
+
+
+def make_corpus(prefix: Path) -> Path:
+    """Some documents as ids, with an index and the order of three steps; one says " import os" again and again."""
+    text = load_tokenizer(NANO / "tokenizer.json").encode(" import os").ids
+    write_corpus(prefix, [list(range(1, 40)) + [0], [3, 2, 1, 0], [7] * 20 + [0], [*text * 8, 0]])
+    make_index(prefix)
+    make_order(prefix, steps=3, batch=2, context=8)
+    return prefix
+
+
+def make_run(folder: Path, file: Path) -> Path:
+    """Steps 0 and 9 of a run, each with a file of a quant."""
+    for n in (0, 9):
+        (folder / f"step{n}").mkdir(parents=True)
+        shutil.copy(file, folder / f"step{n}")
+    return folder

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command_lines import write_task
+from cli.command_lines import make_corpus, make_run, write_task
 from engine.nano import HELDOUT, NANO, nano_files
 from patience import HANGS_S
 from pythia_gguf.cli.main import COMMANDS, find_command
@@ -50,6 +50,8 @@ def lines(tmp_path: Path) -> dict[str, list[str]]:
     tasks = tmp_path / "tasks"
     write_task(tasks)
     text = ["--text", str(HELDOUT), "--context", "32", "--chunks", "1"]
+    tokenizer = str(NANO / "tokenizer.json")
+    effect = [str(make_corpus(tmp_path / "corpus")), " import os", "--batch", "2", "--tokenizer", tokenizer]
     return {
         "quantize": [str(NANO), "--out", str(tmp_path / "made"), "--quants", "Q4_0,Q8_0"],
         "verify": [q4, "--against", str(NANO)],
@@ -59,6 +61,7 @@ def lines(tmp_path: Path) -> dict[str, list[str]]:
         "bench": [q4, "--prompt", "8", "--tokens", "2", "--repeats", "1"],
         "imatrix": [f16, *text, "-o", str(tmp_path / "imatrix.gguf")],
         "measure": [q4, "--reference", f16, *text],
+        "data effect": [*effect, "--model", str(make_run(tmp_path / "run", nano_files()["Q4_0"]))],
         "eval": [q4, "--tasks", "two_words", "--include-path", str(tasks)],
     }
 
