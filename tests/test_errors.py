@@ -49,7 +49,9 @@ def messages(path: Path) -> Iterator[str]:
 
 def arguments() -> set[str]:
     """Names in every `Argument("name")` of the library, and the fields that `check_fields` is told of."""
-    calls = [n for p in LIBRARY for n in ast.walk(ast.parse(p.read_text("utf-8"))) if isinstance(n, ast.Call)]
+    # The fields of a recipe are those of a YAML file.
+    others = [p for p in LIBRARY if p.name != "recipe.py"]
+    calls = [n for p in others for n in ast.walk(ast.parse(p.read_text("utf-8"))) if isinstance(n, ast.Call)]
     first = [c.args[0] for c in calls if ast.unparse(c.func) in ("Argument", "one_of") and c.args]
     checked = {k.arg for c in calls if ast.unparse(c.func) == "check_fields" for k in c.keywords if k.arg is not None}
     return {a.value for a in first if isinstance(a, ast.Constant)} | checked

@@ -19,8 +19,14 @@ from pythia_gguf.data.order import make_order
 from pythia_gguf.evals.files import measure_files
 from pythia_gguf.json_file import json_text
 from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer
+from pythia_gguf.train.options import TrainOptions
+from pythia_gguf.train.training import train
 
 REPO = "EleutherAI/pythia-14m"
+RECIPE = """
+model: {layers: 1, hidden: 16, heads: 2, vocabulary: 4096, context: 8}
+training: {steps: 3, batch: 2, peak_rate: 1e-3}
+"""
 TASK = {
     "task": "two_words",
     "dataset_path": "json",
@@ -39,6 +45,8 @@ class Material:
     folder       of `pythia quantize`, with Q4_0, Q8_0 and F16, and a report.json
     corpus       prefix of some documents as ids, with an index and an order
     run_folder   steps 0 and 9 of a run, each with a file of Q4_0
+    recipe       of a small model, trained for three steps
+    trained_run  what came of it, over the corpus
     environment  of a process: the hub on loopback is the only one, and its cache is empty
     """
 
@@ -46,6 +54,8 @@ class Material:
     tasks: Path
     corpus: Path
     run_folder: Path
+    recipe: Path
+    trained_run: Path
     environment: dict[str, str]
 
     def lines(self, out: Path) -> dict[str, list[str | Path]]:
@@ -72,6 +82,10 @@ class Material:
             "bench": [q4, "--prompt", "8", "--tokens", "2", "--repeats", "1"],
             "export": [q4, "--to", out / "hf"],
             "publish": [self.folder, "--repo", "me/nano"],
+            "train": [
+                *[self.recipe, "--data", self.corpus, "-o", out / "run", "--threads", "1", "--no-tensorboard"],
+            ],
+            "replay": [self.trained_run, "--step", "2", "--threads", "1"],
             "data tokenize": [HELDOUT, "--tokenizer", NANO / "tokenizer.json", "-o", out / "ids", "--processes", "1"],
             "data dedup": [HELDOUT, "-o", out / "clean", "--processes", "1"],
             "data order": [self.corpus, "--steps", "3", "--batch", "2", "--context", "8", "--force"],
@@ -126,10 +140,15 @@ def make_material(folder: Path, hub: LoopbackHub) -> Material:
     rows = {f"document-0000{i}-of-00001.bin": bytes([i + 5, 0]) * 2049 * 2 for i in range(2)}
     hub.add("datasets:EleutherAI/pile-standard-pythia-preshuffled", rows)
     assert measure_files([made], text=HELDOUT, context=128, n_windows=2, out=made / "report.json")["files"]
+    corpus, recipe = make_corpus(folder / "corpus"), folder / "small.yaml"
+    recipe.write_text(RECIPE)
+    train(recipe, folder / "trained", data=corpus, options=TrainOptions(threads=1))
     return Material(
         folder=made,
         tasks=tasks,
-        corpus=make_corpus(folder / "corpus"),
+        corpus=corpus,
+        recipe=recipe,
+        trained_run=folder / "trained",
         run_folder=make_run(folder / "run", made / "nano.Q4_0.gguf"),
         environment=os.environ
         | {

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.command_lines import write_task
+from cli.command_lines import RECIPE, write_task
 from data.neox import write_corpus
 from engine.nano import HELDOUT, NANO, nano_files
 from hub.loopback import LoopbackHub
@@ -185,6 +185,32 @@ TABLE: dict[str, dict[str, list[str] | str]] = {
         "--dry-run": ALWAYS,
         "--endpoint": ALWAYS,
     },
+    "train": {
+        "--data": ["train pythia-14m --print-recipe --data x"],
+        "--out": ["train pythia-14m --print-recipe -o {new}"],
+        "--resume": ["train pythia-14m --print-recipe --resume auto"],
+        "--device": ["train pythia-14m --print-recipe --device cpu"],
+        "--micro-batch": ["train pythia-14m --print-recipe --micro-batch 1"],
+        "--threads": ["train pythia-14m --print-recipe --threads 1"],
+        "--dtype": ["train pythia-14m --print-recipe --dtype float16"],
+        "--keep-states": ["train pythia-14m --print-recipe --keep-states 2"],
+        "--save-every": ["train pythia-14m --print-recipe --save-every 9"],
+        "--recompute": ["train pythia-14m --print-recipe --recompute"],
+        "--sample": ["train {recipe} --data {corpus} -o {new} --sample a --no-sample"],
+        "--no-sample": ["train pythia-14m --print-recipe --no-sample"],
+        "--watch-quants": ["train {recipe} --data {corpus} -o {new} --watch-quants Q4_0"],
+        "--watch-text": ["train {recipe} --data {corpus} -o {new} --watch-text {text}"],
+        "--no-tensorboard": ["train pythia-14m --print-recipe --no-tensorboard"],
+        "--print-recipe": ALWAYS,
+    },
+    "replay": {
+        "--step": ALWAYS,
+        "--data": DISK,
+        "--device": ALWAYS,
+        "--micro-batch": ALWAYS,
+        "--threads": SPEED,
+        "--output-format": SHOWN,
+    },
     "data tokenize": {
         "--tokenizer": ALWAYS,
         "--out": ALWAYS,
@@ -303,6 +329,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("options")
     files = nano_files()
     made = folder / "made"
+    (folder / "small.yaml").write_text(RECIPE)
     quantize(NANO, made, quants="Q4_0", quantized_by="me")
     card = made / "README.md"
     front = "---\nlanguage: en\nlicense: apache-2.0\nbase_model: me/there\n"
@@ -318,6 +345,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     make_index(write_corpus(folder / "corpus", [[1, 2, 3]]))
     named = {"nano": NANO, "q4": files["Q4_0"], "f16": files["F16"], "made": made, "text": HELDOUT}
     named |= {name: folder / name for name in ("new", "matrix", "tasks", "corpus")} | {"report": folder / "report.json"}
+    named |= {"recipe": folder / "small.yaml"}
     return {name: str(path) for name, path in named.items()}
 
 

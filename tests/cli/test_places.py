@@ -25,6 +25,7 @@ WRITES_A_FILE = {
     "quantize": False,
     "export": False,
     "data dedup": False,
+    "train": False,
     "data trace": True,
     "data effect": True,
 }

@@ -184,6 +184,8 @@ TAKES: dict[str, list[str] | None] = {
     "serve": ["serve", "MODEL", "--check", "--port", "0"],
     "export": ["export", "MODEL", "--to", "OUT"],
     "publish": ["publish", "MODEL", "--repo", "me/x", "--dry-run"],
+    "train": None,
+    "replay": None,
     "data tokenize": None,
     "data dedup": None,
     "data order": None,

@@ -36,6 +36,8 @@ OTHERS = {
     "models": "a list in the package",
     "check-revisions": "compares what the Hub holds now",
     "plot": "takes reports",
+    "train": "takes a recipe",
+    "replay": "takes a run",
     "data tokenize": "takes texts",
     "data dedup": "takes texts",
     "data order": "takes tokens",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.command import Command, refuse_given
 from pythia_gguf.cli.training import EyeOptions, LiveLine, require_torch, training_options
 from pythia_gguf.errors import Argument, UsageError
 
@@ -51,6 +51,9 @@ def command(
     """
     from pythia_gguf.train.recipe import find_recipe
 
+    if print_recipe:
+        others = [name for name in click.get_current_context().params if name not in ("recipe", "print_recipe")]
+        refuse_given(" ".join(others), "where the recipe is printed")
     found = find_recipe(recipe)
     if print_recipe:
         click.echo(found.as_yaml(), nl=False)

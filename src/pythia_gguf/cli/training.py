@@ -73,7 +73,7 @@ class EyeOptions:
             refuse_given("watch_text", "without --watch-quants")
             return ()
         if self.watch_text is None:
-            raise UsageError(Argument("watch_text"), " must say on which text quants are measured")
+            raise UsageError(Argument("watch_quants"), " are measured on a text. Name one: ", Argument("watch_text"))
         with RegularFile(self.watch_text):
             return tuple(watched_quants(self.watch_quants))
 

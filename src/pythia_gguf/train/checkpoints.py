@@ -103,6 +103,13 @@ def between(run: Path) -> Path:
     return run / ".between"
 
 
+def remove_unfinished(run: Path) -> None:
+    """Take away what killed runs have left of checkpoints that they were writing."""
+    for folder in (run, between(run)):
+        for left in folder.glob(".step*.unfinished"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def drop_state(folder: Path) -> None:
     """Take away what it takes to go on from a checkpoint; the model stays."""
     path = folder / _STATE

@@ -74,9 +74,8 @@ def _opened(data: str, recipe: Recipe, progress: Progress) -> Rows:
     if orders and wanted not in orders:
         told = "; ".join(f"{n} rows of {context + 1} tokens, seed {seed}" for n, context, seed in orders)
         n_steps = f"{recipe.steps} steps of {recipe.batch} rows of {recipe.context + 1} tokens, seed {recipe.seed}"
-        make = f"pythia data order {one_line(data, 60)} --steps {recipe.steps} --batch {recipe.batch}"
-        make += f" --context {recipe.context} --seed {recipe.seed}"
-        raise UsageError(f"{one_line(data)}: no order for {n_steps} is there, but others are: {told}. Make it: {make}")
+        way_out = "Make it with pythia data order"
+        raise UsageError(f"{one_line(data)}: no order for {n_steps} is there, but others are: {told}. {way_out}")
     make_order(
         data, steps=recipe.steps, batch=recipe.batch, seed=recipe.seed, context=recipe.context, progress=progress
     )

@@ -35,6 +35,7 @@ from pythia_gguf.train.checkpoints import (
     made_with,
     newest_state,
     recipe_of,
+    remove_unfinished,
     save_checkpoint,
     states_in,
 )
@@ -138,6 +139,7 @@ def begin(recipe: Recipe, run: Path, rows: TrainingRows, options: TrainOptions, 
 
     Raises UsageError where the run has another recipe or other data
     """
+    remove_unfinished(run)
     trainer = new_trainer(recipe, options)
     found = newest_state(run, warn=watcher.tell)
     if found is None:
