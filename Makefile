@@ -117,6 +117,8 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python bench/bench_serve.py --save
 	$(BIN)/python bench/bench_measure.py --save
 	$(BIN)/python bench/bench_lm_eval.py --save
+	$(BIN)/python bench/bench_order.py --save
+	$(BIN)/python bench/bench_dedup.py --save
 
 readme:
 	$(BIN)/python scripts/readme.py

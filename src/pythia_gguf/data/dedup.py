@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pythia_gguf.arguments import checked, number, one_of
-from pythia_gguf.data.dedup_steps import REMOVED, REPORT, SCHEMA_VERSION, Job, size_of
-from pythia_gguf.data.documents import BROKEN, check_names
+from pythia_gguf.data.dedup_steps import REMOVED, REPORT, SCHEMA_VERSION, Job
+from pythia_gguf.data.documents import BROKEN, check_names, size_of
 from pythia_gguf.data.processes import process_count
 from pythia_gguf.errors import Argument, UsageError, one_line
 from pythia_gguf.files import check_folder_place

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from pythia_gguf.data.clusters import Duplicates
-from pythia_gguf.data.documents import chosen_lines, is_lines, packed_as
+from pythia_gguf.data.documents import chosen_lines, is_lines, packed_as, size_of
 from pythia_gguf.data.processes import Workers
 from pythia_gguf.data.shingles import WORDS
 from pythia_gguf.data.signatures import PERMUTATIONS, SignedFile, Signer, banding_for, sign_file
 from pythia_gguf.errors import Argument, UsageError
-from pythia_gguf.files import RegularFile, storage_error, write_all, write_beside, write_text
+from pythia_gguf.files import storage_error, write_all, write_beside, write_text
 from pythia_gguf.json_file import json_text
 from pythia_gguf.lock import lock
 from pythia_gguf.progress import Progress
@@ -159,9 +159,3 @@ def _counts(names: list[str], sources: np.ndarray, stays: np.ndarray) -> Iterato
 
 def _numbers(n: int, n_kept: int) -> dict[str, int]:
     return {"documents": n, "kept": n_kept, "removed": n - n_kept}
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a regular file; raises StorageError, ModelFileError."""
-    with RegularFile(path) as file:
-        return file.size

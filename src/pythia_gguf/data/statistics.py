@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from pythia_gguf.arguments import checked
-from pythia_gguf.data.documents import Piece, check_names, document_of, is_lines, read_pieces, size_of
+from pythia_gguf.data.documents import Piece, check_names, documents_of, is_lines, read_pieces, size_of
 from pythia_gguf.data.published import REPOSITORY_OF
 from pythia_gguf.data.pulled import tokenizer_beside
 from pythia_gguf.data.sources import Sources
 from pythia_gguf.data.token_file import TokenFile, idx_path
 from pythia_gguf.data.tokenizing import EOD, corpus_path, sources_path
-from pythia_gguf.errors import ModelFileError, UsageError, one_line
+from pythia_gguf.errors import ModelFileError, UsageError
 from pythia_gguf.json_file import read_json_object
 from pythia_gguf.progress import Progress, Silence
 from pythia_gguf.tokenizer.tokenizer_json import load_tokenizer
@@ -118,21 +118,15 @@ class _TextCounter:
         self._sources: dict[str, list[int]] = {}
 
     def take(self, path: Path, piece: Piece) -> None:
-        found = []
-        for number, line in enumerate(piece.lines, piece.first):
-            if is_lines(path) and not line.strip():
-                continue
-            try:
-                document = document_of(line, is_json=is_lines(path))
-            except ValueError as e:
-                self._n_broken += 1
-                if len(self._broken) < _MOST_TOLD:
-                    self._broken.append({"file": path.name, "line": number, "why": one_line(str(e), 200)})
-                continue
-            found.append(len(document.text.encode()))
+        documents, broken = documents_of(piece, is_json=is_lines(path))
+        self._n_broken += len(broken)
+        for number, why in broken[: max(0, _MOST_TOLD - len(self._broken))]:
+            self._broken.append({"file": path.name, "line": number, "why": why})
+        found = [len(document.text.encode()) for _, document in documents]
+        for size, (_, document) in zip(found, documents, strict=True):
             counts = self._sources.setdefault(document.source, [0, 0])
             counts[0] += 1
-            counts[1] += found[-1]
+            counts[1] += size
         self._n_empty += found.count(0)
         self._lengths.add(np.array(found, np.int64))
 
