@@ -122,7 +122,7 @@ def test_a_thousand_mutants_are_one_line_or_work(pythia, folder: Path, reader: s
     path, rng = folder / name, random.Random(reader)
     good = {p: p.read_bytes() for p in folder.iterdir() if p.suffix in (".json", ".md")}
     if reader.startswith("plot"):  # a picture takes a second; tests/evals/test_plots.py holds that figures can be drawn
-        monkeypatch.setattr("pythia_gguf.evals.plots._save", lambda path, draw, sha256=(): path)
+        monkeypatch.setattr("pythia_gguf.evals.plots.save_picture", lambda path, draw, sha256=(): path)
     codes: dict[int, int] = {}
     slowest = 0.0
     for _ in range(N_MUTANTS):
@@ -213,6 +213,7 @@ def test_every_reader_of_json_is_one_of_these():
         "intake/mistaken.py": "tests/intake/test_mistaken.py",
         "serve/app.py": "tests/serve/test_limits.py",
         "data/dedup.py": "tests/data/test_mutants.py",
+        "train/checkpoints.py": "tests/train/test_mutants.py",
         "data/growing.py": "tests/data/test_mutants.py",
         "data/pulled.py": "tests/data/test_mutants.py",
         "data/tokenizing.py": "tests/data/test_mutants.py",

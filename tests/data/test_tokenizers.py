@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from engine.nano import NANO, nano_files
 from hub.loopback import LoopbackHub
 from press import tiny
+from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.data.text import open_tokenizer
 from pythia_gguf.data.token_file import TokenFile
 from pythia_gguf.errors import ModelFileError, PythiaGGUFError, StorageError, UsageError
@@ -48,6 +49,43 @@ def test_a_tokenizer_may_be_named_as_any_model(pythia, places: dict[str, str], k
         assert (code, out) == (0, f"--- step 1, row 0\n{part}\n{shown}\n"), err
     if kind in ("file", "folder", "step of a run", "name of the Hub"):
         assert (tmp_path / "x.tokenizer.json").read_bytes() == (NANO / "tokenizer.json").read_bytes()
+
+
+# Every command that makes text or ids by a tokenizer, after PREFIX; {model} is a run of it, {out} a place for results.
+TAKES = {
+    "data view": ["--step", "1", "--batch", "1"],
+    "data find": [" x", "--batch", "1"],
+    "data trace": [TEXT, "--batch", "1"],
+    "data effect": [" x", "--batch", "1", "--model", "{model}"],
+}
+
+
+def test_every_command_with_a_tokenizer_is_tried():
+    having = {n for n in COMMANDS for p in find_command(n).params if p.name == "tokenizer"}
+    assert having == {"data tokenize", *TAKES}
+
+
+def test_every_command_takes_it_as_any_model(pythia, places: dict[str, str], tmp_path: Path):
+    """Without the one beside PREFIX, each place gives what that one gave."""
+    (tmp_path / "a.txt").write_bytes(TEXT.encode())
+    prefix = tmp_path / "x"
+    for line in (
+        ["tokenize", tmp_path / "a.txt", "--tokenizer", NANO, "-o", prefix, "--processes", "1"],
+        ["order", prefix, "--steps", "1", "--batch", "1", "--context", "8"],
+        ["index", prefix],
+    ):
+        assert pythia("data", *line)[0] == 0
+    run = tmp_path / "own-run"
+    (run / "step0").mkdir(parents=True)
+    (run / "step0" / "nano.Q4_0.gguf").symlink_to(nano_files()["Q4_0"])
+    lines = {n: [*n.split(), prefix, *(w.format(model=f"{run}:Q4_0") for w in words)] for n, words in TAKES.items()}
+    expected = {name: pythia(*line) for name, line in lines.items()}
+    assert {code for code, _, _ in expected.values()} == {0}, expected
+    (tmp_path / "x.tokenizer.json").unlink()
+    for name, line in lines.items():
+        assert pythia(*line)[0] == 2
+        for kind in PLACES:
+            assert pythia(*line, "--tokenizer", places[kind])[:2] == expected[name][:2], (name, kind)
 
 
 def test_what_names_no_tokenizer(tmp_path: Path, hub: LoopbackHub):

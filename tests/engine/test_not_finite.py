@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.nano import HELDOUT, nano_files
+from cli.command_lines import make_corpus, make_run
+from engine.nano import HELDOUT, NANO, nano_files
 from pythia_gguf.cli.main import COMMANDS, find_command
 from pythia_gguf.engine.model import load
 from pythia_gguf.engine.protocol import Part
@@ -132,6 +133,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "score": ("MODEL", "--prompt", "a", "--continuation", " b"),
     "bench": ("MODEL", "--prompt", "8", "--tokens", "2", "--repeats", "1"),
     "imatrix": ("MODEL", "--text", HELDOUT, "--context", "32", "--chunks", "1", "-o", "OUT"),
+    "data effect": ("CORPUS", " import os", "--batch", "2", "--tokenizer", NANO, "--model", "RUN"),
     "measure": ("MODEL", "--reference", "GOOD", "--text", HELDOUT, "--context", "32", "--chunks", "1"),
 }
 # tests/evals/test_not_finite.py needs lm_eval, tests/serve a server
@@ -153,9 +155,13 @@ def test_every_command_says_so_in_one_line(pythia, command: str, tmp_path: Path)
         exploding(tmp_path / "inf.gguf", tensor="blk.3.ffn_norm.weight")
     for kind in ("nan", *(["inf"] if command != "measure" else [])):
         named = {"MODEL": tmp_path / f"{kind}.gguf", "OUT": tmp_path / "out.gguf", "GOOD": nano_files()["F16"]}
-        code, out, err = pythia(command, *(named.get(str(a), a) for a in CALLS[command]))
+        if command == "data effect":
+            named |= {"CORPUS": make_corpus(tmp_path / f"corpus-{kind}"), "RUN": tmp_path / f"run-{kind}"}
+            make_run(named["RUN"], named["MODEL"])
+            named["MODEL"] = named["RUN"] / "step0" / named["MODEL"].name
+        code, out, err = pythia(*command.split(), *(named.get(str(a), a) for a in CALLS[command]))
         assert (code, out) == (ModelFileError.exit_code, ""), err
         last = err.splitlines()[-1]
         assert command != "imatrix" or kind == "nan" or "ffn_up.weight multiplies: window 1: " in last
         assert says[kind] in last
-        assert last.startswith(f"Error: {tmp_path / kind}.gguf: ")
+        assert last.startswith(f"Error: {named['MODEL']}: ")

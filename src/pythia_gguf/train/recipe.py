@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_gguf.arch import ARCHITECTURES, ModelConfig
-from pythia_gguf.arguments import check_fields, flag, number, one_of, text, whole_number
+from pythia_gguf.arguments import check_fields, flag, number, one_of, optional, text, whole_number
 from pythia_gguf.errors import ModelFileError, UsageError, nearest, one_line
 from pythia_gguf.hub.learning_rate import learning_rate
 from pythia_gguf.hub.suite import MODELS, SEQUENCE_TOKENS, STEP_SEQUENCES, SuiteModel, find_model
@@ -92,7 +92,7 @@ class Recipe:
             layers=whole_number(1, 512), hidden=whole_number(1, 2**20), heads=whole_number(1, 2**16),
             vocabulary=whole_number(2, 2**16), context=whole_number(1, 2**20), feed_forward=whole_number(1, 2**22),
             rotary_share=number(0, 1), rotary_base=number(1, 1e12), norm_epsilon=number(1e-30, 1),
-            parallel_residual=flag,
+            parallel_residual=flag, parameters=optional(whole_number(1)),
             steps=whole_number(1, 2**40), batch=whole_number(1, 2**20), seed=whole_number(0, 2**32 - 1),
             peak_rate=number(0, 10), least_rate=number(0, 10), decay_steps=whole_number(1, 2**40), warmup=number(0, 1),
             beta1=number(0, 0.999999), beta2=number(0, 0.999999), epsilon=number(1e-30, 1), weight_decay=number(0, 10),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.data_options import batch_option, seed_option, tokenizer_option
 from pythia_gguf.cli.model_options import LoadOptions, run_options
 from pythia_gguf.cli.tables import print_table
 from pythia_gguf.json_file import json_text
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pythia_gguf.data.finding import Sight
     from pythia_gguf.evals.effect import Effect, Effects
     from pythia_gguf.models.checkpoints import Checkpoint
+    from pythia_gguf.progress import Progress
 
 SCHEMA_VERSION = 1
 
@@ -24,13 +26,11 @@ SCHEMA_VERSION = 1
 @click.argument("prefix")
 @click.argument("text")
 @click.option("--model", required=True, metavar="NAME[:QUANT]", help="A run, or a model of the Hub, without a step.")
-@click.option("--batch", type=int, default=1024, show_default=True, help="Rows of a step.")
-@click.option("--seed", type=int, help="Of the order, where PREFIX has several.")
+@batch_option
+@seed_option
 @click.option("--max-sights", "limit", type=int, default=10, show_default=True, help="Sights to look at, the first.")
 @click.option("--prompt", default="", metavar="TEXT", help="What stands before the text.  [default: nothing]")
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.  [default: the one beside PREFIX]"
-)
+@tokenizer_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="PNG", help="Draw it, too.")
 @run_options
 def command(
@@ -41,7 +41,7 @@ def command(
     seed: int | None,
     limit: int,
     prompt: str,
-    tokenizer: Path | None,
+    tokenizer: str | None,
     out: Path | None,
     loading: LoadOptions,
     output_format: str,
@@ -64,8 +64,8 @@ def command(
     if out is not None:
         check_file_place(out)
     find_checkpoints(model, batch)
-    sights, n_whole = _sights(prefix, text, batch, seed, limit, tokenizer)
     with make_progress() as progress:
+        sights, n_whole = _sights(prefix, text, batch, seed, limit, tokenizer, progress)
         effects = measure_effects(
             [sight.row for sight in sights],
             text,
@@ -95,15 +95,15 @@ def command(
 
 
 def _sights(
-    prefix: str, text: str, batch: int, seed: int | None, limit: int, tokenizer: Path | None
+    prefix: str, text: str, batch: int, seed: int | None, limit: int, tokenizer: str | None, progress: Progress
 ) -> tuple[list[Sight], int | None]:
     """The first rows that show all of a text, and how many there are; None where not all places were looked at."""
     from pythia_gguf.data.finding import Finder
     from pythia_gguf.data.text import find_tokenizer, spellings
     from pythia_gguf.errors import UsageError
 
-    looked_for = spellings(find_tokenizer(prefix, tokenizer), text)
-    with Finder(prefix, batch=batch, seed=seed) as finder:
+    looked_for = spellings(find_tokenizer(prefix, tokenizer, progress=progress), text)
+    with Finder(prefix, batch=batch, seed=seed, progress=progress) as finder:
         if not finder.n_epochs:
             raise UsageError(f"{prefix} has no order, so no steps are known. Make one: pythia data order")
         found = [finder.occurrences(ids, 2 * limit) for _, ids in looked_for]

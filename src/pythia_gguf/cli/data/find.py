@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
+from pythia_gguf.cli.data_options import batch_option, seed_option, tokenizer_option
 from pythia_gguf.cli.sights import HIT_HEADER, SIGHT_HEADER, hit_json, hit_row, sight_json, sight_row
 from pythia_gguf.cli.tables import print_table
 from pythia_gguf.errors import Argument, UsageError
@@ -23,13 +23,11 @@ SCHEMA_VERSION = 1
 @click.command("find", cls=Command)
 @click.argument("prefix")
 @click.argument("text")
-@click.option("--batch", type=int, default=1024, show_default=True, help="Rows of a step.")
-@click.option("--seed", type=int, help="Of the order, where PREFIX has several.")
+@batch_option
+@seed_option
 @click.option("--max-hits", "limit", type=int, default=100, show_default=True, help="Rows or places to show.")
 @click.option("--ids", "as_ids", is_flag=True, help='TEXT is ids: "510 3158".')
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.  [default: the one beside PREFIX]"
-)
+@tokenizer_option
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     prefix: str,
@@ -38,7 +36,7 @@ def command(
     seed: int | None,
     limit: int,
     as_ids: bool,
-    tokenizer: Path | None,
+    tokenizer: str | None,
     output_format: str,
 ) -> None:
     """Find TEXT in PREFIX: how often it is there, and each row of training that shows it, with step and source.

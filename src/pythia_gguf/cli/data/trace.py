@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
+from pythia_gguf.cli.data_options import batch_option, seed_option, tokenizer_option
 from pythia_gguf.cli.sights import hit_json, sight_json, sight_row
 from pythia_gguf.cli.tables import print_table
 from pythia_gguf.errors import one_line
@@ -27,11 +28,9 @@ _HEADER = ("tokens", "places", "first step", "row", "source", "checkpoints", "te
 @click.argument("text")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="A page of HTML to write, which needs no network.")
 @click.option("--min-tokens", type=int, default=8, show_default=True, help="Of a span.")
-@click.option("--batch", type=int, default=1024, show_default=True, help="Rows of a step.")
-@click.option("--seed", type=int, help="Of the order, where PREFIX has several.")
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.  [default: the one beside PREFIX]"
-)
+@batch_option
+@seed_option
+@tokenizer_option
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     prefix: str,
@@ -40,7 +39,7 @@ def command(
     min_tokens: int,
     batch: int,
     seed: int | None,
-    tokenizer: Path | None,
+    tokenizer: str | None,
     output_format: str,
 ) -> None:
     """Show the longest spans of TEXT that stand in PREFIX, with how often, and the step, row and source of the first.

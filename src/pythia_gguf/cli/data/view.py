@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_gguf.cli.command import Command, refuse_given
+from pythia_gguf.cli.data_options import batch_option, seed_option, tokenizer_option
 from pythia_gguf.json_file import json_text
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ SCHEMA_VERSION = 1
 @click.argument("prefix")
 @click.option("--step", type=int, required=True, help="The update that makes checkpoint N of checkpoint N - 1.")
 @click.option("--row", type=int, help="One row of the step, from 0 on.  [default: all]")
-@click.option("--batch", type=int, default=1024, show_default=True, help="Rows of a step.")
-@click.option("--seed", type=int, help="Of the order, where PREFIX has several.")
-@click.option("--tokenizer", help="A tokenizer.json, or a model: file, folder or name.  [default: beside PREFIX]")
+@batch_option
+@seed_option
+@tokenizer_option
 @click.option("--ids", "as_ids", is_flag=True, help="Ids in place of text.")
 @click.option("--endpoint", metavar="URL", help="Another hub.  [default: HF_ENDPOINT, else huggingface.co]")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
