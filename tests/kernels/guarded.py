@@ -18,7 +18,9 @@ from pythia_gguf.formats import FORMATS
 from pythia_gguf.kernels.divergence import compare
 from pythia_gguf.kernels.encode import ENCODABLE, encode
 from pythia_gguf.kernels.odds import odds_sum
+from pythia_gguf.kernels.suffixes import sort_documents
 from pythia_gguf.kernels.widen import widen
+from pythia_gguf.progress import Silence
 
 _PAGE = mmap.PAGESIZE
 _kept: list[mmap.mmap] = []  # memory lives as long as the process, protected as it is
@@ -68,6 +70,9 @@ def good_calls() -> Iterator[tuple[Callable[..., object], list[object]]]:
         yield compare, [_numbers(n, n_vocab), _numbers(n, n_vocab) + 1, np.arange(n) % n_vocab]
     for n in (1, 255, 256, 257, 600):
         yield odds_sum, [_numbers(n), 9.0]
+    for n_letters, sizes in itertools.product((1, 3, 1 << 16), ([1], [5], [1, 2, 3], [40] * 50)):
+        ids = np.random.default_rng(2).integers(0, n_letters, sum(sizes), np.uint16)
+        yield sort_documents, [ids, np.array(sizes, np.int32), Silence()]
 
 
 def bad_calls(function: Callable[..., object], arguments: list[object]) -> Iterator[list[object]]:

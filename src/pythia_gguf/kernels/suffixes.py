@@ -40,8 +40,9 @@ def sort_documents(ids: np.ndarray, sizes: np.ndarray, progress: Progress) -> np
     progress  hears of places
     Raises    ValueError for other arrays
     """
-    if ids.dtype != np.uint16 or ids.ndim != 1 or not ids.flags.c_contiguous or sizes.dtype != np.int32:
-        raise ValueError(f"expected contiguous uint16 of one axis and int32, got {ids.dtype} and {sizes.dtype}")
+    for array, kind in ((ids, np.uint16), (sizes, np.int32)):
+        if array.dtype != kind or array.ndim != 1 or not array.flags.c_contiguous:
+            raise ValueError(f"expected contiguous {kind.__name__} of one axis, got {array.dtype} {array.shape}")
     n_numbers = ids.size + sizes.size + 1
     if n_numbers > MOST_NUMBERS or (sizes < 1).any() or int(sizes.sum(dtype=np.int64)) != ids.size:
         raise ValueError(f"{sizes.size} sizes do not divide {ids.size} ids, or there are too many")
