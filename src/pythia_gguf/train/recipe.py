@@ -186,7 +186,9 @@ def find_recipe(name: str | os.PathLike[str]) -> Recipe:
     try:
         model, _ = find_model(given)
     except UsageError as e:
-        raise UsageError(f"{one_line(given, 100)}: no file, and as a model: {e}. A recipe ends with .yaml") from None
+        raise UsageError(
+            f"{one_line(given, 100)}: no file of a recipe, which ends with .yaml, and as a model: {e}"
+        ) from None
     return pythia_recipe(model)
 
 

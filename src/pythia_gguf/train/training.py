@@ -131,7 +131,7 @@ def check_options(options: TrainOptions, recipe: Recipe) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError(Argument("device"), ": torch finds no GPU here. Use ", Argument("device", "cpu"))
     if recipe.precision == "float16" and options.device == "cpu":
-        raise UsageError("precision float16 needs a GPU. On a CPU, use bfloat16 or float32")
+        raise UsageError("precision float16 needs a GPU. For a CPU, write bfloat16 or float32 into the recipe")
 
 
 def begin(recipe: Recipe, run: Path, rows: TrainingRows, options: TrainOptions, watcher: Watcher) -> Trainer:
