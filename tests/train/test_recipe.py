@@ -125,10 +125,8 @@ def test_a_file_that_cannot_be_is_refused_in_one_line(old: str, new: str, says: 
 
 
 def test_no_such_recipe():
-    with pytest.raises(
-        UsageError,
-        match="pythia-71m: no file of a recipe, which ends with .yaml, and as a model: no model .* Did you mean pythia-70m",
-    ):
+    says = "pythia-71m: no file of a recipe, which ends with .yaml, and as a model: no model .* Did you mean pythia-70m"
+    with pytest.raises(UsageError, match=says):
         find_recipe("pythia-71m")
 
 
