@@ -103,7 +103,7 @@ def theirs(python: str, corpus: Path, work: Path) -> tuple[float, set[int]]:
 
 
 def share_removed(pairs: list[tuple[int, int]], kept: set[int]) -> float:
-    """The share of pairs of which a document was removed."""
+    """The share of pairs that lost a document."""
     return sum(not {i, j} <= kept for i, j in pairs) / len(pairs)
 
 

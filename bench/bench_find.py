@@ -100,7 +100,7 @@ def timed(ask: Callable[[list[int]], object], asked: list[list[int]]) -> tuple[f
 
 
 def measure_build(prefix: Path, send: Callable[[tuple[float, float]], None]) -> None:
-    """In a process of its own, so that its peak of memory is that of sorting."""
+    """Sort in a process of its own, whose peak of memory sorting alone makes."""
     started = time.perf_counter()
     make_index(prefix)
     send((time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))

@@ -5,6 +5,7 @@ Limits are those of cgroups, version 1 and 2: each level of the tree has its own
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,20 @@ class Memory:
 
     available: int | None
     limit: int | None
+
+
+@contextlib.contextmanager
+def variable_set(name: str, value: str) -> Iterator[None]:
+    """A block in which this process has a variable in its environment; afterwards it is as it was."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def usable_cpus(root: Path = _ROOT) -> Cpus:

@@ -174,7 +174,7 @@ def _make_source(folder: Path, source: Source, packages: list[Package], progress
 def _files_of(path: Path, package: Package, source: Source) -> tuple[dict[str, bytes], str]:
     """The files of a package that documents are made of, unpacked, and its copyright file.
 
-    The folder of the copyright file may be a link to that of another package, which has the text.
+    The folder of the copyright file may be a link to another package's, which has the text.
     """
     files, licence = {}, f"usr/share/doc/{package.name}/copyright"
     text = f"{licence} is not in the package\n"

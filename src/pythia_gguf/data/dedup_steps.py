@@ -134,7 +134,7 @@ def _making(*folders: Path) -> Iterator[Path]:
 
 
 def _write_file(place: Path, path: Path, lines: np.ndarray) -> None:
-    """Write some lines of a file, or its text; a text that does not stay has no file, nor that of an earlier run."""
+    """Write some lines of a file, or its text; of a text that goes, no file stays."""
     if not is_lines(path) and not len(lines):
         place.unlink(missing_ok=True)
         return

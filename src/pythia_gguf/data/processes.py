@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from pythia_gguf.arguments import whole_number
-from pythia_gguf.machine import usable_cpus
+from pythia_gguf.machine import usable_cpus, variable_set
 
 # Pieces that wait for each process.
 _AHEAD = 3
@@ -48,7 +48,8 @@ class Workers:
                 self._pool = ProcessPoolExecutor(self._n, context, _begin, (self._worker,))
                 stack.callback(self._pool.shutdown, cancel_futures=True)
             else:
-                stack.enter_context(_one_thread())
+                # The library of tokenizers asks the environment each time it is called.
+                stack.enter_context(variable_set("TOKENIZERS_PARALLELISM", "false"))
             self._stack = stack.pop_all()
         return self
 
@@ -79,21 +80,6 @@ def _next_of(waiting: deque[tuple[Item, Future[Any]]]) -> tuple[Item, Any]:
         return item, future.result()
     except BrokenProcessPool:
         raise MemoryError("a process that worked for us was ended from outside. Use fewer processes") from None
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """The library of tokenizers, which asks the environment each time, uses one CPU in the block."""
-    name = "TOKENIZERS_PARALLELISM"
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 # The worker of a process that works for another one.

@@ -20,6 +20,7 @@ from pythia_gguf.arguments import texts
 from pythia_gguf.errors import Argument, NetworkError, PythiaGGUFError, StorageError, UsageError, nearest, one_line
 from pythia_gguf.evals.scores import items_of, values
 from pythia_gguf.json_file import json_text, without_nan
+from pythia_gguf.machine import variable_set
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -136,7 +137,9 @@ def _run(model: LM, thing: Task | Group, n_shots: int | None, limit: int | None,
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    with _one_process(), _quick_and_quiet(), contextlib.redirect_stdout(sys.stderr):  # the harness prints
+    # The harness would fork to resample, and a process with threads must not be forked. It prints, too.
+    in_one_process = variable_set("DISABLE_MULTIPROC", "1")
+    with in_one_process, _quick_and_quiet(), contextlib.redirect_stdout(sys.stderr):
         results: dict[str, Any] = simple_evaluate(
             model=model,
             tasks=[thing],
@@ -328,18 +331,3 @@ def _commit() -> str | None:
         done = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True, check=False)
         return done.stdout.strip() or None
     return None
-
-
-@contextlib.contextmanager
-def _one_process() -> Iterator[None]:
-    """Let the harness resample in this process: it would fork, and a process with threads must not be forked."""
-    name = "DISABLE_MULTIPROC"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -47,14 +47,13 @@ _SHAPE = {
 
 
 def save_checkpoint(
-    run: Path, trainer: Trainer, *, data: Mapping[str, Any], tokenizer: Path | None, dtype: str, with_state: bool = True
+    run: Path, trainer: Trainer, *, data: Mapping[str, Any], tokenizer: Path | None, dtype: str
 ) -> Path:
     """Write RUN/stepN, whole or not at all.
 
     data        what the rows are, as JSON
     tokenizer   a tokenizer.json to put beside the weights
     dtype       of the weights in model.safetensors
-    with_state  whether training can go on from here
     Raises      StorageError
     """
     step = trainer.step
@@ -63,8 +62,7 @@ def save_checkpoint(
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
         _write_model(hidden, trainer.model, trainer.recipe, tokenizer, dtype)
-        if with_state:
-            _save(_tensors_of(trainer), hidden / _TENSORS)
+        _save(_tensors_of(trainer), hidden / _TENSORS)
         names = sorted(path.name for path in hidden.iterdir())
         told = {
             "schema_version": SCHEMA_VERSION,

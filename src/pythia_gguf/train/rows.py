@@ -50,11 +50,6 @@ class TrainingRows:
             raise UsageError(f"step {step}: id {bad} of the data, of a vocabulary of {self._recipe.vocabulary}")
         return rows
 
-    def has(self, step: int) -> bool:
-        """Whether the rows of a step are there."""
-        first = self._recipe.batch * (step - 1) - self._rows.first_row
-        return first >= 0 and first + self._recipe.batch <= self._rows.n_rows
-
     def close(self) -> None:
         """No more reads; a second call does nothing."""
         self._rows.close()

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.data_options import broken_option, processes_option
 from pythia_gguf.cli.tables import print_table
 from pythia_gguf.json_file import json_text
 
@@ -20,14 +21,8 @@ from pythia_gguf.json_file import json_text
 )
 @click.option("--shard", metavar="I/N", help="Only make the signatures of every N-th file, from file I on.")
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster that does the work, or: local.")
-@click.option(
-    "--broken",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
-    show_default=True,
-    help="Lines that are no document.",
-)
-@click.option("--processes", type=int, help="No byte depends on it.  [default: one for each CPU]")
+@broken_option
+@processes_option
 @click.option("--force", is_flag=True, help="Replace other results in that folder.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pythia_gguf.cli.command import Command
+from pythia_gguf.cli.data_options import broken_option, processes_option
 from pythia_gguf.cli.tables import print_table
 from pythia_gguf.json_file import json_text
 
@@ -16,14 +17,8 @@ from pythia_gguf.json_file import json_text
 @click.option("--tokenizer", required=True, help="A tokenizer.json, or a model: file, folder or name.")
 @click.option("-o", "--out", required=True, metavar="PREFIX", help="Names of the files, without what follows the dot.")
 @click.option("--eod", default="<|endoftext|>", show_default=True, metavar="TOKEN", help="Ends every document.")
-@click.option(
-    "--broken",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
-    show_default=True,
-    help="Lines that are no document.",
-)
-@click.option("--processes", type=int, help="No byte depends on it.  [default: one for each CPU]")
+@broken_option
+@processes_option
 @click.option("--force", is_flag=True, help="Replace other tokens of that prefix.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
